@@ -1,0 +1,1 @@
+"""From trained weights back to a texture and to a mesh that wears it."""
