@@ -1,0 +1,74 @@
+"""Decode a texture's picture file as a renderer would take it: RGB, row 0 on top, nothing rotated, nothing invented."""
+
+import io
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+# What a picture may claim before its pixels are decoded: glTF viewers and GPUs stop at 16384 too.
+MAX_SIDE = 16384
+MAX_PIXELS = 1 << 28
+MAX_BYTES = 1 << 30
+
+
+class PictureError(Exception):
+    """The picture can't be used; the text says why, in the form "is empty (0 bytes)"."""
+
+
+def read_picture(source: Path | bytes) -> NDArray[np.uint8]:
+    """Decode a picture to uint8 [H, W, 3].
+
+    Alpha is dropped and the stored RGB kept, also where alpha is 0: the texels are what they are, and the alpha of a
+    base-colour texture is opacity, not coverage. 16-bit grey is scaled to 8 bits. EXIF orientation is not applied:
+    UV coordinates refer to the stored rows. Of an animation the first frame is taken.
+
+    Raises:
+        PictureError: missing, empty, truncated, too large, or no picture at all.
+    """
+    if isinstance(source, Path):
+        if not source.is_file():
+            raise PictureError("does not exist")
+        if source.stat().st_size > MAX_BYTES:
+            raise PictureError(f"has {source.stat().st_size} bytes, more than the limit of {MAX_BYTES}")
+        try:
+            source = source.read_bytes()
+        except OSError as error:
+            raise PictureError(f"can't be read ({error.strerror})") from None
+    if not source:
+        raise PictureError("is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata; our own limit decides
+            with Image.open(io.BytesIO(source)) as image:
+                width, height = image.size
+                if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+                    raise PictureError(f"claims {width}x{height} pixels, more than {MAX_SIDE} a side or {MAX_PIXELS}")
+                image.load()
+                return _rgb(image)
+    except UnidentifiedImageError:
+        raise PictureError("is not a picture in a known format") from None
+    except Image.DecompressionBombError:
+        raise PictureError(f"claims more pixels than the limit of {MAX_PIXELS}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+        # Pillow's decoders raise all of these on damaged files.
+        reason = re.sub(r"\s+", " ", str(error))
+        raise PictureError(f"can't be decoded ({reason or type(error).__name__})") from None
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey comes as I;16 or I; convert("RGB") clips it
+        grey = np.asarray(image, dtype=np.float64)
+        # I holds 16-bit values in all formats that textures come in; F has no agreed range but 0..1.
+        grey = grey * 255.0 if image.mode == "F" else grey / 257.0
+        return np.repeat(np.clip(np.rint(grey), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")  # a palette's transparent entry keeps its colour this way
+    if image.mode in ("RGBA", "RGBX", "RGBa"):
+        return np.ascontiguousarray(np.asarray(image)[..., :3])
+    if image.mode == "LA":
+        return np.repeat(np.asarray(image)[..., :1], 3, axis=2)
+    return np.ascontiguousarray(np.asarray(image.convert("RGB")))
