@@ -1,0 +1,115 @@
+"""A pipeline folder with Stable Diffusion 1.5's exact shapes and random weights: what a run of true size costs.
+
+    python benchmarks/true_size.py [FOLDER]     # default: texdiff-sd15-shapes in the temporary folder
+
+The folder takes 4.3 GB (float32). Speed and memory of training depend on the shapes alone, so they are measured on
+it without downloading any weights; pictures made with it are noise. One part is in memory at a time.
+"""
+
+import gc
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from texdiff.training.nano import clip_tokenizer
+
+SEED = 0
+
+
+def unet() -> UNet2DConditionModel:
+    """859.5 M parameters. Everything not named here is the class's default, which is SD 1's value."""
+    return UNet2DConditionModel(
+        sample_size=64,
+        block_out_channels=(320, 640, 1280, 1280),
+        layers_per_block=2,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        cross_attention_dim=768,
+        attention_head_dim=8,
+    )
+
+
+def vae() -> AutoencoderKL:
+    """83.7 M parameters."""
+    return AutoencoderKL(
+        sample_size=512,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=4,
+        scaling_factor=0.18215,
+    )
+
+
+def text_encoder() -> CLIPTextModel:
+    """123.1 M parameters: CLIP ViT-L/14's text transformer."""
+    config = CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        projection_dim=768,
+        bos_token_id=49406,
+        eos_token_id=49407,
+        pad_token_id=49407,
+    )
+    return CLIPTextModel(config)
+
+
+def scheduler() -> PNDMScheduler:
+    """SD 1.5's schedule and sampler."""
+    return PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        num_train_timesteps=1000,
+        set_alpha_to_one=False,
+        skip_prk_steps=True,
+        steps_offset=1,
+    )
+
+
+def build(folder: Path) -> None:
+    """Write the pipeline folder, one part after the other; prints the number of parameters of each."""
+    parts: dict[str, Callable[[], Any]] = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
+    for name, make in parts.items():
+        torch.manual_seed(SEED)
+        model = make()
+        print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
+        model.save_pretrained(folder / name)
+        del model
+        gc.collect()
+    clip_tokenizer(folder / "tokenizer").save_pretrained(folder / "tokenizer")
+    scheduler().save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    # Last, because it is what makes the folder a pipeline: an interrupted run is not taken for one.
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.gettempdir()) / "texdiff-sd15-shapes"
+    if (target / "model_index.json").exists():
+        sys.exit(f"{target}: already a pipeline; delete it, or name another folder")
+    build(target)
+    print(f"wrote {target}")
