@@ -1,0 +1,142 @@
+"""The `texdiff` command: one function per subcommand; each imports its room only when it runs."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, get_origin
+
+import docstring_parser
+from jsonargparse import ArgumentParser, Namespace
+
+from texdiff.errors import InputError
+
+
+def prepare(
+    source: list[str],
+    /,
+    *,
+    output: str,
+    resolution: int | None = None,
+    captions: str | None = None,
+    validation_fraction: float = 0.05,
+    workers: int | None = None,
+    time_limit: float = 120.0,
+    memory_limit: float = 4.0,
+) -> int:
+    """Make a dataset (texture, mask, text) of the textures on meshes.
+
+    Args:
+        source: Meshes, or folders to search for them (.glb .gltf .obj .ply .dae).
+        output: Folder to write the dataset to; an earlier dataset there is replaced.
+        resolution: Side in pixels of the square that textures and masks are resized to. Default: as they are.
+        captions: A .jsonl or .csv with the keys mesh, text, license, author. Default: captions.jsonl or captions.csv at
+            the root of the source, a .txt beside the mesh, or else words from the mesh's name.
+        validation_fraction: Share of the textures held out for validation, 0 to 1.
+        workers: Processes that read and measure. Default: one per core.
+        time_limit: Seconds that reading one mesh may take before it is set aside.
+        memory_limit: GiB that reading one mesh may take before it is set aside (Linux only).
+    """
+    from texdiff.data.prepare import prepare_dataset
+
+    result = prepare_dataset(
+        [Path(path) for path in source],
+        Path(output),
+        resolution=resolution,
+        captions=Path(captions) if captions else None,
+        validation_fraction=validation_fraction,
+        workers=workers,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+    )
+    print(result)
+    return 0
+
+
+def generate(
+    *,
+    model: str,
+    prompt: str,
+    output: str,
+    lora: str | None = None,
+    mesh: str | None = None,
+    seed: int = 0,
+    num_inference_steps: int = 30,
+    guidance_scale: float = 7.5,
+) -> int:
+    """Draw a texture from a prompt, as a picture or on a mesh.
+
+    Args:
+        model: Stable Diffusion pipeline: a folder, a hub id, the folder of a full fine-tuning run, or nano.
+        prompt: What to draw.
+        output: A .png (the atlas) or a .glb (the mesh wearing it).
+        lora: Folder of a LoRA run, or a .safetensors file.
+        mesh: Mesh that wears the texture (needed for .glb); its UV map says where the void is that gets filled.
+        seed: Seed of the noise that the picture is made from.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Weight of the prompt (classifier-free guidance); 1 is without guidance.
+    """
+    from texdiff.inference.generate import generate as generate_texture
+
+    generate_texture(
+        model,
+        prompt,
+        Path(output),
+        lora=Path(lora) if lora else None,
+        mesh=Path(mesh) if mesh else None,
+        seed=seed,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+    )
+    return 0
+
+
+SUBCOMMANDS: list[Callable[..., int | None]] = [prepare, generate]
+
+
+class OneLineParser(ArgumentParser):
+    """A parser whose errors are one line on stderr and exit 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)
+        sys.stderr.write(f"texdiff: error: {' '.join(message.split())}\n")
+        raise SystemExit(2)
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of `texdiff` and its subcommands: positional-only parameters are positional, the others are flags."""
+    parser = OneLineParser(prog="texdiff", description="Stable Diffusion on UV texture atlases.")
+    subcommands = parser.add_subcommands(required=True, dest="subcommand")
+    for function in SUBCOMMANDS:
+        described = docstring_parser.parse(inspect.getdoc(function) or "")
+        helps = {parameter.arg_name: parameter.description for parameter in described.params}
+        subparser = OneLineParser(description=described.short_description)
+        positionals = _positionals(function)
+        for parameter in positionals:
+            several: dict[str, Any] = {"nargs": "+"} if get_origin(parameter.annotation) is list else {}
+            subparser.add_argument(parameter.name, type=str, help=helps[parameter.name], **several)
+        subparser.add_function_arguments(function, skip={parameter.name for parameter in positionals})
+        subcommands.add_subcommand(function.__name__, subparser, help=described.short_description)
+    return parser
+
+
+def _positionals(function: Callable[..., int | None]) -> list[inspect.Parameter]:
+    parameters = inspect.signature(function).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind is inspect.Parameter.POSITIONAL_ONLY]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `texdiff SUBCOMMAND ...`; returns the exit status: 2 with one line on stderr where the input is at fault."""
+    parsed: Namespace = build_parser().parse_args(arguments)
+    chosen: dict[str, Any] = parsed[parsed.subcommand].as_dict()
+    function = next(function for function in SUBCOMMANDS if function.__name__ == parsed.subcommand)
+    positionals = [chosen.pop(parameter.name) for parameter in _positionals(function)]
+    try:
+        return function(*positionals, **chosen) or 0
+    except InputError as error:
+        sys.stderr.write(f"texdiff: error: {' '.join(str(error).split())}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("texdiff: stopped\n")
+        return 130

@@ -1,0 +1,80 @@
+"""README.md of a dataset: the card that the hub shows, with counts, licences and attribution."""
+
+from collections import Counter
+from typing import Any
+
+TAG = "texdiff"  # marks a folder as a dataset written here, which may be replaced
+
+
+def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str]) -> str:
+    """Markdown with YAML front matter. `rows`: those of metadata.jsonl plus "split"; `reasons`: what is set aside."""
+    licenses = Counter(row["license"] or "unknown" for row in rows)
+    splits = Counter(row["split"] for row in rows)
+    coverage = sum(row["coverage"] for row in rows) / len(rows)
+    known = next(iter(licenses)) if len(licenses) == 1 else "other"
+    lines = [
+        "---",
+        f"license: {known.lower() if known != 'unknown' else 'unknown'}",
+        "task_categories:",
+        "- text-to-image",
+        "tags:",
+        f"- {TAG}",
+        "- uv-texture",
+        f"size_categories:\n- {_size_category(len(rows))}",
+        "---",
+        "",
+        f"# {_plain(name)}",
+        "",
+        f"{len(rows)} UV texture atlases with masks and captions: "
+        + ", ".join(f"{splits[split]} {split}" for split in ("train", "validation") if splits[split])
+        + f". On average {coverage:.1%} of the texels are mapped onto the mesh.",
+        "",
+        "Columns: `image` (the texture), `mask` (8-bit grey, 255 where the UV map uses the texel), `text`.",
+        "",
+        "```python",
+        'datasets.load_dataset("imagefolder", data_dir="path/to/this/folder")',
+        "```",
+        "",
+        "`audit.jsonl` and `audit.html` list every texture that was looked at, with all measures.",
+        "",
+        "## Licences",
+        "",
+        "Each row carries the licence and the author of the model it comes from. The licence of a row binds the row.",
+        "",
+        "| licence | textures |",
+        "|---|---|",
+        *(f"| {_plain(license)} | {count} |" for license, count in sorted(licenses.items())),
+        "",
+        "## Attribution",
+        "",
+        "| author | licence | models |",
+        "|---|---|---|",
+        *_attribution(rows),
+    ]
+    if reasons:
+        lines += ["", "## Set aside", "", "| reason | textures or meshes |", "|---|---|"]
+        lines += [f"| {_plain(reason)} | {count} |" for reason, count in sorted(reasons.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _attribution(rows: list[dict[str, Any]]) -> list[str]:
+    models: dict[tuple[str, str], dict[str, None]] = {}
+    for row in rows:
+        credit = (row["author"] or "unknown", row["license"] or "unknown")
+        models.setdefault(credit, {}).update(dict.fromkeys(row["meshes"]))
+    return [
+        f"| {_plain(author)} | {_plain(license)} | {', '.join(_plain(model) for model in sorted(used))} |"
+        for (author, license), used in sorted(models.items())
+    ]
+
+
+def _plain(text: str) -> str:
+    """Text that can't break the table or the page it stands in."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _size_category(count: int) -> str:
+    for limit, name in ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K")):
+        if count < limit:
+            return name
+    return "100K<n<1M"

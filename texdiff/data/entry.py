@@ -1,0 +1,73 @@
+"""Second station of `prepare`, in a worker: a texture content and its uses -> mask, measures, verdict."""
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from texdiff.data.reading import write_png, write_whole
+from texdiff.uv.audit import measure, verdict
+from texdiff.uv.coverage import coverage_mask
+from texdiff.uv.resize import resize
+
+_THUMBNAIL = 96  # pixels; three of them a row are about 4 KB, so a page with thousands of rows still opens
+_VAE_FACTOR = 8  # latent texels are 8 x 8 texels in every Stable Diffusion
+
+
+@dataclass(frozen=True)
+class EntryJob:
+    """Build the entry of one texture content from its uses (paths relative to `folder`), in `folder` / `place`."""
+
+    content: str
+    uses: tuple[str, ...]
+    resolution: int | None
+    folder: Path
+    place: str
+
+
+def build(job: EntryJob) -> None:
+    """Do one EntryJob: `place`/texture.png and mask.png where it is kept, and `place`/entry.json, written last."""
+    with Image.open(job.folder / "pictures" / f"{job.content}.png") as picture:
+        texture = np.array(picture)
+    height, width = texture.shape[:2]
+    triangles = np.concatenate([np.load(job.folder / use) for use in job.uses])
+    mask = coverage_mask(triangles, (height, width))
+    measures = measure(texture, mask, triangles)
+    reason = verdict(measures)
+    if job.resolution is not None and reason is None:
+        texture, mask = resize(texture, mask, (job.resolution, job.resolution))
+        measures = measure(texture, mask, triangles)
+        reason = verdict(measures)
+    place = job.folder / job.place
+    if reason is None:
+        write_png(texture, place / "texture.png")
+        write_png(mask.astype(np.uint8) * 255, place / "mask.png")
+    facts = {"reason": reason, "source_width": width, "source_height": height}
+    facts |= {"width": texture.shape[1], "height": texture.shape[0], "measures": measures}
+    entry = {"facts": facts, "thumbnails": thumbnails(texture, mask)}
+    write_whole(place / "entry.json", json.dumps(entry).encode())
+
+
+def thumbnails(texture: np.ndarray, mask: np.ndarray) -> list[str]:
+    """Texture, mask and latent mask (nearest: the top-left texel of each 8 x 8 cell) as small data URIs."""
+    height, width = mask.shape
+    scale = _THUMBNAIL / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = Image.fromarray(texture).resize(size, Image.Resampling.BOX)
+    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
+    latent = Image.fromarray(mask[::_VAE_FACTOR, ::_VAE_FACTOR].astype(np.uint8) * 255)
+    return [
+        _data_uri(small, "webp", quality=60, method=4),
+        _data_uri(grey.quantize(8), "png", optimize=True),
+        _data_uri(latent.convert("1"), "png", optimize=True),
+    ]
+
+
+def _data_uri(picture: Image.Image, kind: str, **options: object) -> str:
+    file = io.BytesIO()
+    picture.save(file, format=kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

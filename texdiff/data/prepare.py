@@ -1,0 +1,247 @@
+"""`texdiff prepare`: from meshes to a dataset of texture, mask and text.
+
+Three stations. Read: each asset on its own, in a worker, into the work folder `DATASET.partial`. Build: each texture
+content with all its uses, in a worker, into its entry. Write: the entries in sorted order, by the parent alone. Nothing
+in a result depends on which worker made it or when, so the dataset is the same for any number of workers; and since
+every result is a file, a run that was stopped goes on where it stopped.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from texdiff.data.audit_page import write_audit_page
+from texdiff.data.captions import CaptionFile
+from texdiff.data.card import TAG, dataset_card
+from texdiff.data.entry import EntryJob, build
+from texdiff.data.reading import ReadJob, read, record, write_whole
+from texdiff.data.sources import Asset, find_assets
+from texdiff.data.worker import Failure, run_jobs
+from texdiff.data.writer import Entry, SetAside, audit_rows, entry_thumbnails, split, write_dataset
+from texdiff.errors import InputError
+
+_LAYOUT = "1"  # of the work folder: another number, and nothing in it is used again
+
+
+def prepare_dataset(
+    sources: list[Path],
+    output: Path,
+    *,
+    resolution: int | None = None,
+    captions: Path | None = None,
+    caption_template: str = "{caption}",
+    validation_fraction: float = 0.05,
+    workers: int | None = None,
+    time_limit: float = 120.0,
+    memory_limit: float = 4.0,
+) -> str:
+    """Write the dataset to `output` and return a summary of one line; see `texdiff prepare --help` for the rest.
+
+    Raises InputError where an option makes no sense, a source is missing, `output` holds something else, or nothing
+    usable is found; `output` is then as it was.
+    """
+    _check_options(resolution, caption_template, validation_fraction, workers, time_limit, memory_limit)
+    output = Path(os.path.abspath(output))
+    _check_output(output)
+    assets, caption_files = find_assets(sources, captions)
+    work = _open_work_folder(output)
+    limits = {"time_limit": time_limit, "memory_limit": memory_limit}
+    workers = workers or _cores()
+
+    _read_all(assets, work, workers, limits)
+    uses, aside = _textures(assets, work)
+    entries = _build_all(uses, work, resolution, workers, limits)
+    kept = [entry for entry in entries if entry.reason is None]
+    set_aside = [one.reason for one in entries if one.reason is not None] + [one.reason for one in aside]
+    reasons = Counter(map(_kind, set_aside))
+    if not kept:
+        shutil.rmtree(work)
+        most = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
+        raise InputError(f"{', '.join(map(str, sources))}: nothing usable in {_count(len(assets), 'asset')}: {most}")
+
+    splits = split(kept, validation_fraction)
+    folder = work / "dataset"
+    rows = write_dataset(folder, kept, splits, caption_template)
+    summary = _summary(rows, len(assets), len(entries) + len(aside), reasons, caption_files)
+    _write_audit(folder, output.name, summary, entries, aside, splits)
+    (folder / "README.md").write_text(dataset_card(output.name, rows, reasons), encoding="utf-8")
+    _put_in_place(folder, output)
+    shutil.rmtree(work)
+    return f"{output}: {summary}"
+
+
+def _read_all(assets: list[Asset], work: Path, workers: int, limits: dict[str, float]) -> None:
+    jobs = [ReadJob(asset.path, asset.key, work) for asset in assets if not _is_read(work, asset)]
+    for job, answer in _with_bar("reading", "asset", len(assets), read, jobs, workers, limits):
+        if isinstance(answer, Failure):
+            reason = answer.reason.removeprefix(f"{job.path}: ")
+            record(work, job.key, [], [{"name": None, "reason": reason, "again": not answer.lasting}])
+
+
+def _is_read(work: Path, asset: Asset) -> bool:
+    try:
+        found = json.loads((work / "assets" / asset.key / "found.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return not any(one.get("again") for one in found["set_aside"])
+
+
+def _textures(assets: list[Asset], work: Path) -> tuple[dict[str, list[tuple[Asset, str, str]]], list[SetAside]]:
+    """Content -> its uses as (asset, texture's name, file), in the order of the assets; and what was set aside."""
+    uses: dict[str, list[tuple[Asset, str, str]]] = {}
+    aside = []
+    for asset in assets:
+        found = json.loads((work / "assets" / asset.key / "found.json").read_bytes())
+        for texture in found["textures"]:
+            uses.setdefault(texture["content"], []).append((asset, texture["name"], texture["uses"]))
+        aside += [SetAside(asset=asset, name=one["name"], reason=one["reason"]) for one in found["set_aside"]]
+    return uses, aside
+
+
+def _build_all(
+    uses: dict[str, list[tuple[Asset, str, str]]],
+    work: Path,
+    resolution: int | None,
+    workers: int,
+    limits: dict[str, float],
+) -> list[Entry]:
+    jobs = {}
+    for content, used in uses.items():
+        files = tuple(file for _, _, file in used)
+        key = hashlib.sha256("\n".join([content, str(resolution), *files]).encode()).hexdigest()[:24]
+        jobs[content] = EntryJob(content, files, resolution, work, f"entries/{key}")
+    missing = [job for job in jobs.values() if not (work / job.place / "entry.json").exists()]
+    failures = {}
+    for job, answer in _with_bar("measuring", "texture", len(jobs), build, missing, workers, limits):
+        if isinstance(answer, Failure):
+            failures[job.content] = answer.reason
+            failed = {"facts": {"reason": answer.reason}, "thumbnails": []}
+            write_whole(work / job.place / "entry.json", json.dumps(failed).encode())
+    entries = []
+    for content, used in uses.items():
+        folder = work / jobs[content].place
+        facts = json.loads((folder / "entry.json").read_bytes())["facts"]
+        meshes = tuple(dict.fromkeys(asset for asset, _, _ in used))
+        entries.append(Entry(content=content, name=used[0][1], assets=meshes, folder=folder, reason=facts["reason"]))
+    return entries
+
+
+def _with_bar(
+    title: str, unit: str, total: int, work: Any, jobs: list[Any], workers: int, limits: dict[str, float]
+) -> Iterator[tuple[Any, Any]]:
+    """run_jobs with a progress bar on stderr, which shows rate and time left."""
+    workers = max(1, min(workers, len(jobs)))
+    with tqdm(desc=title, unit=f" {unit}s", total=total, initial=total - len(jobs), file=sys.stderr) as bar:
+        for done in run_jobs(work, jobs, workers=workers, **limits):
+            bar.update()
+            yield done
+
+
+def _write_audit(
+    folder: Path, name: str, summary: str, entries: list[Entry], aside: list[SetAside], splits: dict[str, str]
+) -> None:
+    columns: dict[str, None] = {}
+    with (folder / "audit.jsonl").open("w", encoding="utf-8") as file:
+        for row in audit_rows(entries, aside, splits):
+            columns |= dict.fromkeys(row)
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    by_content = {entry.content: entry for entry in entries}
+    rows = (
+        (row, entry_thumbnails(by_content[row["content"]]) if "content" in row else [])
+        for row in audit_rows(entries, aside, splits)
+    )
+    write_audit_page(folder / "audit.html", f"{name}: audit", summary, list(columns), rows)
+
+
+def _summary(
+    rows: list[dict[str, Any]], assets: int, looked_at: int, reasons: Counter[str], caption_files: list[CaptionFile]
+) -> str:
+    splits = Counter(row["split"] for row in rows)
+    text = f"{len(rows)} textures kept ({splits['train']} train, {splits['validation']} validation)"
+    text += f" of {looked_at} looked at in {_count(assets, 'asset')}"
+    if reasons:
+        text += "; set aside: " + ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+    for file in caption_files:
+        if file.unused:
+            text += f"; {_count(len(file.unused), 'line')} of {file.path.name} name no mesh here ({min(file.unused)})"
+    return text
+
+
+def _kind(reason: str) -> str:
+    """A reason without its numbers and names, to count by."""
+    return re.sub(r"\s*\([^)]*\)", "", re.sub(r"[^\s:;,]*\d[^\s:;,]*", "N", reason.split(";")[0])).strip()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_options(
+    resolution: int | None,
+    template: str,
+    validation_fraction: float,
+    workers: int | None,
+    time_limit: float,
+    memory_limit: float,
+) -> None:
+    if resolution is not None and (resolution < 8 or resolution % 8):
+        raise InputError(f"--resolution {resolution}: use a positive multiple of 8, the texels of a latent cell's side")
+    if "{caption}" not in template:
+        raise InputError(f'--caption_template "{template}": write {{caption}} where the caption goes')
+    if not 0 <= validation_fraction < 1:
+        raise InputError(f"--validation_fraction {validation_fraction}: use a number from 0 to below 1")
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers {workers}: use at least 1")
+    if not time_limit > 0:
+        raise InputError(f"--time_limit {time_limit}: use a positive number of seconds")
+    if not memory_limit > 0:
+        raise InputError(f"--memory_limit {memory_limit}: use a positive number of GiB")
+
+
+def _check_output(output: Path) -> None:
+    """An output that is there must be empty, or a dataset written here: only these are replaced."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    card = output / "README.md"
+    ours = (output / "audit.jsonl").is_file() and card.is_file() and f"- {TAG}\n" in card.read_text(errors="replace")
+    if not ours:
+        raise InputError(f"{output}: exists and is no dataset of texdiff: name another folder or empty this one")
+
+
+def _open_work_folder(output: Path) -> Path:
+    """`DATASET.partial`, new or from a run that was stopped; what such a run wrote as dataset is written anew."""
+    work = output.with_name(f"{output.name}.partial")
+    mark = work / "texdiff"
+    if work.exists() and (not work.is_dir() or (any(work.iterdir()) and not mark.is_file())):
+        raise InputError(f"{work}: is needed as work folder but holds something else: move it away")
+    if mark.is_file() and mark.read_text() != _LAYOUT:
+        shutil.rmtree(work)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        mark.write_text(_LAYOUT)
+    except OSError as error:
+        raise InputError(f"{work}: can't be written ({error.strerror}): choose another --output") from None
+    shutil.rmtree(work / "dataset", ignore_errors=True)
+    return work
+
+
+def _put_in_place(folder: Path, output: Path) -> None:
+    old = output.with_name(f"{output.name}.old")
+    if output.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(output, old)
+    os.replace(folder, output)
+    shutil.rmtree(old, ignore_errors=True)
