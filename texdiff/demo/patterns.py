@@ -1,0 +1,78 @@
+"""Looks: what a texture shows, in words and in pixels.
+
+    look = random_look(rng)                    # Look(material="brick", colour="red", scale="large", worn=False)
+    caption(look)                              # "large red brick"
+    picture = paint(look, 256, rng)            # uint8 [256, 256, 3]
+
+The words and the pixels come from the same few choices, so that a model trained on them can be asked for
+combinations it has not seen, and its answer can be checked.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from texdiff.demo.materials import MATERIALS
+from texdiff.demo.new_materials import NEW_MATERIALS
+from texdiff.demo.noise import fractal, step
+from texdiff.demo.palette import COLOURS, jittered, mix
+
+SCALES = {"small": 1.6, "": 1.0, "large": 0.6}
+"""How many times the material's own number of cells fit across the picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What to paint. `scale` is one of SCALES, `colour` one of COLOURS."""
+
+    material: str
+    colour: str
+    scale: str = ""
+    worn: bool = False
+
+
+def random_look(rng: np.random.Generator) -> Look:
+    """A look of the kind that `nano` is trained on."""
+    return _draw(rng, list(MATERIALS))
+
+
+def random_new_look(rng: np.random.Generator) -> Look:
+    """A look of the kind kept from `nano`'s training, for fine-tuning to teach."""
+    return _draw(rng, list(NEW_MATERIALS))
+
+
+def _draw(rng: np.random.Generator, materials: list[str]) -> Look:
+    return Look(
+        material=materials[rng.integers(len(materials))],
+        colour=list(COLOURS)[rng.integers(len(COLOURS))],
+        scale=list(SCALES)[rng.integers(len(SCALES))],
+        worn=bool(rng.random() < 0.3),
+    )
+
+
+def caption(look: Look) -> str:
+    """The look in words: scale, wear, colour, material; "large worn red brick"."""
+    words = [look.scale, "worn" if look.worn else "", look.colour, look.material]
+    return " ".join(word for word in words if word)
+
+
+def paint(look: Look, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Paint the look. Returns uint8 RGB [size, size, 3]; the same generator state gives the same bytes."""
+    material = (MATERIALS | NEW_MATERIALS)[look.material]
+    cells = material.cells * SCALES[look.scale] * rng.uniform(0.92, 1.08)
+    base = jittered(look.colour, rng)
+    picture = material.paint(rng, size, cells, base)
+    if look.worn:
+        picture = _worn(picture, base, rng)
+    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _worn(picture: np.ndarray, base: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Soft fading, specks and long scratches; the colour stays the same to the eye."""
+    size = picture.shape[0]
+    faded = 0.5 * step(fractal(rng, size, 4, 3), 0.55, 0.5)
+    grey = picture.mean(-1, keepdims=True) * 0.6 + (0.14 if base.mean() < 0.2 else 0.30)
+    specks = 0.6 * step(fractal(rng, size, 40, 2), 0.80, 0.06)
+    scratches = 0.6 * step(fractal(rng, size, 60, 2, (1, 14)), 0.84, 0.06)
+    chipped = np.full(3, 0.25 if base.mean() > 0.5 else 0.80)
+    return mix(mix(mix(picture, grey, faded), picture * 0.3, specks), chipped, scratches)
