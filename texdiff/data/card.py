@@ -1,5 +1,6 @@
 """README.md of a dataset: the card that the hub shows, with counts, licences and attribution."""
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -8,13 +9,13 @@ TAG = "texdiff"  # marks a folder as a dataset written here, which may be replac
 
 def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str]) -> str:
     """Markdown with YAML front matter. `rows`: those of metadata.jsonl plus "split"; `reasons`: what is set aside."""
-    licenses = Counter(row["license"] or "unknown" for row in rows)
+    licenses = Counter(row["license"] for row in rows)
     splits = Counter(row["split"] for row in rows)
     coverage = sum(row["coverage"] for row in rows) / len(rows)
-    known = next(iter(licenses)) if len(licenses) == 1 else "other"
+    license = next(iter(licenses)).lower() if len(licenses) == 1 else "other"
     lines = [
         "---",
-        f"license: {known.lower() if known != 'unknown' else 'unknown'}",
+        f"license: {json.dumps(license)}",
         "task_categories:",
         "- text-to-image",
         "tags:",
@@ -60,8 +61,7 @@ def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str]) -
 def _attribution(rows: list[dict[str, Any]]) -> list[str]:
     models: dict[tuple[str, str], dict[str, None]] = {}
     for row in rows:
-        credit = (row["author"] or "unknown", row["license"] or "unknown")
-        models.setdefault(credit, {}).update(dict.fromkeys(row["meshes"]))
+        models.setdefault((row["author"], row["license"]), {}).update(dict.fromkeys(row["meshes"]))
     return [
         f"| {_plain(author)} | {_plain(license)} | {', '.join(_plain(model) for model in sorted(used))} |"
         for (author, license), used in sorted(models.items())

@@ -25,7 +25,7 @@ from texdiff.data.card import TAG, dataset_card
 from texdiff.data.entry import EntryJob, build
 from texdiff.data.reading import ReadJob, read, record, write_whole
 from texdiff.data.sources import Asset, find_assets
-from texdiff.data.worker import Failure, run_jobs
+from texdiff.data.worker import Failure, Workers
 from texdiff.data.writer import Entry, SetAside, audit_rows, entry_thumbnails, split, write_dataset
 from texdiff.errors import InputError
 
@@ -54,12 +54,11 @@ def prepare_dataset(
     _check_output(output)
     assets, caption_files = find_assets(sources, captions)
     work = _open_work_folder(output)
-    limits = {"time_limit": time_limit, "memory_limit": memory_limit}
-    workers = workers or _cores()
-
-    _read_all(assets, work, workers, limits)
-    uses, aside = _textures(assets, work)
-    entries = _build_all(uses, work, resolution, workers, limits)
+    count = min(workers or _cores(), len(assets))
+    with Workers((read, build), count=count, time_limit=time_limit, memory_limit=memory_limit) as pool:
+        _read_all(assets, work, pool)
+        uses, aside = _textures(assets, work)
+        entries = _build_all(uses, work, resolution, pool)
     kept = [entry for entry in entries if entry.reason is None]
     set_aside = [one.reason for one in entries if one.reason is not None] + [one.reason for one in aside]
     reasons = Counter(map(_kind, set_aside))
@@ -79,9 +78,9 @@ def prepare_dataset(
     return f"{output}: {summary}"
 
 
-def _read_all(assets: list[Asset], work: Path, workers: int, limits: dict[str, float]) -> None:
+def _read_all(assets: list[Asset], work: Path, pool: Workers) -> None:
     jobs = [ReadJob(asset.path, asset.key, work) for asset in assets if not _is_read(work, asset)]
-    for job, answer in _with_bar("reading", "asset", len(assets), read, jobs, workers, limits):
+    for job, answer in _with_bar("reading", "asset", len(assets), pool.run(read, jobs), len(jobs)):
         if isinstance(answer, Failure):
             reason = answer.reason.removeprefix(f"{job.path}: ")
             record(work, job.key, [], [{"name": None, "reason": reason, "again": not answer.lasting}])
@@ -108,11 +107,7 @@ def _textures(assets: list[Asset], work: Path) -> tuple[dict[str, list[tuple[Ass
 
 
 def _build_all(
-    uses: dict[str, list[tuple[Asset, str, str]]],
-    work: Path,
-    resolution: int | None,
-    workers: int,
-    limits: dict[str, float],
+    uses: dict[str, list[tuple[Asset, str, str]]], work: Path, resolution: int | None, pool: Workers
 ) -> list[Entry]:
     jobs = {}
     for content, used in uses.items():
@@ -120,10 +115,8 @@ def _build_all(
         key = hashlib.sha256("\n".join([content, str(resolution), *files]).encode()).hexdigest()[:24]
         jobs[content] = EntryJob(content, files, resolution, work, f"entries/{key}")
     missing = [job for job in jobs.values() if not (work / job.place / "entry.json").exists()]
-    failures = {}
-    for job, answer in _with_bar("measuring", "texture", len(jobs), build, missing, workers, limits):
+    for job, answer in _with_bar("measuring", "texture", len(jobs), pool.run(build, missing), len(missing)):
         if isinstance(answer, Failure):
-            failures[job.content] = answer.reason
             failed = {"facts": {"reason": answer.reason}, "thumbnails": []}
             write_whole(work / job.place / "entry.json", json.dumps(failed).encode())
     entries = []
@@ -136,14 +129,13 @@ def _build_all(
 
 
 def _with_bar(
-    title: str, unit: str, total: int, work: Any, jobs: list[Any], workers: int, limits: dict[str, float]
+    title: str, unit: str, total: int, answers: Iterator[tuple[Any, Any]], missing: int
 ) -> Iterator[tuple[Any, Any]]:
-    """run_jobs with a progress bar on stderr, which shows rate and time left."""
-    workers = max(1, min(workers, len(jobs)))
-    with tqdm(desc=title, unit=f" {unit}s", total=total, initial=total - len(jobs), file=sys.stderr) as bar:
-        for done in run_jobs(work, jobs, workers=workers, **limits):
+    """The answers, with a progress bar on stderr that shows rate and time left."""
+    with tqdm(desc=title, unit=f" {unit}s", total=total, initial=total - missing, file=sys.stderr) as bar:
+        for answer in answers:
             bar.update()
-            yield done
+            yield answer
 
 
 def _write_audit(

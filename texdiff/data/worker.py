@@ -5,6 +5,7 @@ process down with it, comes back as a Failure, and a fresh process takes the dea
 """
 
 import contextlib
+import math
 import multiprocessing
 import signal
 import time
@@ -34,64 +35,87 @@ class Failure:
 class _Worker:
     process: SpawnProcess
     pipe: Connection
-    deadline: float  # by time.monotonic()
-    job: Any = None  # None while it starts
+    deadline: float = math.inf  # by time.monotonic(), for what it does now
+    starting: bool = True
+    job: Any = None
     jobs_done: int = 0
 
 
-def run_jobs(
-    work: Callable[[Any], Any], jobs: Iterable[Any], *, workers: int, time_limit: float, memory_limit: float
-) -> Iterator[tuple[Any, Any]]:
-    """Do `work(job)` for each job in `workers` processes; yield (job, result or Failure), in the order they end.
+class Workers:
+    """Up to `count` processes, started when there are jobs for them, ended with the `with` block.
 
-    `work` is a module's top-level function; jobs are taken from the iterable one by one, when a worker is free.
-    `time_limit` in seconds per job, `memory_limit` in GiB per process (Linux only).
+    `kinds`: the functions that may be asked for, top-level ones of a module, which is imported before any clock runs.
+    `time_limit` in seconds per job, `memory_limit` in GiB per process beyond what its imports take (Linux only).
     """
-    waiting = iter(jobs)
-    job = next(waiting, None)
-    pool: list[_Worker] = []
-    try:
-        while job is not None or pool:
-            while job is not None and len(pool) < workers:
-                pool.append(_start(work, memory_limit))
-            now = time.monotonic()
-            wait([w.pipe for w in pool], timeout=max(0.0, min(w.deadline for w in pool) - now))
-            for worker in list(pool):
-                try:
-                    if worker.pipe.poll():
-                        answer = worker.pipe.recv()
-                    elif time.monotonic() >= worker.deadline:
-                        answer = Failure(f"the reader took longer than {time_limit:g} s", lasting=False)
-                    else:
-                        continue
-                except (EOFError, OSError):
-                    answer = _crashed(worker)
-                if worker.job is not None:
-                    yield worker.job, answer
-                    worker.job, worker.jobs_done = None, worker.jobs_done + 1
-                elif isinstance(answer, Failure):
-                    raise RuntimeError(f"a worker process could not start: {answer.reason}")
-                broken = isinstance(answer, Failure) and not answer.lasting
-                if job is None or broken or worker.jobs_done >= _JOBS_PER_PROCESS:
-                    pool.remove(worker)
-                    _end(worker)
-                else:
-                    worker.job, worker.deadline = job, time.monotonic() + time_limit
-                    with contextlib.suppress(BrokenPipeError):  # died just now: the next look at its pipe says so
-                        worker.pipe.send(job)
+
+    def __init__(
+        self, kinds: tuple[Callable[[Any], Any], ...], *, count: int, time_limit: float, memory_limit: float
+    ) -> None:
+        self.kinds = kinds
+        self.count = count
+        self.time_limit = time_limit
+        self.memory_limit = memory_limit
+        self.pool: list[_Worker] = []
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        while self.pool:
+            _end(self.pool.pop())
+
+    def run(self, kind: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Do `kind(job)` for each job; yield (job, result or Failure), in the order in which they end.
+
+        Jobs are taken from the iterable one by one, when a worker is free. Jobs are never None.
+        """
+        waiting = iter(jobs)
+        job = next(waiting, None)
+        while job is not None or any(worker.job is not None for worker in self.pool):
+            for worker in self.pool:
+                if job is not None and worker.job is None and not worker.starting:
+                    worker.job, worker.deadline = job, time.monotonic() + self.time_limit
+                    with contextlib.suppress(BrokenPipeError):  # died just now: its pipe will say so
+                        worker.pipe.send((kind, job))
                     job = next(waiting, None)
-    finally:
-        for worker in pool:
-            _end(worker)
+            while job is not None and len(self.pool) < self.count:
+                self.pool.append(self._start())
+            for worker in self._with_news():
+                answer = self._answer(worker)
+                if worker.starting and not isinstance(answer, Failure):
+                    worker.starting, worker.deadline = False, math.inf
+                    continue
+                if worker.starting or worker.job is None:
+                    raise RuntimeError(f"a worker process can't live here: {answer}")
+                done = worker.job
+                worker.job, worker.deadline, worker.jobs_done = None, math.inf, worker.jobs_done + 1
+                broken = isinstance(answer, Failure) and not answer.lasting
+                if broken or worker.jobs_done >= _JOBS_PER_PROCESS:
+                    self.pool.remove(worker)
+                    _end(worker)
+                yield done, answer
 
+    def _start(self) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self.kinds, self.memory_limit), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours, time.monotonic() + _SECONDS_TO_START)
 
-def _start(work: Callable[[Any], Any], memory_limit: float) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, work, memory_limit), daemon=True)
-    process.start()
-    theirs.close()
-    return _Worker(process, ours, time.monotonic() + _SECONDS_TO_START)
+    def _with_news(self) -> list[_Worker]:
+        """Workers that have answered, died or passed their time; waits until there is one."""
+        first = min(worker.deadline for worker in self.pool)
+        ready = wait([w.pipe for w in self.pool], None if first == math.inf else max(0.0, first - time.monotonic()))
+        return [worker for worker in self.pool if worker.pipe in ready or worker.deadline <= time.monotonic()]
+
+    def _answer(self, worker: _Worker) -> Any:
+        try:
+            if worker.pipe.poll():
+                return worker.pipe.recv()
+        except (EOFError, OSError):
+            return _crashed(worker)
+        return Failure(f"the reader took longer than {self.time_limit:g} s", lasting=False)
 
 
 def _end(worker: _Worker) -> None:
@@ -110,15 +134,16 @@ def _crashed(worker: _Worker) -> Failure:
     return Failure(f"the reader crashed (exit code {code})", lasting=False)
 
 
-def _serve(pipe: Connection, work: Callable[[Any], Any], memory_limit: float) -> None:
+def _serve(pipe: Connection, kinds: tuple[Callable[[Any], Any], ...], memory_limit: float) -> None:
     """A worker's life: say it is ready, then answer one job after another until the pipe closes."""
+    # Unpickling `kinds` has imported their modules by now.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
     cv2.setNumThreads(1)  # the workers are the parallelism
     _bound_memory(memory_limit)
     pipe.send("ready")
     while True:
         try:
-            job = pipe.recv()
+            work, job = pipe.recv()
         except EOFError:
             return
         try:
