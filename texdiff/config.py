@@ -1,0 +1,275 @@
+"""Everything a training run can be told, and how it is told: defaults < YAML files < command line."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from texdiff.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The base model."""
+
+    pretrained_model_name_or_path: str = "nano"
+    """Stable Diffusion pipeline to start from: a folder, a hub id, or `nano`, the small one that comes along."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    variant: str | None = None
+    """Weight files' variant, such as `fp16`."""
+    train: Literal["lora", "full"] = "lora"
+    """Train low-rank adapters, or every weight of the U-Net."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters; used where model.train is `lora`."""
+
+    rank: int = 8
+    """Rank of each adapter."""
+    alpha: float | None = None
+    """Strength: the adapter's output is scaled by alpha / rank. Default: rank, a strength of 1."""
+    dropout: float = 0.0
+    """Share of an adapter's inputs set to 0 while training."""
+    target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Ends of the names of the layers that get an adapter."""
+    use_dora: bool = False
+    """Train direction and magnitude apart (DoRA)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The dataset, and what of it the model sees."""
+
+    dataset: str
+    """Folder written by `texdiff prepare`, or a hub id with the three columns below."""
+    image_column: str = "image"
+    """Column that holds the texture."""
+    mask_column: str = "mask"
+    """Column that holds the UV mask: white where the UV map uses the texture."""
+    caption_column: str = "text"
+    """Column that holds the caption, or a list of captions of which each visit draws one."""
+    resolution: int = 512
+    """Side in pixels of the square that every texture is brought to; a multiple of 8."""
+    background: Literal["fill", "keep"] | int = "fill"
+    """The void between islands: `fill` from the islands, `keep` what is there, or a grey of 0-255."""
+    posterior: Literal["sample", "mean"] = "sample"
+    """Latents: drawn anew from the encoder's distribution at each visit, or its mean."""
+    caption_dropout: float = 0.1
+    """Share of visits with an empty caption, which guidance without a classifier needs."""
+    cache_dir: str | None = None
+    """Folder for encoded textures and captions. Default: texdiff/ in the user's cache folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """The UV mask in the loss."""
+
+    downsample: Literal["nearest", "nearest-exact", "area", "any", "all"] = "nearest"
+    """How the mask is brought to latent size, one cell for 8x8 pixels."""
+    reduction: Literal["texel", "sample"] = "texel"
+    """Mean over the effective batch: every covered latent texel counts alike, or every texture does."""
+    unmasked_weight: float = 0.0
+    """Weight of texels outside the mask; 1 trains without masks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseConfig:
+    """The noise that is added, and its weight in the loss."""
+
+    offset: float = 0.0
+    """Standard deviation of noise that is common to a whole channel."""
+    snr_gamma: float | None = None
+    """Min-SNR weighting's gamma, 5 in its paper. Default: no weighting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimiser."""
+
+    name: Literal["adamw", "adafactor"] = "adamw"
+    """AdamW, or Adafactor, whose state is smaller."""
+    learning_rate: float = 1e-4
+    """Learning rate at its highest."""
+    lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
+    """Course of the learning rate over the run."""
+    lr_warmup_steps: int = 0
+    """Optimiser steps over which the learning rate rises from 0; not for `constant`."""
+    weight_decay: float = 1e-2
+    """Decay of the weights, decoupled from the gradient."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm where theirs is larger."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Length, size and place of the run."""
+
+    output_dir: str = "outputs/run"
+    """Folder for weights, checkpoints, samples and figures."""
+    seed: int = 0
+    """Seed of every random draw."""
+    max_train_steps: int = 1000
+    """Optimiser steps."""
+    train_batch_size: int = 4
+    """Textures per process and forward pass."""
+    gradient_accumulation_steps: int = 1
+    """Forward passes per optimiser step."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: slower, less memory."""
+    checkpointing_steps: int = 500
+    """Optimiser steps from one checkpoint to the next."""
+    checkpoints_total_limit: int = 2
+    """Checkpoints to keep; older ones go."""
+    resume: Literal["auto", "never"] = "auto"
+    """`auto` goes on from the newest checkpoint in output_dir; `never` starts over in a new folder beside it."""
+    report_to: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    """Tracker that gets the figures, beside metrics.jsonl."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Held-out loss and sample pictures while training."""
+
+    every: int = 500
+    """Optimiser steps from one validation to the next; 0 validates at the end only."""
+    prompts: tuple[str, ...] = ()
+    """Prompts of the sample pictures. Default: captions of the validation split, or of the training split."""
+    num_images: int = 4
+    """Sample pictures at each validation; 0 makes none."""
+    num_inference_steps: int = 25
+    """Denoising steps of each sample picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """A training run. Raises InputError for values that cannot be, alone or together."""
+
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def __post_init__(self) -> None:
+        at_least_one = {
+            "lora.rank": self.lora.rank,
+            "run.max_train_steps": self.run.max_train_steps,
+            "run.train_batch_size": self.run.train_batch_size,
+            "run.gradient_accumulation_steps": self.run.gradient_accumulation_steps,
+            "run.checkpointing_steps": self.run.checkpointing_steps,
+            "run.checkpoints_total_limit": self.run.checkpoints_total_limit,
+            "validation.num_inference_steps": self.validation.num_inference_steps,
+        }
+        not_negative = {
+            "noise.offset": self.noise.offset,
+            "optim.lr_warmup_steps": self.optim.lr_warmup_steps,
+            "optim.weight_decay": self.optim.weight_decay,
+            "validation.every": self.validation.every,
+            "validation.num_images": self.validation.num_images,
+        }
+        positive = {
+            "lora.alpha": self.lora.alpha,
+            "noise.snr_gamma": self.noise.snr_gamma,
+            "optim.learning_rate": self.optim.learning_rate,
+            "optim.max_grad_norm": self.optim.max_grad_norm,
+        }
+        for key, share in {
+            "data.caption_dropout": self.data.caption_dropout,
+            "lora.dropout": self.lora.dropout,
+        }.items():
+            _require(0 <= share < 1, key, share, "give a share from 0 to below 1")
+        for key, value in at_least_one.items():
+            _require(value >= 1, key, value, "give 1 or more")
+        for key, number in not_negative.items():
+            _require(number >= 0, key, number, "give 0 or more")
+        for key, maybe in positive.items():
+            _require(maybe is None or maybe > 0, key, maybe, "give a number above 0")
+        _require(
+            self.data.resolution >= 64 and self.data.resolution % 8 == 0,
+            "data.resolution",
+            self.data.resolution,
+            "give a multiple of 8, 64 or more",
+        )
+        grey = self.data.background
+        _require(
+            isinstance(grey, str) or 0 <= grey <= 255, "data.background", grey, "give fill, keep or a grey of 0-255"
+        )
+        _require(0 <= self.mask.unmasked_weight <= 1, "mask.unmasked_weight", self.mask.unmasked_weight, "give 0 to 1")
+        _require(len(self.lora.target_modules) > 0, "lora.target_modules", "empty", "name at least one layer")
+        warmup_ignored = self.optim.lr_scheduler == "constant" and self.optim.lr_warmup_steps > 0
+        _require(
+            not warmup_ignored,
+            "optim.lr_warmup_steps",
+            self.optim.lr_warmup_steps,
+            "the constant schedule has no warm-up; set optim.lr_scheduler to constant_with_warmup",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as config.yaml holds them."""
+        return asdict(self, dict_factory=lambda pairs: {k: list(v) if isinstance(v, tuple) else v for k, v in pairs})
+
+
+def _require(condition: bool, key: str, value: object, advice: str) -> None:
+    if not condition:
+        raise InputError(f"{key}: {value} cannot be; {advice}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A parsed command line of train_texture.py."""
+
+    config: TrainingConfig
+    dry_run: bool
+
+
+def parse_command_line(arguments: Sequence[str] | None = None, usage: str = "") -> Command:
+    """Read `--config FILE` (repeatable), `--section.key value` and `--dry_run`.
+
+    Bad input ends the program with one line on stderr and exit code 2.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog="train_texture.py", description=usage, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file of settings; repeat it to lay one over another")
+    parser.add_argument("--dry_run", action="store_true", help="say what would be done, and stop")
+    parser.add_class_arguments(TrainingConfig, as_group=True)
+    try:
+        parsed = parser.parse_args(_files_first(list(sys.argv[1:] if arguments is None else arguments)))
+        made = parser.instantiate_classes(parsed)
+        sections = {name: made[name] for name in TrainingConfig.__dataclass_fields__}
+        return Command(config=TrainingConfig(**sections), dry_run=parsed.dry_run)
+    except (ArgumentError, InputError) as error:
+        raise SystemExit(report_error(error)) from None
+
+
+def _files_first(arguments: list[str]) -> list[str]:
+    """The same arguments, `--config FILE` first: a flag wins over a file wherever it stands."""
+    files: list[str] = []
+    flags: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--config":
+            files += [argument, *([value] if (value := next(rest, None)) is not None else [])]
+        else:
+            (files if argument.startswith("--config=") else flags).append(argument)
+    return files + flags
+
+
+def report_error(error: Exception) -> int:
+    """Say on stderr, in one line, what is wrong; returns the exit code for it."""
+    print("train_texture.py: error:", " ".join(str(error).split()), file=sys.stderr)
+    return 2
+
+
+def write_yaml(config: TrainingConfig, path: Path) -> None:
+    """Write the resolved configuration; the file can be given to `--config` again."""
+    import yaml
+
+    path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), "utf-8")

@@ -1,0 +1,147 @@
+"""A run's first moves: the processes, the folder, and what is said before anything is done."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+
+from texdiff.config import TrainingConfig, write_yaml
+from texdiff.errors import InputError
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def start_accelerator(report_to: str, run: Path) -> Accelerator:
+    """Accelerate as its own configuration says. Raises InputError where that cannot be had on this machine, and
+    where ranks were launched that know nothing of each other and would write over each other's files."""
+    try:
+        accelerator = Accelerator(
+            log_with=None if report_to == "none" else report_to,
+            project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run / "logs")),
+        )
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise InputError(f"accelerate cannot start: {error}; change its configuration (accelerate config)") from None
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched != accelerator.num_processes:
+        raise InputError(
+            f"{launched} processes were launched but accelerate runs {accelerator.num_processes}, so each would train "
+            "alone; on CPUs set ACCELERATE_USE_CPU=true, else give accelerate the number of processes"
+        )
+    if accelerator.mixed_precision not in DTYPES:
+        raise InputError(f"mixed_precision: {accelerator.mixed_precision} is not supported; use no, fp16 or bf16")
+    return accelerator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """How an effective batch is cut into forward passes, and this rank's part of each."""
+
+    batch_size: int
+    """Samples of one rank in one pass."""
+    accumulation_steps: int
+    rank: int
+    ranks: int
+
+    @property
+    def effective_batch(self) -> int:
+        """Samples of one optimiser step."""
+        return self.batch_size * self.accumulation_steps * self.ranks
+
+    def __iter__(self) -> Iterator[tuple[slice, bool]]:
+        """This rank's samples of each pass, as a slice of the effective batch, and whether the pass is the last."""
+        for number in range(self.accumulation_steps):
+            start = (number * self.ranks + self.rank) * self.batch_size
+            yield slice(start, start + self.batch_size), number == self.accumulation_steps - 1
+
+
+def split_batch(batch_size: int, accumulation_steps: int, accelerator: Accelerator) -> Passes:
+    """The passes of this rank."""
+    return Passes(
+        batch_size=batch_size,
+        accumulation_steps=accumulation_steps,
+        rank=accelerator.process_index,
+        ranks=accelerator.num_processes,
+    )
+
+
+def weight_dtype(accelerator: Accelerator) -> torch.dtype:
+    """What frozen weights and activations are kept in; trained weights are float32 always."""
+    return DTYPES[accelerator.mixed_precision]
+
+
+class Sizes(NamedTuple):
+    """What a run is made of."""
+
+    textures: int
+    held_out: int
+    coverage: float  # mean share of a texture that is covered, 0-1
+    effective_batch: int  # samples of one optimiser step
+
+
+def announce(
+    config: TrainingConfig, accelerator: Accelerator, sizes: Sizes, run: Path, checkpoint: Path | None
+) -> None:
+    """Print, once, what is about to happen."""
+    if not accelerator.is_main_process:
+        return
+    import yaml
+
+    setting = config.run
+    samples = sizes.effective_batch * setting.max_train_steps
+    begin = f"goes on from {checkpoint}" if checkpoint else "starts new"
+    print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
+    passes = f"{setting.train_batch_size} a pass x {setting.gradient_accumulation_steps} passes"
+    processes = (
+        f"{accelerator.num_processes} on {accelerator.device.type}, mixed precision {accelerator.mixed_precision}"
+    )
+    print(f"textures         {sizes.textures} to train on, {sizes.held_out} held out")
+    print(f"mean coverage    {sizes.coverage:.1%} of a texture; texels outside weigh {config.mask.unmasked_weight:g}")
+    print(f"processes        {processes}")
+    print(f"effective batch  {sizes.effective_batch} = {passes} x {accelerator.num_processes} processes")
+    print(
+        f"length           {setting.max_train_steps} steps = {samples} samples = {samples / sizes.textures:.1f} epochs"
+    )
+    print(f"run folder       {run} ({begin})", flush=True)
+
+
+def open_run_folder(config: TrainingConfig, accelerator: Accelerator, run: Path) -> None:
+    """Create the folder and write config.yaml into it; the other ranks wait for that."""
+    if accelerator.is_main_process:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            write_yaml(config, run / "config.yaml")
+        except OSError as error:
+            raise InputError(f"run.output_dir: {run} cannot be written ({error.strerror}); name another") from None
+    accelerator.wait_for_everyone()
+    if config.run.report_to != "none":
+        accelerator.init_trackers("texdiff", config=_flat(config.to_dict()))
+
+
+def due(step: int, config: TrainingConfig) -> tuple[bool, bool]:
+    """Whether a checkpoint and whether a validation is due after `step` steps; both are after the last."""
+    last = step == config.run.max_train_steps
+    every = config.validation.every
+    return last or step % config.run.checkpointing_steps == 0, last or (every > 0 and step % every == 0)
+
+
+def finish(accelerator: Accelerator, run: Path) -> None:
+    """Close trackers and the process group, and say where to look."""
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        print(f"done: weights, samples and figures are in {run}")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """section.key to a plain value, which is all that trackers take."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, int | float | bool | str) else str(value)
+    return flat

@@ -1,0 +1,97 @@
+"""The run's folder: which one it is, what it says at the start, and its figures."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from texdiff.errors import InputError
+from texdiff.training.checkpoint import checkpoints
+
+FLUSH_STEPS = 10  # reading a figure from a GPU waits for it, so figures are read in blocks
+
+
+def choose_run_folder(output_dir: str, resume: str) -> tuple[Path, Path | None]:
+    """The run's folder, and the checkpoint to go on from if there is one. Nothing is written yet.
+
+    With `never`, a folder that is in use stays as it is and the run goes to NAME-2, NAME-3, ...
+    Raises InputError for a folder that holds something else than a run.
+    """
+    run = Path(output_dir)
+    if run.exists() and not run.is_dir():
+        raise InputError(f"run.output_dir: {run} is a file; name a folder")
+    if resume == "never":
+        number = 2
+        while run.exists() and any(run.iterdir()):
+            run = Path(output_dir).with_name(f"{Path(output_dir).name}-{number}")
+            number += 1
+        return run, None
+    if run.exists() and any(run.iterdir()) and not (run / "config.yaml").is_file():
+        raise InputError(f"run.output_dir: {run} holds other files and no run; name a new folder, or empty it")
+    found = checkpoints(run)
+    return run, found[-1] if found else None
+
+
+class RunLog:
+    """Figures of a run, one line of RUN/metrics.jsonl a step, and the same to accelerate's trackers.
+
+    Tensors are kept on their device and read in blocks of `FLUSH_STEPS`.
+    """
+
+    def __init__(self, run: Path, accelerator: Any, step: int, effective_batch: int) -> None:
+        self.effective_batch = effective_batch
+        self.path = run / "metrics.jsonl"
+        self.accelerator = accelerator
+        self.pending: list[dict[str, Any]] = []
+        self.since = time.perf_counter()
+        if accelerator.is_main_process and self.path.exists():
+            # Lines after the checkpoint that we go on from belong to steps that will be done again.
+            kept = [line for line in self.path.read_text("utf-8").splitlines() if json.loads(line)["step"] <= step]
+            self.path.write_text("".join(line + "\n" for line in kept), "utf-8")
+
+    def add(self, *, loss: Tensor, **figures: Any) -> None:
+        """Figures of one step; `loss` is this rank's part of the effective batch's."""
+        self.pending.append({"loss": loss, **figures})
+
+    def flush_if_due(self, now: bool = False) -> float | None:
+        """Write what is pending once it is a block, or `now`; returns the newest loss then. Every rank must call it.
+
+        Raises InputError where a loss is not finite.
+        """
+        if not self.pending or not (now or len(self.pending) >= FLUSH_STEPS):
+            return None
+        losses = self.accelerator.reduce(torch.stack([f["loss"] for f in self.pending]), "sum").tolist()
+        seconds = (time.perf_counter() - self.since) / len(self.pending)
+        lines = []
+        for figures, loss in zip(self.pending, losses, strict=True):
+            figures = {name: v.item() if isinstance(v, Tensor) else v for name, v in figures.items()}
+            names = figures.pop("batch")
+            samples = figures["step"] * self.effective_batch
+            if not torch.isfinite(torch.tensor(loss)):
+                textures = ", ".join(names[:8])
+                raise InputError(f"step {figures['step']}: the loss is {loss}, so the run stops; look at {textures}")
+            speed = round(self.effective_batch / seconds, 4)
+            lines.append({**figures, "samples_seen": samples, "loss": loss, "images_per_second": speed})
+        self.pending = []
+        self.since = time.perf_counter()
+        for line in lines:
+            self._write(line)
+        return losses[-1]
+
+    def validation(self, step: int, loss: float) -> None:
+        """A line of its own for the held-out loss."""
+        self._write({"step": step, "samples_seen": step * self.effective_batch, "validation_loss": loss})
+
+    def restart_clock(self) -> None:
+        """What was done since the last step, validation say, is nobody's step."""
+        self.since = time.perf_counter()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        figures = {name: value for name, value in line.items() if name != "step"}
+        self.accelerator.log(figures, step=line["step"])
