@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 import warnings
 from pathlib import Path
 
@@ -29,34 +30,58 @@ def read_picture(source: Path | bytes) -> NDArray[np.uint8]:
     Raises:
         PictureError: missing, empty, truncated, too large, or no picture at all.
     """
+    return _rgb(_decode(source))
+
+
+def _decode(source: Path | bytes) -> Image.Image:
     if isinstance(source, Path):
-        if not source.is_file():
-            raise PictureError("does not exist")
-        if source.stat().st_size > MAX_BYTES:
-            raise PictureError(f"has {source.stat().st_size} bytes, more than the limit of {MAX_BYTES}")
-        try:
-            source = source.read_bytes()
-        except OSError as error:
-            raise PictureError(f"can't be read ({error.strerror})") from None
+        source = _bytes(source)
     if not source:
         raise PictureError("is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata; our own limit decides
-            with Image.open(io.BytesIO(source)) as image:
-                width, height = image.size
-                if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-                    raise PictureError(f"claims {width}x{height} pixels, more than {MAX_SIDE} a side or {MAX_PIXELS}")
-                image.load()
-                return _rgb(image)
+            image = Image.open(io.BytesIO(source))
+            width, height = image.size
+            if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+                raise PictureError(
+                    f"claims {width}x{height} pixels, more than {MAX_SIDE} a side or {MAX_PIXELS} in all"
+                )
+            image.load()  # a truncated file shows only here
+            return image
     except UnidentifiedImageError:
         raise PictureError("is not a picture in a known format") from None
     except Image.DecompressionBombError:
         raise PictureError(f"claims more pixels than the limit of {MAX_PIXELS}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error) as error:
         # Pillow's decoders raise all of these on damaged files.
         reason = re.sub(r"\s+", " ", str(error))
         raise PictureError(f"can't be decoded ({reason or type(error).__name__})") from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise PictureError("does not exist")
+        if path.stat().st_size > MAX_BYTES:
+            raise PictureError(f"has {path.stat().st_size} bytes, more than the limit of {MAX_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"can't be read ({error.strerror})") from None
+
+
+def open_picture(source: Path | bytes) -> Image.Image | None:
+    """The picture with its alpha, for export; None where ``read_picture`` would refuse it.
+
+    It has no file format, so that an export writes PNG: a picture that came as JPEG must not be encoded to JPEG again.
+    """
+    try:
+        image = _decode(source)
+    except PictureError:
+        return None
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA")
+    return image.copy() if image.mode in ("RGB", "RGBA", "L", "LA") else Image.fromarray(_rgb(image))
 
 
 def _rgb(image: Image.Image) -> NDArray[np.uint8]:
