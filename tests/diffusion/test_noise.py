@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from scipy import stats
+
+from texdiff.diffusion.noise import add_noise, draw, sample_keys, seed_layers, snr_weights, training_target
+
+SD = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
+ZERO_TERMINAL = DDPMScheduler(
+    beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=True
+)
+SHAPE = (4, 8, 8)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = (torch.randn(6, *SHAPE, generator=generator) for _ in range(2))
+    return latents, noise, torch.tensor([0, 1, 250, 500, 998, 999])
+
+
+@pytest.mark.parametrize("scheduler", [SD, ZERO_TERMINAL], ids=["sd", "zero-terminal"])
+def test_noising_and_velocity_are_diffusers(batch, scheduler):
+    latents, noise, timesteps = batch
+    alphas = scheduler.alphas_cumprod
+    torch.testing.assert_close(
+        add_noise(latents, noise, timesteps, alphas), scheduler.add_noise(latents, noise, timesteps), rtol=0, atol=1e-6
+    )
+    torch.testing.assert_close(
+        training_target("v_prediction", latents, noise, timesteps, alphas),
+        scheduler.get_velocity(latents, noise, timesteps),
+        rtol=0,
+        atol=1e-6,
+    )
+    assert training_target("epsilon", latents, noise, timesteps, alphas) is noise
+    assert training_target("sample", latents, noise, timesteps, alphas) is latents
+    with pytest.raises(ValueError, match="flow"):
+        training_target("flow", latents, noise, timesteps, alphas)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+def test_min_snr_weighs_every_target_alike(prediction_type, gamma):
+    # However the target is written, the weighted loss is min(SNR, γ) times the error of z that it implies.
+    timesteps = torch.arange(0, 1000, 37)
+    alpha = SD.alphas_cumprod.double()[timesteps]
+    error_of_z = {
+        "sample": torch.ones_like(alpha),
+        "epsilon": (1 - alpha) / alpha,  # z = (z_t − √(1−ᾱ) ε) / √ᾱ
+        "v_prediction": 1 - alpha,  # z = √ᾱ z_t − √(1−ᾱ) v
+    }[prediction_type]
+    snr = alpha / (1 - alpha)
+    expected = torch.minimum(snr, torch.tensor(gamma)) * error_of_z
+    torch.testing.assert_close(
+        snr_weights(prediction_type, timesteps, SD.alphas_cumprod, gamma).double(), expected, rtol=1e-5, atol=1e-9
+    )
+
+
+def test_min_snr_survives_a_zero_terminal_schedule():
+    last = torch.tensor([999])
+    for prediction_type in ("epsilon", "v_prediction", "sample"):
+        assert snr_weights(prediction_type, last, ZERO_TERMINAL.alphas_cumprod, 5.0).isfinite().all()
+
+
+def test_a_sample_draws_the_same_in_any_company():
+    keys = sample_keys(7, 0, 12, 5)
+    together = draw(7, keys, SHAPE, 1000, offset=0.1)
+    torch.randn(100)  # global generators have no part in it
+    for row, key in enumerate(keys):
+        alone = draw(7, [key], SHAPE, 1000, offset=0.1)
+        for name in ("posterior", "noise", "timesteps", "caption"):
+            assert torch.equal(getattr(together, name)[row], getattr(alone, name)[0])
+
+
+def test_draws_differ_by_seed_epoch_sample_and_purpose():
+    noise = [draw(s, [(e, i)], SHAPE, 1000) for s, e, i in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 10, 1)]]
+    tensors = [d.noise for d in noise] + [d.posterior for d in noise]
+    assert len({tuple(t.flatten().tolist()) for t in tensors}) == len(tensors)
+
+
+def test_draws_have_the_distributions_they_should():
+    draws = draw(3, sample_keys(3, 0, 2000, 50), (1, 4, 4), 1000)
+    for normal in (draws.noise, draws.posterior):
+        assert stats.kstest(normal.flatten().numpy(), "norm").pvalue > 1e-3
+    assert stats.kstest((draws.timesteps.numpy() + 0.5) / 1000, "uniform").pvalue > 1e-3
+    assert stats.kstest(draws.caption.flatten().numpy(), "uniform").pvalue > 1e-3
+    correlation = np.corrcoef(draws.noise.reshape(2000, -1).numpy().T)
+    assert np.abs(correlation - np.eye(16)).max() < 0.12
+
+
+def test_offset_noise_is_common_to_a_channel():
+    keys = [(0, i) for i in range(400)]
+    plain, offset = (draw(0, keys, SHAPE, 1000, offset=o).noise for o in (0.0, 0.5))
+    common = offset - plain
+    torch.testing.assert_close(common, common[..., :1, :1].expand_as(common), rtol=0, atol=1e-5)
+    assert common[..., 0, 0].std().item() == pytest.approx(0.5, rel=0.1)
+
+
+def test_each_epoch_is_a_permutation_and_the_stream_can_be_cut_anywhere():
+    whole = sample_keys(1, 0, 35, 10)
+    for epoch in range(3):
+        assert sorted(i for e, i in whole if e == epoch) == list(range(10))
+    assert [i for _, i in whole[:10]] != [i for _, i in whole[10:20]]
+    assert sample_keys(1, 0, 7, 10) + sample_keys(1, 7, 28, 10) == whole
+    assert sample_keys(2, 0, 35, 10) != whole
+
+
+def test_dropout_is_keyed_by_the_samples():
+    ones = torch.ones(100)
+    keys = [(0, 3), (0, 4)]
+    masks = []
+    for samples in (keys, keys, keys[:1]):
+        torch.rand(5)
+        seed_layers(0, samples)
+        masks.append(torch.dropout(ones, 0.5, train=True))
+    assert torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[0], masks[2])

@@ -1,0 +1,67 @@
+"""The house's own rules: which room may know which, and how long the algorithm may be."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "texdiff"
+
+# Each room may import itself and what stands before it. `demo` makes data and knows the UV room at most.
+ROOMS = ["errors", "config", "uv", "data", "diffusion", "training", "inference", "cli"]
+ALLOWED = {room: set(ROOMS[: i + 1]) for i, room in enumerate(ROOMS)} | {"demo": {"errors", "uv", "demo"}}
+ALLOWED["uv"] -= {"config"}
+ALLOWED["data"] -= {"config"}
+ALLOWED["diffusion"] = {"diffusion"}
+ALLOWED["config"] = {"errors", "config"}
+FORBIDDEN = {
+    "uv": {"torch", "diffusers", "transformers", "datasets", "accelerate"},
+    "demo": {"torch", "diffusers", "transformers", "datasets", "accelerate"},
+    "diffusion": {"diffusers", "transformers", "numpy", "accelerate", "datasets"},
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write the whole name, so that this test can read it"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top == "texdiff" and room != "__init__":
+            assert rest[0] in ALLOWED[room], f"{path} imports {name}"
+        assert top not in FORBIDDEN.get(room, set()), f"{path} imports {name}"
+        if top == "jsonargparse":
+            assert path.name in ("config.py", "cli.py"), f"{path} imports {name}"
+
+
+def test_every_room_is_known_to_this_test():
+    rooms = {p.name.removesuffix(".py") for p in PACKAGE.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert rooms - {"__init__"} == set(ALLOWED)
+
+
+def test_the_algorithm_stays_readable():
+    assert len((ROOT / "train_texture.py").read_text("utf-8").splitlines()) <= 150
+    assert not list(ROOT.rglob("texdiff/**/utils.py"))
+
+
+def test_only_the_standard_library_and_declared_packages_are_imported():
+    pins = (ROOT / "constraints.txt").read_text("utf-8").lower()
+    names = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+    for path in [*MODULES, ROOT / "train_texture.py"]:
+        for name in imports(path):
+            top = name.split(".")[0]
+            if top not in sys.stdlib_module_names and top != "texdiff":
+                assert f"{names.get(top, top)}==" in pins, f"{path} imports {top}"
