@@ -16,12 +16,15 @@ Mode = Literal["center", "conservative"]
 
 # A triangle taller than this many tiles is worked through by columns instead of rows.
 MAX_TILES = 64
-# (triangle, row) pairs worked on at once: bounds the memory to about 100 bytes times this.
-CHUNK_PAIRS = 1 << 19
+# (triangle, row) pairs worked on at once: about 100 bytes each, so that a chunk stays in the processor's cache.
+CHUNK_PAIRS = 1 << 16
 # A disc of this radius, in tiles, contains an upright unit square, which under REPEAT is the whole texture.
 FULL_TILE_RADIUS = float(np.sqrt(0.5))
 # Texel coordinates are clipped here, far beyond any texture, so that they fit an integer.
 FAR = float(1 << 50)
+
+
+Corner = tuple[NDArray[np.float64], NDArray[np.float64]]  # x [F] and y [F] of one corner of every triangle
 
 
 class Spans(NamedTuple):
@@ -66,20 +69,26 @@ def overlap_count(triangles: ArrayLike, size: tuple[int, int], mode: Mode = "cen
     uv = np.asarray(triangles, dtype=np.float64)
     if uv.ndim != 3 or uv.shape[1:] != (3, 2):
         raise ValueError(f"triangles have shape {uv.shape}; use [F, 3, 2]")
-    uv = uv[np.isfinite(uv).all(axis=(1, 2))]
-
-    low, high = uv.min(axis=1, initial=np.inf), uv.max(axis=1, initial=-np.inf)  # [F, 2]
-    far = (np.maximum(np.abs(low), np.abs(high)) > MAX_TILES).any(axis=1)
-    if far.any():  # back to the neighbourhood of the first tile, by whole tiles, to keep the fraction's digits
-        uv = uv.copy()
+    low, high = (pick(pick(uv[:, 0], uv[:, 1]), uv[:, 2]) for pick in (np.minimum, np.maximum))  # [F, 2], NaN stays
+    finite = (np.isfinite(low) & np.isfinite(high)).all(axis=1)
+    inside = ((low >= 0) & (high <= 1)).all(axis=1)
+    steps = np.zeros((height, width + 1), dtype=np.int64)  # last column: ends of spans that reach the border
+    _draw(steps, uv[inside] if not inside.all() else uv, mode, wrapped=False)
+    everywhere: NDArray[np.int64] | int = 0
+    if not inside.all():
+        others = finite & ~inside
+        uv, low, high = uv[others], low[others], high[others]
+        far = (np.maximum(np.abs(low), np.abs(high)) > MAX_TILES).any(axis=1)
+        # Back to the neighbourhood of the first tile, by whole tiles, to keep the fractions' digits.
         uv[far] -= np.floor(low[far])[:, None]
-    wide, tall = ((high - low) > MAX_TILES).T
-    corners = np.stack([uv[..., 0] * width, (1.0 - uv[..., 1]) * height], axis=-1)  # texels, x right, y down
-
-    count = _count(corners[~tall], height, width, mode)
-    if tall.any():
-        count += _count(corners[tall & ~wide][..., ::-1], width, height, mode).T
-        count += _repeats_of_giants(uv[tall & wide])
+        wide, tall = ((high - low) > MAX_TILES).T
+        _draw(steps, uv[~tall], mode, wrapped=True)
+        everywhere = _repeats_of_giants(uv[tall & wide])
+        if (tall & ~wide).any():  # by columns
+            turned = np.zeros((width, height + 1), dtype=np.int64)
+            _draw(turned, uv[tall & ~wide], mode, wrapped=True, by_columns=True)
+            everywhere = np.cumsum(turned, axis=1)[:, :height].T + everywhere
+    count = np.cumsum(steps, axis=1)[:, :width] + everywhere
     return np.minimum(count, np.iinfo(np.int32).max).astype(np.int32)
 
 
@@ -95,29 +104,29 @@ def _repeats_of_giants(uv: NDArray[np.float64]) -> int:
     return int(np.minimum(area[fat], 2.0**30).sum())
 
 
-def _count(corners: NDArray[np.float64], height: int, width: int, mode: Mode) -> NDArray[np.int64]:
-    """Number of triangles on each texel, int64 [height, width]; corners [F, 3, 2] in texels, x right, y down."""
-    steps = np.zeros((height, width + 1), dtype=np.int64)  # last column: ends of spans that reach the border
-    for spans in _center_spans(corners) if mode == "center" else _touched_spans(corners):
-        _add(steps, spans)
-    return np.cumsum(steps, axis=1)[:, :width]
-
-
-def _add(steps: NDArray[np.int64], spans: Spans) -> None:
-    """Write spans into the differences ``steps`` [height, width + 1], wrapped around both ways."""
-    height, width = steps.shape[0], steps.shape[1] - 1
+def _draw(
+    steps: NDArray[np.int64], uv: NDArray[np.float64], mode: Mode, *, wrapped: bool, by_columns: bool = False
+) -> None:
+    """Write triangles into the differences ``steps``: [height, width + 1], or [width, height + 1] by columns."""
+    lines, length = steps.shape[0], steps.shape[1] - 1
     flat = steps.reshape(-1)
-    row, start, end = spans
-    if row.size == 0:
-        return
-    if row.min() >= 0 and row.max() < height and start.min() >= 0 and end.max() <= width:
-        base = row * (width + 1)
-        np.add.at(flat, base + start, 1)
-        np.add.at(flat, base + end, -1)
-        return
-    base = row % height * (width + 1)
-    rounds, rest = np.divmod(end - start, width)
-    start = start % width
+    width, height = (lines, length) if by_columns else (length, lines)
+    xy = [(uv[:, i, 0] * width, (1.0 - uv[:, i, 1]) * height) for i in range(3)]  # texels, x right, y down
+    corners = [(y, x) for x, y in xy] if by_columns else xy
+    for row, start, end in _center_spans(corners) if mode == "center" else _touched_spans(corners):
+        if wrapped:
+            _add_wrapped(flat, lines, length, Spans(row, start, end))
+        else:
+            base = row * (length + 1)
+            np.add.at(flat, base + start, 1)
+            np.add.at(flat, base + end, -1)
+
+
+def _add_wrapped(flat: NDArray[np.int64], height: int, width: int, spans: Spans) -> None:
+    """The same for spans that leave the texture: rows and columns are taken modulo its sides."""
+    base = spans.row % height * (width + 1)
+    rounds, rest = np.divmod(spans.end - spans.start, width)
+    start = spans.start % width
     end = start + rest
     over = end > width
     np.add.at(flat, base, np.minimum(rounds, 1 << 30) + over)
@@ -137,51 +146,64 @@ def _pairs(first: NDArray[np.int64], count: NDArray[np.int64]) -> Iterator[tuple
         yield index, first[index] + np.arange(begin, stop) - (ends - count)[index]
 
 
-def _center_spans(corners: NDArray[np.float64]) -> Iterator[Spans]:
+def _center_spans(corners: list[Corner]) -> Iterator[Spans]:
     """Texels whose centre is inside, with the half-open rule: top and left edges belong to a triangle."""
-    order = np.argsort(corners[..., 1], axis=1, kind="stable")
-    a, b, c = np.moveaxis(np.take_along_axis(corners, order[..., None], axis=1), 1, 0)  # by y, each [F, 2]
+    a, b, c = _by_y(corners)
     # Cut at the middle corner into an upper and a lower half; each lies between the long edge and one short edge.
     # An edge is always followed from its upper end: both triangles at an edge compute the same crossings.
-    top, bottom = np.concatenate([a, b]), np.concatenate([b, c])  # [2F, 2]
-    rows = np.ceil(np.stack([top[:, 1], bottom[:, 1]]) - 0.5).astype(np.int64)
-    some = rows[1] > rows[0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        short = np.concatenate([top, _slope(top, bottom)], axis=1)[some]  # [n, 3]: x, y, dx/dy
-        long = np.concatenate([a, _slope(a, c)], axis=1)
-    long = np.concatenate([long, long])[some]
-    first = rows[0, some]
-    for index, row in _pairs(first, rows[1, some] - first):
+    top, middle, bottom = (np.ceil(y - 0.5).astype(np.int64) for _, y in (a, b, c))
+    first, count = np.concatenate([top, middle]), np.concatenate([middle - top, bottom - middle])
+    some = np.flatnonzero(count)
+    slopes = [_slope(a, b), _slope(b, c), _slope(a, c)]
+    short = [np.concatenate(pair)[some] for pair in ((a[0], b[0]), (a[1], b[1]), slopes[:2])]  # x, y, dx/dy
+    long = [np.concatenate([value, value])[some] for value in (a[0], a[1], slopes[2])]
+    for index, row in _pairs(first[some], count[some]):
         y = row + 0.5
-        p, q = (edge[index, 0] + (y - edge[index, 1]) * edge[index, 2] for edge in (short, long))
-        start, end = (
-            np.ceil(np.clip(x, -FAR, FAR) - 0.5).astype(np.int64) for x in (np.minimum(p, q), np.maximum(p, q))
-        )
+        p, q = (x.take(index) + (y - y0.take(index)) * slope.take(index) for x, y0, slope in (short, long))
+        left, right = np.minimum(p, q), np.maximum(p, q)
+        start, end = (np.ceil(np.clip(x, -FAR, FAR) - 0.5).astype(np.int64) for x in (left, right))
         yield Spans(row, start, end)
 
 
-def _slope(upper: NDArray[np.float64], lower: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (lower[:, :1] - upper[:, :1]) / (lower[:, 1:] - upper[:, 1:])
+def _by_y(corners: list[Corner]) -> list[Corner]:
+    """The corners of each triangle from top to bottom."""
+    sorted_corners = list(corners)
+    for i, j in ((0, 1), (1, 2), (0, 1)):
+        (x, y), (x2, y2) = sorted_corners[i], sorted_corners[j]
+        swap = y > y2
+        sorted_corners[i] = np.where(swap, x2, x), np.where(swap, y2, y)
+        sorted_corners[j] = np.where(swap, x, x2), np.where(swap, y, y2)
+    return sorted_corners
 
 
-def _touched_spans(corners: NDArray[np.float64]) -> Iterator[Spans]:
+def _slope(upper: Corner, lower: Corner) -> NDArray[np.float64]:
+    """dx/dy of edges; 0 for flat ones, whose slope is not used."""
+    rise = lower[1] - upper[1]
+    return np.divide(lower[0] - upper[0], rise, out=np.zeros_like(rise), where=rise > 1e-200)
+
+
+def _touched_spans(corners: list[Corner]) -> Iterator[Spans]:
     """Texels whose inside the closed triangle meets: its extent within each row's band ``row <= y <= row + 1``."""
-    corners = np.clip(corners, -FAR, FAR)
-    rows = np.floor(corners[..., 1].min(axis=1, initial=FAR)).astype(np.int64)
-    last = np.ceil(corners[..., 1].max(axis=1, initial=-FAR)).astype(np.int64)
-    for index, row in _pairs(rows, np.maximum(last - rows, 1)):
+    # Adding and taking away 1 rounds heights near 0 to about 1e-16: no edge is so flat that its slope overflows.
+    clipped = [(np.clip(x, -FAR, FAR), np.clip(y, -FAR, FAR) + 1.0 - 1.0) for x, y in corners]
+    a, b, c = _by_y(clipped)
+    first = np.floor(a[1]).astype(np.int64)
+    count = np.maximum(np.ceil(c[1]).astype(np.int64) - first, 1)
+    slopes = [_slope(a, b), _slope(b, c), _slope(a, c)]
+    for index, row in _pairs(first, count):
+        (ax, ay), (bx, by), (cx, cy) = ((x.take(index), y.take(index)) for x, y in (a, b, c))
+        ab, bc, ac = (slope.take(index) for slope in slopes)
         left, right = np.full(row.shape, np.inf), np.full(row.shape, -np.inf)
-        p = corners[index]  # [n, 3, 2]
-        for corner in range(3):
-            (x, y), (x2, y2) = p[:, corner].T, p[:, corner - 1].T
-            inside = (row <= y) & (y <= row + 1)
-            np.minimum(left, x, out=left, where=inside)
-            np.maximum(right, x, out=right, where=inside)
-            for line in (row, row + 1):
-                crosses = (np.minimum(y, y2) < line) & (line < np.maximum(y, y2))
-                t = np.divide(line - y, y2 - y, out=np.zeros_like(y), where=crosses)
-                crossing = x + t * (x2 - x)
-                np.minimum(left, crossing, out=left, where=crosses)
-                np.maximum(right, crossing, out=right, where=crosses)
+        # The triangle's piece in the band is convex: its extreme points lie on the piece's upper and lower border ...
+        for y, flat in ((np.maximum(row, ay), ax), (np.minimum(row + 1, cy), cx)):
+            on_long = np.where(cy > ay, ax + (y - ay) * ac, flat)
+            upper = np.where(by > ay, ax + (y - ay) * ab, bx)
+            lower = np.where(cy > by, bx + (y - by) * bc, bx)
+            on_short = np.where(y < by, upper, lower)
+            left = np.minimum(left, np.minimum(on_long, on_short))
+            right = np.maximum(right, np.maximum(on_long, on_short))
+        middle = (row <= by) & (by <= row + 1)  # ... or at the middle corner
+        np.minimum(left, bx, out=left, where=middle)
+        np.maximum(right, bx, out=right, where=middle)
         start = np.floor(left).astype(np.int64)
         yield Spans(row, start, np.maximum(np.ceil(right).astype(np.int64), start + 1))
