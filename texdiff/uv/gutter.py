@@ -31,31 +31,35 @@ def fill(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint
         raise ValueError("the mask is empty: there is no covered texel to fill the void from")
     if mask.all():
         return texture.copy()
-    weight = mask.astype(np.float32)
-    colour = _pull_push(texture.astype(np.float32) * weight[..., None], weight)
-    filled = np.clip(np.rint(colour), 0, 255).astype(np.uint8)
-    filled[mask] = texture[mask]
-    return filled
+    known = mask.astype(np.uint8)
+    # Halved right away: the finest level needs no arithmetic but this.
+    weighted, weight = _halve(texture * known[..., None]), _halve(known)
+    smooth = _double(_pull_push(weighted, weight), mask.shape)
+    filled = cv2.convertScaleAbs(smooth)  # rounds to nearest, ties to even
+    return np.asarray(cv2.copyTo(texture, known, filled), dtype=np.uint8)
 
 
-def _pull_push(weighted: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.floating]:
-    """Colours everywhere, float32 [H, W, 3], from colours times weights [H, W, 3] and weights [H, W]."""
-    height, width = weight.shape
+def _pull_push(weighted: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Colours everywhere, float32 [h, w, 3], from colours times weights [h, w, 3] and weights [h, w]."""
     known = weight > 0
-    colour = weighted / np.where(known, weight, np.float32(1))[..., None]
+    colour = np.divide(weighted, np.where(known, weight, 1)[..., None], dtype=np.float32)
     if known.all():
         return colour
-    # Cells of 2 x 2, the odd last row or column alone: padded with texels of no weight.
-    pad = ((0, height % 2), (0, width % 2))
-    smaller_weight = _halve(np.pad(weight, pad))
-    smaller = _pull_push(_halve(np.pad(weighted, (*pad, (0, 0)))), smaller_weight)
-    up_size = (2 * smaller.shape[1], 2 * smaller.shape[0])
-    above = cv2.resize(smaller, up_size, interpolation=cv2.INTER_LINEAR)[:height, :width]
-    return np.where(known[..., None], colour, np.asarray(above, dtype=np.float32).reshape(height, width, 3))
+    smooth = _double(_pull_push(_halve(weighted), _halve(weight)), weight.shape)
+    return np.asarray(cv2.copyTo(colour, known.astype(np.uint8), smooth), dtype=np.float32)
 
 
-def _halve(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean of every 2 x 2 cell; both sides are even."""
+def _halve(values: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean of every 2 x 2 cell; an odd last row or column is taken together with zeros."""
     height, width = values.shape[:2]
-    size = (width // 2, height // 2)
-    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+    if height % 2 or width % 2:
+        values = cv2.copyMakeBorder(values, 0, height % 2, 0, width % 2, cv2.BORDER_CONSTANT, value=0)  # type: ignore
+    size = ((width + 1) // 2, (height + 1) // 2)
+    return np.asarray(cv2.resize(np.asarray(values, dtype=np.float32), size, interpolation=cv2.INTER_AREA))
+
+
+def _double(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Twice the size, linearly interpolated, then cut to (height, width)."""
+    height, width = shape
+    doubled = cv2.resize(values, (2 * values.shape[1], 2 * values.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(doubled[:height, :width])
