@@ -27,7 +27,8 @@ def prepare(
     """Make a dataset (texture, mask, text) of the textures on meshes.
 
     Args:
-        source: Meshes, or folders to search for them (.glb .gltf .obj .ply .dae).
+        source: Meshes, folders to search for them (.glb .gltf .obj .ply .dae), or datasets of pictures with masks: a
+            folder in the layout of kohya or OneTrainer or with alpha, a kohya .toml, a table, a hub id.
         output: Folder to write the dataset to; an earlier dataset there is replaced.
         resolution: Side in pixels of the square that textures and masks are resized to. Default: as they are.
         captions: A .jsonl or .csv with the keys mesh, text, license, author. Default: captions.jsonl or captions.csv at
@@ -40,7 +41,7 @@ def prepare(
     from texdiff.data.prepare import prepare_dataset
 
     result = prepare_dataset(
-        [Path(path) for path in source],
+        source,
         Path(output),
         resolution=resolution,
         captions=Path(captions) if captions else None,

@@ -53,7 +53,7 @@ def meshes(tmp_path_factory: pytest.TempPathFactory, write_mesh: Callable, draw:
 @pytest.fixture(scope="module")
 def prepared(meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     output = tmp_path_factory.mktemp("prepared") / "dataset"
-    return output, prepare_dataset([meshes], output, workers=1, validation_fraction=0.3)
+    return output, prepare_dataset([str(meshes)], output, workers=1, validation_fraction=0.3)
 
 
 def test_one_entry_per_texture_with_the_union_of_its_uses(
@@ -114,7 +114,7 @@ def test_splits_share_no_texture(prepared: tuple[Path, str]) -> None:
 
 def test_the_number_of_workers_changes_no_byte(prepared: tuple[Path, str], meshes: Path, tmp_path: Path) -> None:
     output = tmp_path / "dataset"
-    prepare_dataset([meshes], output, workers=2, validation_fraction=0.3)
+    prepare_dataset([str(meshes)], output, workers=2, validation_fraction=0.3)
     again = bytes_of(output)
     once = bytes_of(prepared[0])
     assert again.keys() == once.keys()
@@ -150,7 +150,7 @@ def test_the_card_names_licences_and_authors(prepared: tuple[Path, str]) -> None
 def test_resolution_template_and_one_caption_each(meshes: Path, tmp_path: Path, islands_mask: Callable) -> None:
     output = tmp_path / "dataset"
     prepare_dataset(
-        [meshes / "blueBowl.obj", meshes / "set" / "RedCup.glb", meshes / "blueBowl.obj"],
+        [str(meshes / name) for name in ("blueBowl.obj", "set/RedCup.glb", "blueBowl.obj")],
         output,
         resolution=128,
         caption_template="{caption}, uv atlas",
@@ -168,7 +168,7 @@ def test_resolution_template_and_one_caption_each(meshes: Path, tmp_path: Path, 
 
 
 def test_a_dataset_is_replaced_and_nothing_else_is(prepared: tuple[Path, str], meshes: Path, tmp_path: Path) -> None:
-    source = [meshes / "blueBowl.obj"]
+    source = [str(meshes / "blueBowl.obj")]
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "thesis.tex").write_text("years of work")
@@ -190,7 +190,7 @@ def test_a_dataset_is_replaced_and_nothing_else_is(prepared: tuple[Path, str], m
 
 def test_nothing_usable_leaves_nothing(meshes: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing usable in 1 asset") as error:
-        prepare_dataset([meshes / "plain.obj"], tmp_path / "dataset", workers=1)
+        prepare_dataset([str(meshes / "plain.obj")], tmp_path / "dataset", workers=1)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -211,7 +211,7 @@ def test_what_makes_no_sense_is_one_line(meshes: Path, tmp_path: Path, source: s
     if "captions" in options:
         options = {"captions": meshes / options["captions"]}
     with pytest.raises(InputError) as error:
-        prepare_dataset([meshes / source], tmp_path / "dataset", **options)
+        prepare_dataset([str(meshes / source)], tmp_path / "dataset", **options)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []

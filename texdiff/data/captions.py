@@ -78,9 +78,9 @@ def find_captions(folder: Path) -> CaptionFile | None:
     return None
 
 
-def read_sidecar(path: Path) -> tuple[str, ...]:
+def read_sidecar(path: Path, suffix: str = ".txt") -> tuple[str, ...]:
     """Captions in a `.txt` beside a mesh or picture (same name), one a line; none where there is no such file."""
-    sidecar = path.with_suffix(".txt")
+    sidecar = path.with_suffix(suffix)
     if not sidecar.is_file():
         return ()
     lines = read_text(sidecar).splitlines()

@@ -34,8 +34,7 @@ def build(job: EntryJob) -> None:
     with Image.open(job.folder / "pictures" / f"{job.content}.png") as picture:
         texture = np.array(picture)
     height, width = texture.shape[:2]
-    triangles = np.concatenate([np.load(job.folder / use) for use in job.uses])
-    mask = coverage_mask(triangles, (height, width))
+    triangles, mask = _uses(job, (height, width))
     measures = measure(texture, mask, triangles)
     reason = verdict(measures)
     if job.resolution is not None and reason is None:
@@ -50,6 +49,18 @@ def build(job: EntryJob) -> None:
     facts |= {"width": texture.shape[1], "height": texture.shape[0], "measures": measures}
     entry = {"facts": facts, "thumbnails": thumbnails(texture, mask)}
     write_whole(place / "entry.json", json.dumps(entry).encode())
+
+
+def _uses(job: EntryJob, size: tuple[int, int]) -> tuple[np.ndarray | None, np.ndarray]:
+    """UV triangles of all meshes that use the texture (None: there is no mesh), and the union of all masks."""
+    arrays = [np.load(job.folder / use) for use in job.uses if use.endswith(".npy")]
+    triangles = np.concatenate(arrays) if arrays else None
+    mask = np.zeros(size, bool) if triangles is None else coverage_mask(triangles, size)
+    for use in job.uses:
+        if use.endswith(".png"):
+            with Image.open(job.folder / use) as picture:
+                mask |= np.asarray(picture) >= 128
+    return triangles, mask
 
 
 def thumbnails(texture: np.ndarray, mask: np.ndarray) -> list[str]:

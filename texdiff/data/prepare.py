@@ -14,26 +14,37 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from texdiff.data.asset import Asset
 from texdiff.data.audit_page import write_audit_page
 from texdiff.data.captions import CaptionFile
-from texdiff.data.card import TAG, dataset_card
+from texdiff.data.card import dataset_card
 from texdiff.data.entry import EntryJob, build
+from texdiff.data.output import check_output, open_work_folder, put_in_place
 from texdiff.data.reading import ReadJob, read, record, write_whole
-from texdiff.data.sources import Asset, find_assets
+from texdiff.data.sources import find_assets
 from texdiff.data.worker import Failure, Workers
 from texdiff.data.writer import Entry, SetAside, audit_rows, entry_thumbnails, split, write_dataset
 from texdiff.errors import InputError
 
-_LAYOUT = "1"  # of the work folder: another number, and nothing in it is used again
+
+@dataclass(frozen=True)
+class _Use:
+    """A texture content in an asset."""
+
+    asset: Asset
+    name: str  # the texture's, there
+    file: str  # with the triangles or the mask, relative to the work folder
+    facts: dict[str, Any]
 
 
 def prepare_dataset(
-    sources: list[Path],
+    sources: list[str],
     output: Path,
     *,
     resolution: int | None = None,
@@ -51,9 +62,14 @@ def prepare_dataset(
     """
     _check_options(resolution, caption_template, validation_fraction, workers, time_limit, memory_limit)
     output = Path(os.path.abspath(output))
-    _check_output(output)
-    assets, caption_files = find_assets(sources, captions)
-    work = _open_work_folder(output)
+    check_output(output)
+    work, is_new = open_work_folder(output)
+    try:
+        assets, caption_files = find_assets(sources, captions, work / "spool")
+    except InputError:
+        if is_new:
+            shutil.rmtree(work)
+        raise
     count = min(workers or _cores(), len(assets))
     with Workers((read, build), count=count, time_limit=time_limit, memory_limit=memory_limit) as pool:
         _read_all(assets, work, pool)
@@ -65,7 +81,7 @@ def prepare_dataset(
     if not kept:
         shutil.rmtree(work)
         most = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
-        raise InputError(f"{', '.join(map(str, sources))}: nothing usable in {_count(len(assets), 'asset')}: {most}")
+        raise InputError(f"{', '.join(sources)}: nothing usable in {_count(len(assets), 'asset')}: {most}")
 
     splits = split(kept, validation_fraction)
     folder = work / "dataset"
@@ -73,17 +89,17 @@ def prepare_dataset(
     summary = _summary(rows, len(assets), len(entries) + len(aside), reasons, caption_files)
     _write_audit(folder, output.name, summary, entries, aside, splits)
     (folder / "README.md").write_text(dataset_card(output.name, rows, reasons), encoding="utf-8")
-    _put_in_place(folder, output)
+    put_in_place(folder, output)
     shutil.rmtree(work)
     return f"{output}: {summary}"
 
 
 def _read_all(assets: list[Asset], work: Path, pool: Workers) -> None:
-    jobs = [ReadJob(asset.path, asset.key, work) for asset in assets if not _is_read(work, asset)]
+    jobs = [ReadJob(asset, work) for asset in assets if not _is_read(work, asset)]
     for job, answer in _with_bar("reading", "asset", len(assets), pool.run(read, jobs), len(jobs)):
         if isinstance(answer, Failure):
-            reason = answer.reason.removeprefix(f"{job.path}: ")
-            record(work, job.key, [], [{"name": None, "reason": reason, "again": not answer.lasting}])
+            reason = answer.reason.removeprefix(f"{job.asset.path}: ").replace(str(job.asset.path.parent) + os.sep, "")
+            record(work, job.asset.key, [], [{"name": None, "reason": reason, "again": not answer.lasting}])
 
 
 def _is_read(work: Path, asset: Asset) -> bool:
@@ -94,24 +110,24 @@ def _is_read(work: Path, asset: Asset) -> bool:
     return not any(one.get("again") for one in found["set_aside"])
 
 
-def _textures(assets: list[Asset], work: Path) -> tuple[dict[str, list[tuple[Asset, str, str]]], list[SetAside]]:
-    """Content -> its uses as (asset, texture's name, file), in the order of the assets; and what was set aside."""
-    uses: dict[str, list[tuple[Asset, str, str]]] = {}
+def _textures(assets: list[Asset], work: Path) -> tuple[dict[str, list[_Use]], list[SetAside]]:
+    """Content -> its uses, in the order of the assets; and what was set aside."""
+    uses: dict[str, list[_Use]] = {}
     aside = []
     for asset in assets:
         found = json.loads((work / "assets" / asset.key / "found.json").read_bytes())
         for texture in found["textures"]:
-            uses.setdefault(texture["content"], []).append((asset, texture["name"], texture["uses"]))
+            uses.setdefault(texture["content"], []).append(
+                _Use(asset, texture["name"], texture["uses"], texture["facts"])
+            )
         aside += [SetAside(asset=asset, name=one["name"], reason=one["reason"]) for one in found["set_aside"]]
     return uses, aside
 
 
-def _build_all(
-    uses: dict[str, list[tuple[Asset, str, str]]], work: Path, resolution: int | None, pool: Workers
-) -> list[Entry]:
+def _build_all(uses: dict[str, list[_Use]], work: Path, resolution: int | None, pool: Workers) -> list[Entry]:
     jobs = {}
     for content, used in uses.items():
-        files = tuple(file for _, _, file in used)
+        files = tuple(use.file for use in used)
         key = hashlib.sha256("\n".join([content, str(resolution), *files]).encode()).hexdigest()[:24]
         jobs[content] = EntryJob(content, files, resolution, work, f"entries/{key}")
     missing = [job for job in jobs.values() if not (work / job.place / "entry.json").exists()]
@@ -123,8 +139,16 @@ def _build_all(
     for content, used in uses.items():
         folder = work / jobs[content].place
         facts = json.loads((folder / "entry.json").read_bytes())["facts"]
-        meshes = tuple(dict.fromkeys(asset for asset, _, _ in used))
-        entries.append(Entry(content=content, name=used[0][1], assets=meshes, folder=folder, reason=facts["reason"]))
+        entries.append(
+            Entry(
+                content=content,
+                name=used[0].name,
+                assets=tuple(dict.fromkeys(use.asset for use in used)),
+                folder=folder,
+                reason=facts["reason"],
+                facts=used[0].facts,
+            )
+        )
     return entries
 
 
@@ -201,39 +225,3 @@ def _check_options(
         raise InputError(f"--time_limit {time_limit}: use a positive number of seconds")
     if not memory_limit > 0:
         raise InputError(f"--memory_limit {memory_limit}: use a positive number of GiB")
-
-
-def _check_output(output: Path) -> None:
-    """An output that is there must be empty, or a dataset written here: only these are replaced."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    card = output / "README.md"
-    ours = (output / "audit.jsonl").is_file() and card.is_file() and f"- {TAG}\n" in card.read_text(errors="replace")
-    if not ours:
-        raise InputError(f"{output}: exists and is no dataset of texdiff: name another folder or empty this one")
-
-
-def _open_work_folder(output: Path) -> Path:
-    """`DATASET.partial`, new or from a run that was stopped; what such a run wrote as dataset is written anew."""
-    work = output.with_name(f"{output.name}.partial")
-    mark = work / "texdiff"
-    if work.exists() and (not work.is_dir() or (any(work.iterdir()) and not mark.is_file())):
-        raise InputError(f"{work}: is needed as work folder but holds something else: move it away")
-    if mark.is_file() and mark.read_text() != _LAYOUT:
-        shutil.rmtree(work)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        mark.write_text(_LAYOUT)
-    except OSError as error:
-        raise InputError(f"{work}: can't be written ({error.strerror}): choose another --output") from None
-    shutil.rmtree(work / "dataset", ignore_errors=True)
-    return work
-
-
-def _put_in_place(folder: Path, output: Path) -> None:
-    old = output.with_name(f"{output.name}.old")
-    if output.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(output, old)
-    os.replace(folder, output)
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,7 +1,8 @@
 """First station of `prepare`, in a worker: an asset -> its textures and UV triangles, as files.
 
-Files of one asset: `assets/KEY/N.npy` (triangles, float64 [F, 3, 2]) and `assets/KEY/found.json`, which is written
-last: where it is there, the asset has been read. Textures go to `pictures/CONTENT.png`, one per content.
+Files of one asset: `assets/KEY/N.npy` (triangles, float64 [F, 3, 2]) or `N.png` (a mask) for each use of a texture,
+and `assets/KEY/found.json`, written last: where it is there, the asset has been read. Textures go to
+`pictures/CONTENT.png`, one per content.
 """
 
 import hashlib
@@ -14,33 +15,55 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from texdiff.data.asset import Asset
 from texdiff.data.captions import one_line
+from texdiff.data.pictures import fit_mask, looks_inverted, read_pair
 from texdiff.uv.mesh import read_textures
 
 
 @dataclass(frozen=True)
 class ReadJob:
-    """Read the asset at `path`; put what is found into `folder` / "assets" / `key`."""
+    """Read an asset; put what is found into `folder` / "assets" / its key."""
 
-    path: Path
-    key: str
+    asset: Asset
     folder: Path
 
 
 def read(job: ReadJob) -> None:
-    """Do one ReadJob. Raises InputError where the file as a whole can't be read."""
-    place = job.folder / "assets" / job.key
+    """Do one ReadJob. Raises InputError where the asset as a whole can't be read."""
+    asset = job.asset
+    place = job.folder / "assets" / asset.key
     shutil.rmtree(place, ignore_errors=True)  # what a crashed reader left
     place.mkdir(parents=True)
-    found = read_textures(job.path)
+    textures, set_aside = _read_mesh(job, place) if asset.mask is None else _read_picture(job, place)
+    record(job.folder, asset.key, textures, set_aside)
+
+
+def _read_mesh(job: ReadJob, place: Path) -> tuple[list[dict], list[dict]]:
+    found = read_textures(job.asset.path)
     textures = []
     for number, atlas in enumerate(found.atlases):
-        content = content_hash(atlas.texture)
-        write_png(atlas.texture, job.folder / "pictures" / f"{content}.png")
         np.save(place / f"{number}.npy", atlas.triangles)
-        textures.append({"content": content, "name": atlas.name, "uses": f"assets/{job.key}/{number}.npy"})
-    set_aside = [{"name": aside.name, "reason": one_line(aside.reason)} for aside in found.set_aside]
-    record(job.folder, job.key, textures, set_aside)
+        textures.append(_texture(job, atlas.texture, atlas.name, f"{number}.npy", dict(atlas.facts)))
+    return textures, [{"name": aside.name, "reason": one_line(aside.reason)} for aside in found.set_aside]
+
+
+def _read_picture(job: ReadJob, place: Path) -> tuple[list[dict], list[dict]]:
+    asset = job.asset
+    assert asset.mask is not None
+    texture, grey = read_pair(asset.path, asset.mask)
+    mask = fit_mask(grey, texture.shape[:2])
+    if looks_inverted(texture, mask):
+        reason = "the mask looks inverted: what it covers is plain, and what it leaves out is not"
+        return [], [{"name": asset.path.name, "reason": reason}]
+    write_png(mask.astype(np.uint8) * 255, place / "0.png")
+    return [_texture(job, texture, Path(asset.label).name, "0.png", {})], []
+
+
+def _texture(job: ReadJob, texture: np.ndarray, name: str, use: str, facts: dict) -> dict:
+    content = content_hash(texture)
+    write_png(texture, job.folder / "pictures" / f"{content}.png")
+    return {"content": content, "name": name, "uses": f"assets/{job.asset.key}/{use}", "facts": facts}
 
 
 def record(folder: Path, key: str, textures: list[dict], set_aside: list[dict]) -> None:

@@ -1,68 +1,91 @@
-"""What `texdiff prepare` is pointed at, as a sorted list of assets to read."""
+"""What `texdiff prepare` and `texdiff check` are pointed at, as a sorted list of assets to read."""
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from texdiff.data.asset import Asset, key_of, stamp_of
 from texdiff.data.captions import CaptionFile, caption_from_name, find_captions, read_captions, read_sidecar
+from texdiff.data.layouts import find_pictures, read_kohya_config
+from texdiff.data.tables import find_metadata, read_metadata, read_table
 from texdiff.errors import InputError
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".dae")
 _TEXT_SUFFIXES = (".txt", ".jsonl", ".csv", ".md", ".html")  # never part of what a mesh looks like
+_HUB_ID = r"[\w.-]+/[\w.-]+"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asset:
-    """One thing to read, with what is known about it without reading it.
+def find_assets(sources: list[str], captions: Path | None, spool: Path) -> tuple[list[Asset], list[CaptionFile]]:
+    """All meshes in the sources, or pictures where there is no mesh, in order of source and path, each once.
 
-    `label` is its path relative to its SOURCE, with "/". `key` names its content: it changes when the file, or a
-    file that it may refer to, changes. `named` says that the captions are only the file's name.
-    """
-
-    path: Path
-    label: str
-    key: str
-    captions: tuple[str, ...]
-    named: bool
-    license: str | None = None
-    author: str | None = None
-
-
-def find_assets(sources: list[Path], captions: Path | None) -> tuple[list[Asset], list[CaptionFile]]:
-    """All meshes in the sources, in order of source and path, each once; and the captions files that were read.
-
-    Raises InputError where a source does not exist or has no mesh in it.
+    Also returns the captions files that were read. What is no file yet (a picture in Parquet) is put into `spool`.
+    Raises InputError where a source does not exist or has nothing of the kind in it.
     """
     given = read_captions(captions) if captions else None
     files = [given] if given else []
-    assets: dict[Path, Asset] = {}
+    assets: dict[tuple[Path, str], Asset] = {}
     for source in sources:
-        if not source.exists():
-            raise InputError(f"{source}: no such file or folder: give a mesh or a folder with meshes")
-        root = source if source.is_dir() else source.parent
-        found = given or find_captions(root)
-        if found is not None and all(found.path != file.path for file in files):
-            files.append(found)
-        meshes, stamp = _walk(source)
-        if not meshes:
-            raise InputError(f"{source}: no mesh in it: looked for {', '.join(MESH_SUFFIXES)}")
-        for path in meshes:
-            if path.resolve() not in assets:
-                assets[path.resolve()] = _asset(path, path.relative_to(root).as_posix(), stamp, found)
+        path = Path(source)
+        if not path.exists():
+            if not re.fullmatch(_HUB_ID, source):
+                raise InputError(f"{source}: no such file or folder: give a mesh or a folder with meshes")
+            found = list(read_table(source, spool))
+        elif path.is_file():
+            found = _file(path, given, files)
+        else:
+            found = _folder(path, given, files, spool)
+        for asset in found:
+            assets.setdefault((asset.path.resolve(), asset.key), asset)
     return list(assets.values()), files
 
 
-def _asset(path: Path, label: str, stamp: str, captions: CaptionFile | None) -> Asset:
+def _file(path: Path, given: CaptionFile | None, files: list[CaptionFile]) -> list[Asset]:
+    if path.suffix.lower() == ".toml":
+        return read_kohya_config(path)
+    if path.suffix.lower() not in MESH_SUFFIXES:
+        raise InputError(f"{path}: not a mesh that is read here: use one of {', '.join(MESH_SUFFIXES)}")
+    beside = [file for file in sorted(path.parent.iterdir()) if file.is_file()]
+    return [_mesh(path, path.name, _stamp_all(beside), _captions(path.parent, given, files))]
+
+
+def _folder(folder: Path, given: CaptionFile | None, files: list[CaptionFile], spool: Path) -> list[Asset]:
+    meshes: list[Path] = []
+    others: list[Path] = []
+    for path in _walk(folder):
+        (meshes if path.suffix.lower() in MESH_SUFFIXES else others).append(path)
+    if meshes:
+        stamp, captions = _stamp_all(others), _captions(folder, given, files)
+        meshes.sort(key=Path.as_posix)
+        return [_mesh(path, path.relative_to(folder).as_posix(), stamp, captions) for path in meshes]
+    if metadata := find_metadata(folder):
+        return [asset for path in metadata for asset in read_metadata(path, folder, spool)]
+    if any(path.suffix in (".parquet", ".arrow") for path in others):
+        return list(read_table(str(folder), spool))
+    if pictures := find_pictures(folder, others):
+        return pictures
+    raise InputError(f"{folder}: no mesh in it ({', '.join(MESH_SUFFIXES)}), no pictures and no dataset")
+
+
+def _captions(folder: Path, given: CaptionFile | None, files: list[CaptionFile]) -> CaptionFile | None:
+    found = given or find_captions(folder)
+    if found is None:
+        return None
+    known = next((file for file in files if file.path == found.path), None)
+    if known is None:
+        files.append(found)
+    return known or found
+
+
+def _mesh(path: Path, label: str, stamp: str, captions: CaptionFile | None) -> Asset:
     credit = captions.find(path, label) if captions else None
     texts = (credit.texts if credit else ()) or read_sidecar(path)
-    # A GLB holds all it needs; the other formats refer to files, which may lie anywhere in the source.
-    parts = [_stamp(path), "" if path.suffix.lower() == ".glb" else stamp]
     return Asset(
         path=path,
         label=label,
-        key=hashlib.sha256("\n".join([str(path.resolve()), *parts]).encode()).hexdigest()[:24],
+        # A GLB holds all it needs; the other formats refer to files, which may lie anywhere in the source.
+        key=key_of(path, stamp="" if path.suffix.lower() == ".glb" else stamp),
         captions=texts or (caption_from_name(path.stem),),
         named=not texts,
         license=credit.license if credit else None,
@@ -70,21 +93,7 @@ def _asset(path: Path, label: str, stamp: str, captions: CaptionFile | None) -> 
     )
 
 
-def _walk(source: Path) -> tuple[list[Path], str]:
-    """Meshes under `source` in sorted order, and a stamp that changes when any other file there does."""
-    if not source.is_dir():
-        if source.suffix.lower() not in MESH_SUFFIXES:
-            raise InputError(f"{source}: not a mesh that is read here: use one of {', '.join(MESH_SUFFIXES)}")
-        beside = [path for path in sorted(source.parent.iterdir()) if path.is_file()]
-        return [source], _stamp_all(beside)
-    meshes: list[Path] = []
-    others: list[Path] = []
-    for path in _files(source):
-        (meshes if path.suffix.lower() in MESH_SUFFIXES else others).append(path)
-    return sorted(meshes, key=Path.as_posix), _stamp_all(others)
-
-
-def _files(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path) -> Iterator[Path]:
     """Every visible file under a folder, in an order that does not depend on the file system."""
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -94,13 +103,5 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _stamp_all(paths: list[Path]) -> str:
-    stamps = [f"{path}:{_stamp(path)}" for path in paths if path.suffix.lower() not in _TEXT_SUFFIXES]
+    stamps = [f"{path}:{stamp_of(path)}" for path in paths if path.suffix.lower() not in _TEXT_SUFFIXES]
     return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
-
-
-def _stamp(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError:  # a dangling link: reading it will say so
-        return "missing"
-    return f"{status.st_size}:{status.st_mtime_ns}"

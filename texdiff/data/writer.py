@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from texdiff.data.sources import Asset
+from texdiff.data.asset import Asset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,15 @@ class Entry:
     assets: tuple[Asset, ...]
     folder: Path  # texture.png, mask.png (where it is kept), entry.json
     reason: str | None  # why it is set aside; None where it is kept
+    facts: dict[str, Any]  # what the first asset's reader says about it
 
     @property
     def asset_id(self) -> str:
         """Mesh, texture and content in a name that any file system takes."""
-        return f"{slug(self.assets[0].path.stem)}-{slug(Path(self.name).stem)}-{self.content[:8]}"
+        names = [Path(self.assets[0].label).stem]
+        if self.assets[0].mask is None:
+            names.append(Path(self.name).stem)
+        return "-".join([*map(slug, names), self.content[:8]])
 
     @property
     def captions(self) -> list[str]:
@@ -96,7 +100,7 @@ def write_dataset(folder: Path, entries: list[Entry], splits: dict[str, str], te
 
 
 def audit_rows(entries: list[Entry], aside: list[SetAside], splits: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """One row per texture looked at, in the order of the assets: first the facts, then all measures."""
+    """One row per texture looked at, in the order of the assets, with all facts and measures."""
     looked_at: list[Entry | SetAside] = [*entries, *aside]
     for one in sorted(looked_at, key=_audit_order):
         row: dict[str, Any] = {"kept": False, "split": None, "reason": one.reason}
