@@ -45,7 +45,7 @@ def read_gltf(path: Path) -> list[Part]:
                 part = _part(document, primitive, key, materials[which], lookups[which], transforms or (np.eye(4),))
             except PartError as error:
                 problems.append(f"{key} {error}")
-                part = _broken(key, materials[which], str(error))
+                part = _broken(key, materials[which], f"its part {key} {error}")
             parts.append(part)
     if not any(len(part.faces) for part in parts):
         reason = problems[0] if problems else "holds no triangles"
@@ -95,9 +95,9 @@ def _part(
         uv = lookup.apply(uv) * [1, -1] + [0, 1]
     else:
         others = sorted(name for name in attributes if str(name).startswith("TEXCOORD_"))
-        problem = "has no UV coordinates"
+        problem = "it has no UV coordinates"
         if others:
-            problem = f"has no {texcoord}, which its texture names (it has {', '.join(others)})"
+            problem = f"it has no {texcoord}, which its texture names (but {', '.join(others)})"
     return Part(
         key=key, material=material, vertices=vertices, faces=faces, uv=uv, normals=normals, transforms=transforms,
         problem=problem,

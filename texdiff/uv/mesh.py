@@ -120,7 +120,7 @@ def read_textures(path: Path) -> MeshTextures:
         if isinstance(result, PictureError):
             aside[picture.name, f"the picture {result}"] = None
         elif part.uv is None:
-            aside[part.material.name, f"wears {picture.name} but {part.problem}"] = None
+            aside[part.material.name, f"wears {picture.name}, but {part.problem}"] = None
         else:
             users.setdefault(result[0], []).append(part)
     textures = {result[0]: result[1] for result in decoded.values() if not isinstance(result, PictureError)}

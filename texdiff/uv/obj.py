@@ -171,6 +171,7 @@ def _part(
         vertices=vertices[unique[:, 0]],
         faces=faces.reshape(-1, 3).astype(np.int64),
         uv=uv,
+        problem=f"{len(corners)} of its triangles have no UV coordinates",
         normals=normals[unique[:, 2]] if shaded else None,
     )
 

@@ -47,7 +47,7 @@ class Part:
     uv: NDArray[np.float64] | None  # [V, 2], v up, as the base-colour texture is looked up
     normals: NDArray[np.float64] | None = None  # [V, 3]
     transforms: tuple[NDArray[np.float64], ...] = (np.eye(4),)  # 4 x 4, one per place where the part stands
-    problem: str = "has no UV coordinates"  # why uv is None
+    problem: str = "it has no UV coordinates"  # why uv is None
 
     def triangles(self) -> NDArray[np.float64]:
         """UV triangles, float64 [F, 3, 2]."""
