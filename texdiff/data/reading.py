@@ -18,6 +18,7 @@ from PIL import Image
 from texdiff.data.asset import Asset
 from texdiff.data.captions import one_line
 from texdiff.data.pictures import fit_mask, looks_inverted, read_pair
+from texdiff.errors import InputError
 from texdiff.uv.mesh import read_textures
 
 
@@ -32,6 +33,8 @@ class ReadJob:
 def read(job: ReadJob) -> None:
     """Do one ReadJob. Raises InputError where the asset as a whole can't be read."""
     asset = job.asset
+    if asset.problem:
+        raise InputError(asset.problem)
     place = job.folder / "assets" / asset.key
     shutil.rmtree(place, ignore_errors=True)  # what a crashed reader left
     place.mkdir(parents=True)

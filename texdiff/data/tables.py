@@ -38,21 +38,36 @@ def find_metadata(folder: Path) -> list[Path]:
 
 def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
     """The rows of a metadata file as assets; packed masks are written into `spool` as pictures."""
+    split = "" if path.parent == root else path.parent.name
     for number, row in _rows(path):
-        where = f"{path}, line {number}"
-        name = next((row[key] for key in ("file_name", *(f"{c}_file_name" for c in _IMAGE)) if row.get(key)), None)
-        if not isinstance(name, str):
-            raise InputError(f"{where}: no file_name: name the picture by its path relative to {path.parent}")
-        picture = path.parent / name
-        mask = _mask(row, path.parent, spool, where) or picture
-        yield Asset(
-            path=picture,
-            mask=mask,
-            label=_label(picture, root),
-            key=key_of(picture, mask),
-            split="" if path.parent == root else path.parent.name,
-            **_credit(row, picture.stem),
-        )
+        try:
+            picture, mask = _files(row, path.parent, spool)
+        except InputError as error:
+            yield _unusable(path, f"{path.name}, line {number}", split, str(error))
+            continue
+        label = picture.relative_to(root).as_posix() if picture.is_relative_to(root) else picture.name
+        key = key_of(picture, mask)
+        yield Asset(path=picture, mask=mask, label=label, key=key, split=split, **_credit(row, picture.stem))
+
+
+def _files(row: dict[str, Any] | str, folder: Path, spool: Path) -> tuple[Path, Path]:
+    if isinstance(row, str):
+        raise InputError(row)
+    name = next((row[key] for key in ("file_name", *(f"{c}_file_name" for c in _IMAGE)) if row.get(key)), None)
+    if not isinstance(name, str):
+        raise InputError(f"no file_name: name the picture by its path relative to {folder.name}")
+    if isinstance(row.get("mask_file_name"), str):
+        return folder / name, folder / row["mask_file_name"]
+    text = row.get("mask")
+    if not isinstance(text, str) or not text:
+        return folder / name, folder / name
+    is_name = len(text) < 256 and (folder / text).is_file()
+    return folder / name, folder / text if is_name else _unpacked(text, spool)
+
+
+def _unusable(path: Path, label: str, split: str, problem: str) -> Asset:
+    key = hashlib.sha256(f"{path} {label} {problem}".encode()).hexdigest()[:24]
+    return Asset(path=path, mask=path, label=label, key=key, captions=(), named=True, split=split, problem=problem)
 
 
 def read_table(source: str, spool: Path) -> Iterator[Asset]:
@@ -76,21 +91,17 @@ def read_table(source: str, spool: Path) -> Iterator[Asset]:
                 rows = rows.cast_column(name, datasets.Image(decode=False))
         for number, row in enumerate(rows):
             label = f"{split}/{number:08d}".lstrip("/")
-            where = f"{source} {label}"
-            texture = _spooled(_bytes(row[picture], where), spool)
-            if isinstance(row["mask"], str):
-                mask = _unpacked(row["mask"], spool, where)
-            else:
-                mask = _spooled(_bytes(row["mask"], where), spool)
+            try:
+                texture = _spooled(_bytes(row[picture]), spool)
+                packed = isinstance(row["mask"], str)
+                mask = _unpacked(row["mask"], spool) if packed else _spooled(_bytes(row["mask"]), spool)
+            except InputError as error:
+                yield _unusable(folder, label, split, str(error))
+                continue
             name = row.get("asset_id") if isinstance(row.get("asset_id"), str) else label.replace("/", "-")
-            yield Asset(
-                path=texture,
-                mask=mask,
-                label=f"{label}/{name}",
-                key=hashlib.sha256(f"{texture.name} {mask.name}".encode()).hexdigest()[:24],
-                split=split,
-                **_credit(row, name),
-            )
+            key = hashlib.sha256(f"{label} {texture.name} {mask.name}".encode()).hexdigest()[:24]
+            label = f"{label}/{name}"
+            yield Asset(path=texture, mask=mask, label=label, key=key, split=split, **_credit(row, name))
 
 
 def _credit(row: dict[str, Any], stem: str) -> dict[str, Any]:
@@ -101,24 +112,18 @@ def _credit(row: dict[str, Any], stem: str) -> dict[str, Any]:
     return {"captions": given or (caption_from_name(stem),), "named": not given} | kept
 
 
-def _mask(row: dict[str, Any], folder: Path, spool: Path, where: str) -> Path | None:
-    if isinstance(row.get("mask_file_name"), str):
-        return folder / row["mask_file_name"]
-    if isinstance(row.get("mask"), str) and row["mask"]:
-        named = folder / row["mask"]
-        return named if len(row["mask"]) < 256 and named.is_file() else _unpacked(row["mask"], spool, where)
-    return None
-
-
-def _unpacked(text: str, spool: Path, where: str) -> Path:
+def _unpacked(text: str, spool: Path) -> Path:
     """A packed mask as a picture: a square one, which is what the bits alone can say; the reader fits it."""
     try:
-        packed = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), _MAX_PACKED)
+        unpacker = zlib.decompressobj()
+        packed = unpacker.decompress(base64.b64decode(text, validate=True), _MAX_PACKED)
     except (binascii.Error, zlib.error) as error:
-        raise InputError(f"{where}: the mask is neither a file nor base64 of zlib of packed bits ({error})") from None
+        raise InputError(f"the mask is neither a file nor base64 of zlib of packed bits ({error})") from None
+    if unpacker.unconsumed_tail:
+        raise InputError(f"the packed mask claims more than {_MAX_PACKED * 8} texels")
     side = round((len(packed) * 8) ** 0.5)
     if side * side != len(packed) * 8:
-        raise InputError(f"{where}: the mask has {len(packed) * 8} bits, which is no square: write masks as pictures")
+        raise InputError(f"the packed mask has {len(packed) * 8} bits, which is no square: write masks as pictures")
     bits = np.unpackbits(np.frombuffer(packed, np.uint8)).reshape(side, side) * np.uint8(255)
     file = io.BytesIO()
     Image.fromarray(bits).save(file, format="PNG")
@@ -132,17 +137,18 @@ def _spooled(content: bytes, spool: Path) -> Path:
     return path
 
 
-def _bytes(cell: Any, where: str) -> bytes:
+def _bytes(cell: Any) -> bytes:
     if isinstance(cell, dict) and cell.get("bytes") is not None:
         return cell["bytes"]
     if isinstance(cell, dict) and cell.get("path") and Path(cell["path"]).is_file():
         return Path(cell["path"]).read_bytes()
     if cell is None or isinstance(cell, dict):
         return b""  # the reader says that it is empty
-    raise InputError(f"{where}: a cell of type {type(cell).__name__} is no picture: cast the column to Image")
+    raise InputError(f"a cell of type {type(cell).__name__} is no picture: cast the column to Image")
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Line numbers and rows; instead of a row a line on what is wrong with it."""
     text = read_text(path)
     if path.suffix == ".csv":
         csv.field_size_limit(1 << 27)  # packed masks are long
@@ -152,18 +158,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         return
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
-            yield number, _object(line, f"{path}, line {number}")
-
-
-def _object(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: not a JSON object")
-    return row
-
-
-def _label(picture: Path, root: Path) -> str:
-    return picture.relative_to(root).as_posix() if picture.is_relative_to(root) else picture.name
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                row = f"not JSON ({error})"
+            yield number, row if isinstance(row, dict | str) else "not a JSON object"
