@@ -1,0 +1,100 @@
+"""A LoRA file onto a pipeline, with the checks that keep a LoRA that does not fit from passing in silence."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from texdiff.errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+
+# What follows a layer's name in the keys of a LoRA file: PEFT's names, diffusers' older ones, kohya's.
+_SUFFIXES = (
+    *(".lora_A.", ".lora_B.", ".lora_magnitude_vector"),
+    *(".lora.", ".lora_linear_layer.", "_lora.down.", "_lora.up."),
+    *(".lora_down.", ".lora_up.", ".alpha", ".dora_scale"),
+)
+
+
+def lora_file(path: Path) -> Path:
+    """The weights file that `path` means: itself, or the one in a run folder.
+
+    Raises:
+        InputError: there is none, or the folder holds a whole pipeline instead.
+    """
+    if path.is_dir():
+        if (path / WEIGHTS_NAME).is_file():
+            return path / WEIGHTS_NAME
+        if (path / "model_index.json").is_file():
+            raise InputError(f"{path}: a whole pipeline, not a LoRA; give it as --model")
+        raise InputError(f"{path}: no {WEIGHTS_NAME} in it; give a run folder of a finished LoRA run or a file")
+    if not path.is_file():
+        raise InputError(f"{path}: no such LoRA; give a run folder or a .safetensors file")
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: not a .safetensors file; convert it, other formats can carry code")
+    return path
+
+
+def layer_names(file: Path) -> set[str]:
+    """The layers that the LoRA file has weights for, by their names in the file.
+
+    Raises:
+        InputError: it is no safetensors file, it holds no LoRA, or one that diffusers would load wrongly.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as weights:
+            keys = list(weights.keys())
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: not a readable safetensors file ({_first_line(error)})") from None
+    if any(key.endswith("dora_scale") for key in keys):
+        # diffusers drops these and applies the rest, which is another LoRA than the one that was trained.
+        raise InputError(f"{file}: DoRA weights in kohya's layout, which diffusers cannot load; merge it into the base")
+    names = {key.split(suffix)[0] for key in keys for suffix in _SUFFIXES if suffix in key}
+    if not names:
+        raise InputError(f"{file}: no LoRA weights in it")
+    return names
+
+
+def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]:
+    """Load the LoRA at `path` (run folder or file, of texdiff or another trainer) into the pipeline's models.
+
+    The strength is the one it was trained with: alpha from the file's metadata or its alpha keys, over its rank.
+
+    Returns:
+        (layers now changed, layers in the file).
+
+    Raises:
+        InputError: it cannot be read, or does not fit this base.
+    """
+    file = lora_file(path)
+    names = layer_names(file)
+    misfit = f"{file}: does not fit this base"
+    try:
+        with warnings.catch_warnings():
+            # PEFT warns about each layer that is not in the base; they are counted below.
+            warnings.simplefilter("ignore")
+            pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
+    except (ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
+        # diffusers and PEFT raise any of these for foreign layer names and for shapes of another base.
+        raise InputError(f"{misfit} ({_first_line(error)}); use the base that it was trained on") from None
+    changed = _changed_layers(pipeline)
+    if changed == 0:
+        raise InputError(f"{misfit} (none of its {len(names)} layers is in it); use the base that it was trained on")
+    return changed, len(names)
+
+
+def _changed_layers(pipeline: "StableDiffusionPipeline") -> int:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    models = (pipeline.unet, pipeline.text_encoder)
+    return sum(isinstance(module, BaseTunerLayer) for model in models for module in model.modules())
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(":. ")[:200]
