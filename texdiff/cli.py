@@ -54,6 +54,20 @@ def prepare(
     return 0
 
 
+def check(source: str, /, *, workers: int = 1) -> int:
+    """Say what is wrong with a dataset; exit 1 if training on it would be wrong.
+
+    Args:
+        source: A dataset: a folder from texdiff prepare, pictures with masks as other trainers lay them out, a hub id.
+        workers: Processes that read.
+    """
+    from texdiff.data.check import check_dataset
+
+    *findings, summary = check_dataset(source, workers)
+    print(*findings, summary, sep="\n")
+    return 0 if summary.startswith("0 errors") else 1
+
+
 def generate(
     *,
     model: str,
@@ -92,7 +106,7 @@ def generate(
     return 0
 
 
-SUBCOMMANDS: list[Callable[..., int | None]] = [prepare, generate]
+SUBCOMMANDS: list[Callable[..., int | None]] = [prepare, check, generate]
 
 
 class OneLineParser(ArgumentParser):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 _FACTS = ("kept", "asset_id", "source", "texture", "reason", "split")  # first, and in this order
-_HIDDEN = ("meshes", "content")  # in audit.jsonl; here they would only widen the table
+_HIDDEN = ("meshes", "content", "texture_sha256")  # in audit.jsonl; here they would only widen the table
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>

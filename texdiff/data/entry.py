@@ -34,12 +34,12 @@ def build(job: EntryJob) -> None:
     with Image.open(job.folder / "pictures" / f"{job.content}.png") as picture:
         texture = np.array(picture)
     height, width = texture.shape[:2]
-    triangles, mask = _uses(job, (height, width))
-    measures = measure(texture, mask, triangles)
+    triangles, surface, mask = _uses(job, (height, width))
+    measures = measure(texture, mask, triangles, surface)
     reason = verdict(measures)
     if job.resolution is not None and reason is None:
         texture, mask = resize(texture, mask, (job.resolution, job.resolution))
-        measures = measure(texture, mask, triangles)
+        measures = measure(texture, mask, triangles, surface)
         reason = verdict(measures)
     place = job.folder / job.place
     if reason is None:
@@ -51,16 +51,22 @@ def build(job: EntryJob) -> None:
     write_whole(place / "entry.json", json.dumps(entry).encode())
 
 
-def _uses(job: EntryJob, size: tuple[int, int]) -> tuple[np.ndarray | None, np.ndarray]:
-    """UV triangles of all meshes that use the texture (None: there is no mesh), and the union of all masks."""
-    arrays = [np.load(job.folder / use) for use in job.uses if use.endswith(".npy")]
-    triangles = np.concatenate(arrays) if arrays else None
-    mask = np.zeros(size, bool) if triangles is None else coverage_mask(triangles, size)
+def _uses(job: EntryJob, size: tuple[int, int]) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
+    """UV triangles and their surface of all meshes with the texture (None: no mesh has), and the union of all masks."""
+    mask = np.zeros(size, bool)
+    triangles, surface = [], []
     for use in job.uses:
-        if use.endswith(".png"):
+        if use.endswith(".npz"):
+            with np.load(job.folder / use) as arrays:
+                triangles.append(arrays["triangles"])
+                surface.append(arrays["surface"])
+        else:
             with Image.open(job.folder / use) as picture:
                 mask |= np.asarray(picture) >= 128
-    return triangles, mask
+    if not triangles:
+        return None, None, mask
+    together = np.concatenate(triangles)
+    return together, np.concatenate(surface), mask | coverage_mask(together, size)
 
 
 def thumbnails(texture: np.ndarray, mask: np.ndarray) -> list[str]:

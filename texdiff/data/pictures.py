@@ -38,17 +38,23 @@ def fit_mask(grey: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_
     return grey >= THRESHOLD
 
 
-def looks_inverted(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bool:
-    """Whether the void is what varies: next to no neighbours differ inside the mask, and many outside.
+def variation(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[float, float] | None:
+    """Share of horizontal neighbours that differ, inside the mask and outside; None where one of these is next to none.
 
     texture uint8 [H, W, 3], mask bool [H, W]. Differences of up to 2 grey levels are JPEG's, not the picture's.
     """
-    across = np.abs(np.diff(texture.astype(np.int16), axis=1)).max(axis=2) > 2
+    differ = np.abs(np.diff(texture.astype(np.int16), axis=1)).max(axis=2, initial=0) > 2
     inside = mask[:, 1:] & mask[:, :-1]
     outside = ~mask[:, 1:] & ~mask[:, :-1]
-    if not inside.any() or not outside.any():
-        return False
-    return bool(across[inside].mean() < 0.01 and across[outside].mean() > 0.2)
+    if not inside.any() or outside.sum() < 0.02 * mask.size:
+        return None
+    return float(differ[inside].mean()), float(differ[outside].mean())
+
+
+def looks_inverted(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bool:
+    """Whether the void is what varies: next to no neighbours differ inside the mask, and many outside."""
+    shares = variation(texture, mask)
+    return shares is not None and shares[0] < 0.01 and shares[1] > 0.2
 
 
 def _decoded(path: Path, what: str) -> NDArray[np.uint8]:

@@ -183,7 +183,7 @@ def _summary(
 ) -> str:
     splits = Counter(row["split"] for row in rows)
     text = f"{len(rows)} textures kept ({splits['train']} train, {splits['validation']} validation)"
-    text += f" of {looked_at} looked at in {_count(assets, 'asset')}"
+    text += f" of {looked_at} textures and materials in {_count(assets, 'asset')}"
     if reasons:
         text += "; set aside: " + ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
     for file in caption_files:
@@ -193,8 +193,9 @@ def _summary(
 
 
 def _kind(reason: str) -> str:
-    """A reason without its numbers and names, to count by."""
-    return re.sub(r"\s*\([^)]*\)", "", re.sub(r"[^\s:;,]*\d[^\s:;,]*", "N", reason.split(";")[0])).strip()
+    """A reason to count by: its first clause, with a dot-dot-dot for its numbers and names of files."""
+    odd = r"\S*[\d./\\]\S*"
+    return re.sub(rf"{odd}(.*{odd})?", "…", reason.split(";")[0]).strip()
 
 
 def _count(number: int, what: str) -> str:

@@ -1,7 +1,7 @@
 """First station of `prepare`, in a worker: an asset -> its textures and UV triangles, as files.
 
-Files of one asset: `assets/KEY/N.npy` (triangles, float64 [F, 3, 2]) or `N.png` (a mask) for each use of a texture,
-and `assets/KEY/found.json`, written last: where it is there, the asset has been read. Textures go to
+Files of one asset: `assets/KEY/N.npz` (triangles [F, 3, 2] and surface [F]) or `N.png` (a mask) for each use of a
+texture, and `assets/KEY/found.json`, written last: where it is there, the asset has been read. Textures go to
 `pictures/CONTENT.png`, one per content.
 """
 
@@ -46,8 +46,8 @@ def _read_mesh(job: ReadJob, place: Path) -> tuple[list[dict], list[dict]]:
     found = read_textures(job.asset.path)
     textures = []
     for number, atlas in enumerate(found.atlases):
-        np.save(place / f"{number}.npy", atlas.triangles)
-        textures.append(_texture(job, atlas.texture, atlas.name, f"{number}.npy", dict(atlas.facts)))
+        np.savez(place / f"{number}.npz", triangles=atlas.triangles, surface=atlas.surface)
+        textures.append(_texture(job, atlas.texture, atlas.name, f"{number}.npz", dict(atlas.facts)))
     return textures, [{"name": aside.name, "reason": one_line(aside.reason)} for aside in found.set_aside]
 
 

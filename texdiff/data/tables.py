@@ -41,6 +41,8 @@ def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
     split = "" if path.parent == root else path.parent.name
     for number, row in _rows(path):
         try:
+            if isinstance(row, str):
+                raise InputError(row)
             picture, mask = _files(row, path.parent, spool)
         except InputError as error:
             yield _unusable(path, f"{path.name}, line {number}", split, str(error))
@@ -50,9 +52,7 @@ def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
         yield Asset(path=picture, mask=mask, label=label, key=key, split=split, **_credit(row, picture.stem))
 
 
-def _files(row: dict[str, Any] | str, folder: Path, spool: Path) -> tuple[Path, Path]:
-    if isinstance(row, str):
-        raise InputError(row)
+def _files(row: dict[str, Any], folder: Path, spool: Path) -> tuple[Path, Path]:
     name = next((row[key] for key in ("file_name", *(f"{c}_file_name" for c in _IMAGE)) if row.get(key)), None)
     if not isinstance(name, str):
         raise InputError(f"no file_name: name the picture by its path relative to {folder.name}")
@@ -161,5 +161,6 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                row = f"not JSON ({error})"
-            yield number, row if isinstance(row, dict | str) else "not a JSON object"
+                yield number, f"not JSON ({error})"
+            else:
+                yield number, row if isinstance(row, dict) else "not a JSON object"
