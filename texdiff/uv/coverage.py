@@ -116,10 +116,12 @@ def _draw(
     for row, start, end in _center_spans(corners) if mode == "center" else _touched_spans(corners):
         if wrapped:
             _add_wrapped(flat, lines, length, Spans(row, start, end))
-        else:
-            base = row * (length + 1)
-            np.add.at(flat, base + start, 1)
-            np.add.at(flat, base + end, -1)
+            continue
+        if mode == "conservative":  # what lies on the border, or a rounding beyond, touches the border's texel
+            row, start, end = np.minimum(row, lines - 1), np.clip(start, 0, length - 1), np.clip(end, 1, length)
+        base = row * (length + 1)
+        np.add.at(flat, base + start, 1)
+        np.add.at(flat, base + end, -1)
 
 
 def _add_wrapped(flat: NDArray[np.int64], height: int, width: int, spans: Spans) -> None:

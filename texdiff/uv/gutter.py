@@ -4,13 +4,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+# Rounds of 3 x 3 means taken in the void of every level (relaxation). From black to 240 over 8, 32 and 128 texels the
+# largest step between neighbours is 76, 43 and 11 levels without, 33, 13 and 5 with two rounds; a ramp has 30, 8 and 2.
+SMOOTHINGS = 2
+
 
 def fill(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Give every texel outside ``mask`` a colour made of the covered texels alone; covered texels stay bit-identical.
 
     The push-pull pyramid of Gortler et al., "The Lumigraph" (1996): going up, each level holds the mean colour of the
-    covered texels below it; going down, cells without any take the smoothed colour of the level above. So a texel of
-    any mip-map level that holds a covered texel shows nothing but the islands' own colours.
+    covered texels below it; going down, cells without any take the colour of the level above and are smoothed with
+    their neighbours. So a texel of any mip-map level that holds a covered texel shows the islands' own colours.
 
     Args:
         texture: uint8 [H, W, 3]. What stands outside the mask has no influence on the result.
@@ -34,7 +38,7 @@ def fill(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint
     known = mask.astype(np.uint8)
     # Halved right away: the finest level needs no arithmetic but this.
     weighted, weight = _halve(texture * known[..., None]), _halve(known)
-    smooth = _double(_pull_push(weighted, weight), mask.shape)
+    smooth = _between(texture.astype(np.float32), known, _pull_push(weighted, weight))
     filled = cv2.convertScaleAbs(smooth)  # rounds to nearest, ties to even
     return np.asarray(cv2.copyTo(texture, known, filled), dtype=np.uint8)
 
@@ -45,8 +49,17 @@ def _pull_push(weighted: NDArray[np.float32], weight: NDArray[np.float32]) -> ND
     colour = np.divide(weighted, np.where(known, weight, 1)[..., None], dtype=np.float32)
     if known.all():
         return colour
-    smooth = _double(_pull_push(_halve(weighted), _halve(weight)), weight.shape)
-    return np.asarray(cv2.copyTo(colour, known.astype(np.uint8), smooth), dtype=np.float32)
+    return _between(colour, known.astype(np.uint8), _pull_push(_halve(weighted), _halve(weight)))
+
+
+def _between(colour: NDArray[np.float32], known: NDArray[np.uint8], coarse: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Known colours, and between them those of the level above, drawn smoothly onto them."""
+    height, width = known.shape
+    doubled = cv2.resize(coarse, (2 * coarse.shape[1], 2 * coarse.shape[0]), interpolation=cv2.INTER_LINEAR)
+    smooth = cv2.copyTo(colour, known, np.ascontiguousarray(doubled[:height, :width]))
+    for _ in range(SMOOTHINGS):
+        smooth = cv2.copyTo(colour, known, cv2.blur(smooth, (3, 3), borderType=cv2.BORDER_REPLICATE))
+    return np.asarray(smooth, dtype=np.float32)
 
 
 def _halve(values: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
@@ -56,10 +69,3 @@ def _halve(values: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float3
         values = cv2.copyMakeBorder(values, 0, height % 2, 0, width % 2, cv2.BORDER_CONSTANT, value=0)  # type: ignore
     size = ((width + 1) // 2, (height + 1) // 2)
     return np.asarray(cv2.resize(np.asarray(values, dtype=np.float32), size, interpolation=cv2.INTER_AREA))
-
-
-def _double(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Twice the size, linearly interpolated, then cut to (height, width)."""
-    height, width = shape
-    doubled = cv2.resize(values, (2 * values.shape[1], 2 * values.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(doubled[:height, :width])
