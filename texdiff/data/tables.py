@@ -45,7 +45,7 @@ def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
                 raise InputError(row)
             picture, mask = _files(row, path.parent, spool)
         except InputError as error:
-            yield _unusable(path, f"{path.name}, line {number}", split, str(error))
+            yield _unusable(path, f"{path.relative_to(root).as_posix()}, line {number}", split, str(error))
             continue
         label = picture.relative_to(root).as_posix() if picture.is_relative_to(root) else picture.name
         key = key_of(picture, mask)
