@@ -38,13 +38,16 @@ def dig(value: Any, *path: str | int, kind: type | tuple[type, ...] = object, de
 
 
 def numbers(value: Any, count: int) -> NDArray[np.float64] | None:
-    """A list of that many finite numbers, else None."""
+    """A list of that many numbers, each one that float32 can hold, else None."""
     if not isinstance(value, list) or len(value) != count:
         return None
     if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in value):
         return None
-    array = np.array(value, dtype=np.float64)
-    return array if np.isfinite(array).all() else None
+    try:
+        array = np.array(value, dtype=np.float64)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return array if (np.abs(array) <= np.finfo(np.float32).max).all() else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -55,10 +55,11 @@ class Part:
         return self.uv[self.faces]
 
     def surface(self) -> NDArray[np.float64]:
-        """Area of each triangle, summed over all places where the part stands: float64 [F]."""
+        """Area of each triangle, summed over all places where the part stands: float64 [F]; 0 where it is no number."""
         total = np.zeros(len(self.faces))
         for transform in self.transforms:
-            corners = (self.vertices @ transform[:3, :3].T)[self.faces]
-            cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-            total += np.linalg.norm(cross, axis=1) / 2
-        return total
+            with np.errstate(over="ignore", invalid="ignore"):  # vertices may be NaN or near the end of float32
+                corners = (self.vertices @ transform[:3, :3].T)[self.faces]
+                cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+                total += np.linalg.norm(cross, axis=1) / 2
+        return np.nan_to_num(total, nan=0.0, posinf=0.0)
