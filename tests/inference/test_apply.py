@@ -278,7 +278,7 @@ def test_what_cannot_wear_it_is_one_line_and_leaves_nothing(
 
 @pytest.mark.parametrize(
     "asset",
-    ["BlendSwap-CC-0/barrel", "BlendSwap-CC-BY/book", "Scopia/armchair2", "BlendSwap-CC-0/pallet"],
+    ["BlendSwap-CC-0/barrel", "BlendSwap-CC-BY/book", "Scopia/armchair2", "Scopia/truck", "BlendSwap-CC-0/pallet"],
 )
 def test_real_furniture(real_meshes: Path, asset: str, tmp_path: Path) -> None:
     """Same surface and UVs as before; exactly one texture is new, on the parts that wore the old one."""
