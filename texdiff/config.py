@@ -242,7 +242,7 @@ def parse_command_line(arguments: Sequence[str] | None = None, usage: str = "") 
     parser.add_class_arguments(TrainingConfig, as_group=True)
     try:
         parsed = parser.parse_args(_files_first(list(sys.argv[1:] if arguments is None else arguments)))
-        made = parser.instantiate_classes(parsed)
+        made = parser.instantiate(parsed)
         sections = {name: made[name] for name in TrainingConfig.__dataclass_fields__}
         return Command(config=TrainingConfig(**sections), dry_run=parsed.dry_run)
     except (ArgumentError, InputError) as error:

@@ -1,0 +1,46 @@
+# `make demo` and `make test` do all the set-up themselves; the second time they find it done.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := outputs/demo
+
+.PHONY: demo test test-slow check bench clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "texdiff needs Python 3.11 or newer: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python -m texdiff.demo.make $(DEMO)/meshes
+	$(BIN)/texdiff prepare $(DEMO)/meshes --output $(DEMO)/dataset --validation_fraction 0.15
+	$(BIN)/accelerate launch --config_file accelerate_config.yaml train_texture.py --config configs/demo.yaml
+	$(BIN)/texdiff generate --model nano --lora $(DEMO)/run --mesh $(DEMO)/meshes/crate_000.glb \
+		--prompt 'small yellow neon circuit crate' --output $(DEMO)/crate.glb
+	$(BIN)/texdiff generate --model nano --lora $(DEMO)/run --mesh $(DEMO)/meshes/barrel_001/barrel_001.obj \
+		--prompt 'large blue patchwork barrel' --output $(DEMO)/barrel.glb
+	@echo
+	@echo "Look at  $(DEMO)/dataset/audit.html     the textures, their masks, and what was found about them"
+	@echo "         $(DEMO)/run/first_batch.png    what the model saw, and what of it counted"
+	@echo "         $(DEMO)/run/samples            atlases drawn while training"
+	@echo "         $(DEMO)/*.glb                  meshes that wear what the LoRA draws"
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.coverage
+
+clean:
+	rm -rf outputs build *.egg-info

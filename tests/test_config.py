@@ -1,0 +1,101 @@
+"""Settings as a user gives them: files, flags, and what is said of wrong ones."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from texdiff.config import DataConfig, TrainingConfig, parse_command_line, write_yaml
+from texdiff.errors import InputError
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+
+
+def parse(*arguments):
+    return parse_command_line([*map(str, arguments)]).config
+
+
+def test_flags_beat_later_files_beat_earlier_files_beat_defaults(tmp_path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("data: {dataset: d, resolution: 128}\nlora: {rank: 2, alpha: 3}\noptim: {learning_rate: 5e-4}\n")
+    two.write_text("lora: {rank: 4}\n")
+    config = parse("--run.seed", 7, "--lora.use_dora", "true", "--config", one, f"--config={two}")
+    assert (config.lora.rank, config.lora.alpha, config.lora.dropout) == (4, 3, 0)
+    assert config.optim.learning_rate == 5e-4
+    assert parse("--lora.rank", 16, "--config", one, "--config", two).lora.rank == 16
+    assert parse("--config", two, "--config", one).lora.rank == 2
+
+
+def test_what_is_written_reads_back(tmp_path):
+    config = parse("--data.dataset", "d", "--lora.target_modules", "[to_q,to_k]", "--data.background", 128)
+    write_yaml(config, tmp_path / "config.yaml")
+    assert parse("--config", tmp_path / "config.yaml") == config
+    assert config.lora.target_modules == ("to_q", "to_k")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_shipped_configurations_are_valid(path):
+    config = parse("--config", path, "--data.dataset", "d")
+    given = yaml.safe_load(path.read_text("utf-8"))
+    assert config.model.train == given["model"].get("train", "lora")
+    assert {p.stem for p in CONFIGS} >= {"demo", "sd15_lora", "sd15_full", "sd21_lora"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--lora.rnak", "4"], "lora.rnak"),
+        (["--run.max_train_steps", "many"], "run.max_train_steps"),
+        (["--mask.reduction", "mean"], "mask.reduction"),
+        (["--data.resolution", "100"], "data.resolution: 100 cannot be; give a multiple of 8"),
+        (["--data.background", "300"], "data.background: 300"),
+        (["--lora.rank", "0"], "lora.rank: 0"),
+        (["--optim.lr_scheduler", "constant", "--optim.lr_warmup_steps", "5"], "optim.lr_warmup_steps: 5"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_exit_2(flags, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse("--data.dataset", "d", *flags)
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("train_texture.py: error: ")
+    assert said in printed.err
+
+
+@pytest.mark.parametrize("text", ["data: [", "data: {dataset: d, colour: red}", "nonsense: 1", "- 1\n- 2", "\x00"])
+def test_a_broken_file_is_one_line_and_exit_2(text, tmp_path, capsys):
+    (tmp_path / "broken.yaml").write_text(text)
+    with pytest.raises(SystemExit) as stop:
+        parse("--config", tmp_path / "broken.yaml", "--data.dataset", "d")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_impossible_values_are_refused_from_code_too():
+    with pytest.raises(InputError, match=r"data\.caption_dropout"):
+        TrainingConfig(data=DataConfig(dataset="d", caption_dropout=1.0))
+
+
+def test_help_is_quick_and_complete(run_program):
+    start = time.perf_counter()
+    result = run_program(sys.executable, "train_texture.py", "--help")
+    seconds = time.perf_counter() - start
+    assert result.returncode == 0
+    assert "Side in pixels of the square that every texture is" in result.stdout
+    assert "make demo" not in result.stderr
+    assert seconds < 1.5
+
+
+def test_a_wrong_key_is_said_before_torch_is_loaded(run_program):
+    check = (
+        "import sys, runpy; sys.argv = ['train_texture.py', '--bogus', '1']\n"
+        "try: runpy.run_path('train_texture.py', run_name='__main__')\n"
+        "except SystemExit as stop: print(stop.code, sorted({'torch', 'diffusers', 'datasets'} & sys.modules.keys()))"
+    )
+    result = run_program(sys.executable, "-c", check)
+    assert result.stdout.strip() == "2 []"
+    assert "bogus" in result.stderr
