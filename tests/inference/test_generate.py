@@ -94,6 +94,7 @@ def test_broken_weights_are_said(pipeline: Any) -> None:
         ({"--lora": "taken"}, "taken"),
         ({"--model": "./none"}, "none"),
         ({"--model": "taken"}, "taken"),
+        ({"--model": "nobody/nothing"}, "hub"),
         ({"--model": "damaged"}, "damaged"),
     ],
 )

@@ -6,6 +6,7 @@ texdiff generate --model BASE --lora RUN --mesh MESH --prompt "..." --output FIL
 import io
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,19 +84,22 @@ def load_pipeline(model: str) -> "StableDiffusionPipeline":
     cuda = torch.cuda.is_available()
     half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else torch.float16
     try:
-        name = str(StableDiffusionPipeline.load_config(folder)["_class_name"])
-        if name != "StableDiffusionPipeline":
-            raise InputError(f"{model}: a {name}; only StableDiffusionPipeline (SD 1.x, 2.x) is supported")
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder,
-            # Textures are no photographs: the checker costs a gigabyte and blackens pictures by mistake.
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the libraries warn of each other's deprecations
+            name = str(StableDiffusionPipeline.load_config(folder)["_class_name"])
+            if name != "StableDiffusionPipeline":
+                raise InputError(f"{model}: a {name}; only StableDiffusionPipeline (SD 1.x, 2.x) is supported")
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                folder,
+                # Textures are no photographs: the checker costs a gigabyte and blackens pictures by mistake.
+                safety_checker=None,
+                feature_extractor=None,
+                requires_safety_checker=False,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{model}: not a usable Stable Diffusion pipeline ({reason})") from None
+        hub = "" if Path(folder).is_dir() else ", or the hub cannot be reached"
+        raise InputError(f"{model}: not a usable Stable Diffusion pipeline{hub} ({reason})") from None
     if type(pipeline.scheduler) is DDPMScheduler:
         # A base made for training often names DDPM, which wants all its 1,000 steps. DPM-Solver++ follows the
         # same schedule and gets there in 20 to 30. A pipeline that names a quick sampler of its own keeps it.
