@@ -19,6 +19,8 @@ def prepare(
     output: str,
     resolution: int | None = None,
     captions: str | None = None,
+    caption_template: str = "{caption}",
+    captioner: str | None = None,
     validation_fraction: float = 0.05,
     workers: int | None = None,
     time_limit: float = 120.0,
@@ -33,6 +35,8 @@ def prepare(
         resolution: Side in pixels of the square that textures and masks are resized to. Default: as they are.
         captions: A .jsonl or .csv with the keys mesh, text, license, author. Default: captions.jsonl or captions.csv at
             the root of the source, a .txt beside the mesh, or else words from the mesh's name.
+        caption_template: What each caption becomes, such as "{caption}, uv texture atlas".
+        captioner: Folder or hub id of an image-text-to-text model that captions textures which would only have a name.
         validation_fraction: Share of the textures held out for validation, 0 to 1.
         workers: Processes that read and measure. Default: one per core.
         time_limit: Seconds that reading one mesh may take before it is set aside.
@@ -45,6 +49,8 @@ def prepare(
         Path(output),
         resolution=resolution,
         captions=Path(captions) if captions else None,
+        caption_template=caption_template,
+        captioner=captioner,
         validation_fraction=validation_fraction,
         workers=workers,
         time_limit=time_limit,

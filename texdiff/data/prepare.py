@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -31,6 +31,9 @@ from texdiff.data.sources import find_assets
 from texdiff.data.worker import Failure, Workers
 from texdiff.data.writer import Entry, SetAside, audit_rows, entry_thumbnails, split, write_dataset
 from texdiff.errors import InputError
+
+if TYPE_CHECKING:
+    from texdiff.data.captioner import Captioner
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ def prepare_dataset(
     resolution: int | None = None,
     captions: Path | None = None,
     caption_template: str = "{caption}",
+    captioner: str | None = None,
     validation_fraction: float = 0.05,
     workers: int | None = None,
     time_limit: float = 120.0,
@@ -63,6 +67,7 @@ def prepare_dataset(
     _check_options(resolution, caption_template, validation_fraction, workers, time_limit, memory_limit)
     output = Path(os.path.abspath(output))
     check_output(output)
+    model = _load_captioner(captioner) if captioner else None  # before the long part: a wrong name is said at once
     work, is_new = open_work_folder(output)
     try:
         assets, caption_files = find_assets(sources, captions, work / "spool")
@@ -83,6 +88,8 @@ def prepare_dataset(
         most = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
         raise InputError(f"{', '.join(sources)}: nothing usable in {_count(len(assets), 'asset')}: {most}")
 
+    if model is not None:
+        kept = model.caption_entries(kept, work)
     splits = split(kept, validation_fraction)
     folder = work / "dataset"
     rows = write_dataset(folder, kept, splits, caption_template)
@@ -92,6 +99,12 @@ def prepare_dataset(
     put_in_place(folder, output)
     shutil.rmtree(work)
     return f"{output}: {summary}"
+
+
+def _load_captioner(name: str) -> "Captioner":
+    from texdiff.data.captioner import Captioner  # brings torch and transformers, which nothing else here needs
+
+    return Captioner(name)
 
 
 def _read_all(assets: list[Asset], work: Path, pool: Workers) -> None:

@@ -23,6 +23,7 @@ class Entry:
     folder: Path  # texture.png, mask.png (where it is kept), entry.json
     reason: str | None  # why it is set aside; None where it is kept
     facts: dict[str, Any]  # what the first asset's reader says about it
+    generated: str | None = None  # a captioner's caption
 
     @property
     def asset_id(self) -> str:
@@ -36,6 +37,8 @@ class Entry:
     def captions(self) -> list[str]:
         """Distinct captions over all assets; those made from names only where there are no others."""
         given = [text for asset in self.assets if not asset.named for text in asset.captions]
+        if not given and self.generated:
+            return [self.generated]
         return list(dict.fromkeys(given or [text for asset in self.assets for text in asset.captions]))
 
 
