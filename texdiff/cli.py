@@ -4,7 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, get_origin
+from typing import Any, Literal, NoReturn, get_origin
 
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
@@ -21,6 +21,8 @@ def prepare(
     captions: str | None = None,
     caption_template: str = "{caption}",
     captioner: str | None = None,
+    format: Literal["imagefolder", "parquet"] = "imagefolder",
+    push_to_hub: str | None = None,
     validation_fraction: float = 0.05,
     workers: int | None = None,
     time_limit: float = 120.0,
@@ -36,6 +38,8 @@ def prepare(
         captions: A .jsonl or .csv with the keys mesh, text, license, author. Default: captions.jsonl or captions.csv at
             the root of the source, a .txt beside the mesh, or else words from the mesh's name.
         caption_template: What each caption becomes, such as "{caption}, uv texture atlas".
+        format: Pictures as files (imagefolder), or inside Parquet shards.
+        push_to_hub: Repository, as owner/name, that the dataset is uploaded to as well (private).
         captioner: Folder or hub id of an image-text-to-text model that captions textures which would only have a name.
         validation_fraction: Share of the textures held out for validation, 0 to 1.
         workers: Processes that read and measure. Default: one per core.
@@ -51,12 +55,17 @@ def prepare(
         captions=Path(captions) if captions else None,
         caption_template=caption_template,
         captioner=captioner,
+        format=format,
         validation_fraction=validation_fraction,
         workers=workers,
         time_limit=time_limit,
         memory_limit=memory_limit,
     )
     print(result)
+    if push_to_hub:
+        from texdiff.data.publish import push_to_hub as push
+
+        print(push(Path(output), push_to_hub))
     return 0
 
 

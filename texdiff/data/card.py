@@ -6,8 +6,10 @@ from typing import Any
 
 TAG = "texdiff"  # marks a folder as a dataset written here, which may be replaced
 
+_LOADED_AS = {"imagefolder": '"imagefolder", data_dir=', "parquet": ""}
 
-def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str]) -> str:
+
+def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str], format: str) -> str:
     """Markdown with YAML front matter. `rows`: those of metadata.jsonl plus "split"; `reasons`: what is set aside."""
     licenses = Counter(row["license"] for row in rows)
     splits = Counter(row["split"] for row in rows)
@@ -33,7 +35,7 @@ def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str]) -
         "Columns: `image` (the texture), `mask` (8-bit grey, 255 where the UV map uses the texel), `text`.",
         "",
         "```python",
-        'datasets.load_dataset("imagefolder", data_dir="path/to/this/folder")',
+        f'datasets.load_dataset({_LOADED_AS[format]}"path/to/this/folder")',
         "```",
         "",
         "`audit.jsonl` and `audit.html` list every texture that was looked at, with all measures.",

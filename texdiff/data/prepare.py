@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
@@ -26,6 +26,7 @@ from texdiff.data.captions import CaptionFile
 from texdiff.data.card import dataset_card
 from texdiff.data.entry import EntryJob, build
 from texdiff.data.output import check_output, open_work_folder, put_in_place
+from texdiff.data.publish import to_parquet
 from texdiff.data.reading import ReadJob, read, record, write_whole
 from texdiff.data.sources import find_assets
 from texdiff.data.worker import Failure, Workers
@@ -54,6 +55,7 @@ def prepare_dataset(
     captions: Path | None = None,
     caption_template: str = "{caption}",
     captioner: str | None = None,
+    format: Literal["imagefolder", "parquet"] = "imagefolder",
     validation_fraction: float = 0.05,
     workers: int | None = None,
     time_limit: float = 120.0,
@@ -95,7 +97,9 @@ def prepare_dataset(
     rows = write_dataset(folder, kept, splits, caption_template)
     summary = _summary(rows, len(assets), len(entries) + len(aside), reasons, caption_files)
     _write_audit(folder, output.name, summary, entries, aside, splits)
-    (folder / "README.md").write_text(dataset_card(output.name, rows, reasons), encoding="utf-8")
+    (folder / "README.md").write_text(dataset_card(output.name, rows, reasons, format), encoding="utf-8")
+    if format == "parquet":
+        to_parquet(folder)
     put_in_place(folder, output)
     shutil.rmtree(work)
     return f"{output}: {summary}"
