@@ -15,6 +15,7 @@ OPTIONS = {
     "-s": 3, "-o": 3, "-t": 3, "-mm": 2, "-blendu": 1, "-blendv": 1, "-boost": 1, "-cc": 1, "-clamp": 1, "-texres": 1,
     "-bm": 1, "-imfchan": 1, "-type": 1, "-colorspace": 1,
 }  # fmt: skip
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,2})?")
 MAX_MTL_BYTES = 64 << 20
 
 
@@ -153,7 +154,7 @@ def _split_options(text: str) -> tuple[dict[str, list[str]], str]:
         numeric = OPTIONS[option] > 1
         while len(taken) < OPTIONS[option]:
             words = rest.split(None, 1)
-            if len(words) < 2 or (numeric and not re.fullmatch(r"[-+0-9.eE]+", words[0])):
+            if len(words) < 2 or (numeric and not NUMBER.fullmatch(words[0])):
                 break
             taken.append(words[0])
             rest = words[1]

@@ -49,7 +49,8 @@ def read_obj(path: Path) -> list[Part]:
     uvs = _floats(path, "vt", lines.uvs, 2)
     normals = _floats(path, "vn", lines.normals, 3)
     corners, lengths = _corners(path, lines)
-    for column, (what, have) in enumerate((("vertex", len(vertices)), ("UV", len(uvs)), ("normal", len(normals)))):
+    corners[corners[:, 2] >= len(normals), 2] = -1  # a wrong normal costs nothing but the shading
+    for column, (what, have) in enumerate((("vertex", len(vertices)), ("UV", len(uvs)))):
         wrong = (corners[:, column] >= have) | (corners[:, column] < -1) | ((corners[:, column] < 0) & (column == 0))
         if wrong.any():
             number = int(corners[np.argmax(wrong), column]) + 1

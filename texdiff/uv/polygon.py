@@ -3,12 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
+# Cutting ears takes time with the square of the corners; a polygon of more corners is cut as a fan in any case.
+MAX_CORNERS = 2000
+
 
 def triangulate(points: NDArray[np.float64]) -> NDArray[np.int64]:
     """Corner numbers of the triangles that make up polygons of the same number of corners.
 
     Convex polygons are cut into a fan from corner 0. A fan of a concave polygon would reach outside of it, so those
-    are cut ear by ear (Meisters, "Polygons have ears", 1975).
+    are cut ear by ear (Meisters, "Polygons have ears", 1975), unless they have more than MAX_CORNERS corners.
 
     Args:
         points: float64 [P, n, 3], n >= 3.
@@ -19,13 +22,16 @@ def triangulate(points: NDArray[np.float64]) -> NDArray[np.int64]:
     count, corners = points.shape[:2]
     fan = np.stack([np.zeros(corners - 2), np.arange(1, corners - 1), np.arange(2, corners)], axis=1).astype(np.int64)
     result = np.repeat(fan[None], count, axis=0)
-    if corners == 3:
+    if not 3 < corners <= MAX_CORNERS:
         return result
-    following = np.roll(points, -1, axis=1)
-    normal = np.cross(points, following).sum(axis=1)  # Newell: [P, 3]
-    turns = np.cross(points - np.roll(points, 1, axis=1), following - points) @ normal[..., None]  # [P, n, 1]
-    scale = np.abs(turns).max(axis=(1, 2))
-    for index in np.flatnonzero((turns.min(axis=(1, 2)) < -1e-9 * scale) & np.isfinite(scale)):
+    with np.errstate(over="ignore", invalid="ignore"):  # points may be NaN or huge: those keep the fan
+        points = points - points[:, :1]  # digits are scarce far from the origin
+        following = np.roll(points, -1, axis=1)
+        normal = np.cross(points, following).sum(axis=1)  # Newell: [P, 3]
+        turns = np.cross(points - np.roll(points, 1, axis=1), following - points) @ normal[..., None]  # [P, n, 1]
+        scale = np.abs(turns).max(axis=(1, 2))
+        concave = (turns.min(axis=(1, 2)) < -1e-9 * scale) & np.isfinite(scale)
+    for index in np.flatnonzero(concave):
         result[index] = _clip_ears(_flat(points[index], normal[index]), fan)
     return result
 
