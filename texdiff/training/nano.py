@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from texdiff.errors import InputError
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
 RESOLUTION = 256
@@ -108,6 +108,21 @@ def make_unet() -> "UNet2DConditionModel":
     )
 
 
+def make_scheduler() -> "DDPMScheduler":
+    """Stable Diffusion's noise schedule; the U-Net predicts the noise."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type="epsilon",
+        steps_offset=1,
+    )
+
+
 def build(folder: Path, seed: int = 0) -> None:
     """Write the pipeline folder with random weights drawn from `seed`."""
     import torch
@@ -121,23 +136,14 @@ def write_pipeline(
     folder: Path, vae: "AutoencoderKL", text_encoder: "CLIPTextModel", unet: "UNet2DConditionModel"
 ) -> None:
     """Write a pipeline folder of these parts, with CLIP's tokenizer and Stable Diffusion's noise schedule."""
-    from diffusers import DDPMScheduler, DiffusionPipeline, StableDiffusionPipeline
+    from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
-    scheduler = DDPMScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        prediction_type="epsilon",
-        steps_offset=1,
-    )
     pipeline: DiffusionPipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=clip_tokenizer(folder / "tokenizer"),
         unet=unet,
-        scheduler=scheduler,
+        scheduler=make_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
