@@ -26,7 +26,7 @@ def read_gltf(path: Path) -> list[Part]:
     materials, lookups = read_materials(document)
     places = _places(document)
     parts: list[Part] = []
-    keys: set[str] = set()
+    keys: dict[str, int] = {}
     problems: list[str] = []
     for index, mesh in enumerate(document.objects("meshes")):
         transforms = places.get(index, ())
@@ -53,11 +53,13 @@ def read_gltf(path: Path) -> list[Part]:
     return parts
 
 
-def _unique(name: str, keys: set[str]) -> str:
-    key, number = name, 2
+def _unique(name: str, keys: dict[str, int]) -> str:
+    """The name, numbered where it is taken; ``keys`` holds the last number tried for each name."""
+    key = name
     while key in keys:
-        key, number = f"{name} ({number})", number + 1
-    keys.add(key)
+        keys[name] += 1
+        key = f"{name} ({keys[name]})"
+    keys[key] = 1
     return key
 
 

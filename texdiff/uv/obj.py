@@ -59,18 +59,21 @@ def read_obj(path: Path) -> list[Part]:
     starts = np.cumsum(lengths) - lengths
     has_uv = np.minimum.reduceat(corners[:, 1], starts) >= 0
     triangles, of_face = _triangles(vertices, corners, starts, lengths)
-    material_of_face = np.array(lines.materials)
     materials = _materials(path, lines)
     names = list(lines.names)
-    parts = []
-    for material in range(len(names)):
-        for mapped in (True, False):
-            chosen = triangles[((material_of_face == material) & (has_uv == mapped))[of_face]]
-            if len(chosen):
-                key = (names[material] or "unnamed") + ("" if mapped else " (no UV)")
-                parts.append(
-                    _part(key, materials[material], corners[chosen], vertices, uvs if mapped else None, normals)
-                )
+    parts: list[Part] = []
+    keys: set[str] = set()
+    group = (2 * np.array(lines.materials) + ~has_uv)[of_face]  # of each triangle: its material's mapped, then others
+    order = np.argsort(group, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        if len(rows):
+            material, unmapped = divmod(int(group[rows[0]]), 2)
+            key = (names[material] or "unnamed") + (" (no UV)" if unmapped else "")
+            while key in keys:  # a material may be called what another one's second part is
+                key += " *"
+            keys.add(key)
+            uv = None if unmapped else uvs
+            parts.append(_part(key, materials[material], corners[triangles[rows]], vertices, uv, normals))
     if not parts:
         raise InputError(f"{path}: no face has three corners; give a mesh")
     return parts
