@@ -143,7 +143,6 @@ def test_what_is_set_aside_and_why(texture: np.ndarray, triangles: np.ndarray, w
 def test_udim_is_told_from_repeats_and_from_islands_moved_by_a_tile() -> None:
     left, right = SQUARE * [0.4, 0.9], SQUARE * [0.4, 0.9] + [0.5, 0]
     tile = np.array([1, 0])
-    tile = np.array([1, 0])
     udim = np.concatenate([left, right + tile, SQUARE * [0.9, 0.3] + [0, 1]])
     measures = audit(udim)
     assert (measures["udim"], measures["tiles"]) == (True, 3)
