@@ -140,7 +140,9 @@ def test_triangles_across_a_tile_border_come_back_on_the_other_side() -> None:
     assert np.array_equal(coverage_mask(across - [1, 3], (8, 8)), expected)
 
 
-@pytest.mark.parametrize("scale", [(3, 3), (200, 1), (1, 200), (100, 100), (3_443_870_976,) * 2, (1e30, 1e30)])
+@pytest.mark.parametrize(
+    "scale", [(3, 3), (200, 1), (1, 200), (100, 100), (3_443_870_976,) * 2, (1e30, 1e30), (1e300, 1e300)]
+)
 def test_repeats_are_counted_and_giants_take_no_time(scale: tuple[float, float]) -> None:
     count = overlap_count(SQUARE * scale, (16, 24))
     expected = min(scale[0] * scale[1], np.iinfo(np.int32).max)

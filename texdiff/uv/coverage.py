@@ -20,8 +20,8 @@ MAX_TILES = 64
 CHUNK_PAIRS = 1 << 16
 # A disc of this radius, in tiles, contains an upright unit square, which under REPEAT is the whole texture.
 FULL_TILE_RADIUS = float(np.sqrt(0.5))
-# Texel coordinates are clipped here, far beyond any texture, so that they fit an integer.
-FAR = float(1 << 50)
+# Coordinates are clipped here, far beyond any texture, so that they fit an integer.
+FAR = float(1 << 45)
 
 
 Corner = tuple[NDArray[np.float64], NDArray[np.float64]]  # x [F] and y [F] of one corner of every triangle
@@ -52,7 +52,7 @@ def coverage_mask(triangles: ArrayLike, size: tuple[int, int], mode: Mode = "cen
     Raises:
         ValueError: shapes, size or mode are not as described.
     """
-    return overlap_count(triangles, size, mode) > 0
+    return _count(triangles, size, mode) > 0
 
 
 def overlap_count(triangles: ArrayLike, size: tuple[int, int], mode: Mode = "center") -> NDArray[np.int32]:
@@ -61,6 +61,14 @@ def overlap_count(triangles: ArrayLike, size: tuple[int, int], mode: Mode = "cen
     In "center" mode triangles that share an edge are not counted twice along it, so that a texel with a count above
     1 really is used by more than one place of the mesh (or by one place repeatedly, where the texture is tiled).
     """
+    count = _count(triangles, size, mode)
+    if count.dtype == np.int64:
+        count = np.minimum(count, np.iinfo(np.int32).max)
+    return count.astype(np.int32)
+
+
+def _count(triangles: ArrayLike, size: tuple[int, int], mode: Mode) -> NDArray[np.signedinteger]:
+    """Number of triangles on each texel, [H, W], in the smallest of three types that holds it."""
     if mode not in ("center", "conservative"):
         raise ValueError(f"mode is {mode!r}; use 'center' or 'conservative'")
     height, width = (int(side) for side in size)
@@ -70,26 +78,24 @@ def overlap_count(triangles: ArrayLike, size: tuple[int, int], mode: Mode = "cen
     if uv.ndim != 3 or uv.shape[1:] != (3, 2):
         raise ValueError(f"triangles have shape {uv.shape}; use [F, 3, 2]")
     low, high = (pick(pick(uv[:, 0], uv[:, 1]), uv[:, 2]) for pick in (np.minimum, np.maximum))  # [F, 2], NaN stays
-    finite = (np.isfinite(low) & np.isfinite(high)).all(axis=1)
     inside = ((low >= 0) & (high <= 1)).all(axis=1)
-    steps = np.zeros((height, width + 1), dtype=np.int64)  # last column: ends of spans that reach the border
-    _draw(steps, uv[inside] if not inside.all() else uv, mode, wrapped=False)
-    everywhere: NDArray[np.int64] | int = 0
-    if not inside.all():
-        others = finite & ~inside
-        uv, low, high = uv[others], low[others], high[others]
-        far = (np.maximum(np.abs(low), np.abs(high)) > MAX_TILES).any(axis=1)
-        # Back to the neighbourhood of the first tile, by whole tiles, to keep the fractions' digits.
-        uv[far] -= np.floor(low[far])[:, None]
-        wide, tall = ((high - low) > MAX_TILES).T
-        _draw(steps, uv[~tall], mode, wrapped=True)
-        everywhere = _repeats_of_giants(uv[tall & wide])
-        if (tall & ~wide).any():  # by columns
-            turned = np.zeros((width, height + 1), dtype=np.int64)
-            _draw(turned, uv[tall & ~wide], mode, wrapped=True, by_columns=True)
-            everywhere = np.cumsum(turned, axis=1)[:, :height].T + everywhere
-    count = np.cumsum(steps, axis=1)[:, :width] + everywhere
-    return np.minimum(count, np.iinfo(np.int32).max).astype(np.int32)
+    if inside.all():  # no triangle counts twice on a texel
+        steps = np.zeros((height, width + 1), dtype=np.int16 if len(uv) < 1 << 15 else np.int32)
+        _draw(steps, uv, mode, wrapped=False)
+        return np.cumsum(steps, axis=1, dtype=steps.dtype, out=steps)[:, :width]
+    steps = np.zeros((height, width + 1), dtype=np.int64)
+    _draw(steps, uv[inside], mode, wrapped=False)
+    others = (np.isfinite(low) & np.isfinite(high)).all(axis=1) & ~inside
+    uv, low, high = (np.clip(values[others], -FAR, FAR) for values in (uv, low, high))
+    far = (np.maximum(np.abs(low), np.abs(high)) > MAX_TILES).any(axis=1)
+    # Back to the neighbourhood of the first tile, by whole tiles, to keep the fractions' digits.
+    uv[far] -= np.floor(low[far])[:, None]
+    wide, tall = ((high - low) > MAX_TILES).T
+    _draw(steps, uv[~tall], mode, wrapped=True)
+    turned = np.zeros((width, height + 1), dtype=np.int64)  # by columns
+    _draw(turned, uv[tall & ~wide], mode, wrapped=True, by_columns=True)
+    count = np.cumsum(steps, axis=1)[:, :width] + np.cumsum(turned, axis=1)[:, :height].T
+    return count + _repeats_of_giants(uv[tall & wide])
 
 
 def _repeats_of_giants(uv: NDArray[np.float64]) -> int:
@@ -105,11 +111,14 @@ def _repeats_of_giants(uv: NDArray[np.float64]) -> int:
 
 
 def _draw(
-    steps: NDArray[np.int64], uv: NDArray[np.float64], mode: Mode, *, wrapped: bool, by_columns: bool = False
+    steps: NDArray[np.signedinteger], uv: NDArray[np.float64], mode: Mode, *, wrapped: bool, by_columns: bool = False
 ) -> None:
-    """Write triangles into the differences ``steps``: [height, width + 1], or [width, height + 1] by columns."""
+    """Write triangles into the differences ``steps``: [height, width + 1], or [width, height + 1] by columns.
+
+    Its last column takes the ends of the spans that reach the border.
+    """
     lines, length = steps.shape[0], steps.shape[1] - 1
-    flat = steps.reshape(-1)
+    flat, one = steps.reshape(-1), steps.dtype.type(1)  # of the same type: several times as fast
     width, height = (lines, length) if by_columns else (length, lines)
     xy = [(uv[:, i, 0] * width, (1.0 - uv[:, i, 1]) * height) for i in range(3)]  # texels, x right, y down
     corners = [(y, x) for x, y in xy] if by_columns else xy
@@ -120,11 +129,11 @@ def _draw(
         if mode == "conservative":  # what lies on the border, or a rounding beyond, touches the border's texel
             row, start, end = np.minimum(row, lines - 1), np.clip(start, 0, length - 1), np.clip(end, 1, length)
         base = row * (length + 1)
-        np.add.at(flat, base + start, 1)
-        np.add.at(flat, base + end, -1)
+        np.add.at(flat, base + start, one)
+        np.add.at(flat, base + end, -one)
 
 
-def _add_wrapped(flat: NDArray[np.int64], height: int, width: int, spans: Spans) -> None:
+def _add_wrapped(flat: NDArray[np.signedinteger], height: int, width: int, spans: Spans) -> None:
     """The same for spans that leave the texture: rows and columns are taken modulo its sides."""
     base = spans.row % height * (width + 1)
     rounds, rest = np.divmod(spans.end - spans.start, width)
