@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 
 from texdiff.data import prepare
 from texdiff.data.prepare import prepare_dataset
-from texdiff.data.worker import Workers
+from texdiff.data.worker import Failure, Workers
 
 
 def sources_of(dataset: Path) -> dict[str, str | None]:
@@ -19,14 +19,15 @@ def sources_of(dataset: Path) -> dict[str, str | None]:
     return {row["source"]: row["reason"] for row in rows}
 
 
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def stopped(tmp_path: Path, write_mesh: Callable, draw: Callable, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of two meshes whose run into "out" was stopped just before the dataset was put in place."""
     for name, seed in (("a.obj", 1), ("b.glb", 2)):
         write_mesh(tmp_path / "in" / name, draw(seed))
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(prepare, "put_in_place", stop)
@@ -74,6 +75,21 @@ def test_another_resolution_reads_nothing_again(stopped: Path, monkeypatch: pyte
     assert done == ["build", "build"]
 
 
+def test_an_output_within_the_source_is_no_source(
+    tmp_path: Path, write_mesh: Callable, draw: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_mesh(tmp_path / "a.obj", draw(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "put_in_place", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_dataset([str(tmp_path)], tmp_path / "out", workers=1)
+    done = count_jobs(monkeypatch)
+    for _ in range(2):
+        prepare_dataset([str(tmp_path)], tmp_path / "out", workers=1)
+        assert sources_of(tmp_path / "out") == {"a.obj": None}
+    assert done == ["read", "build"]  # of the last run: the one before went on with what was stopped
+
+
 @pytest.mark.slow
 def test_an_asset_that_takes_too_long_costs_only_itself(tmp_path: Path, write_mesh: Callable, draw: Callable) -> None:
     write_mesh(tmp_path / "in" / "a.glb", draw(1))
@@ -82,6 +98,30 @@ def test_an_asset_that_takes_too_long_costs_only_itself(tmp_path: Path, write_me
     (tmp_path / "in" / "slow.obj").write_text("\n".join(lines))
     prepare_dataset([str(tmp_path / "in")], tmp_path / "out", workers=1, time_limit=0.5)
     assert sources_of(tmp_path / "out") == {"a.glb": None, "slow.obj": "the reader took longer than 0.5 s"}
+
+
+@pytest.mark.parametrize("station", ["read", "build"])
+def test_what_failed_unforeseen_is_tried_again(
+    station: str, tmp_path: Path, write_mesh: Callable, draw: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a crash, a limit that has been raised since, or a full disk."""
+    write_mesh(tmp_path / "in" / "a.glb", draw(1))
+    write_mesh(tmp_path / "in" / "b.glb", draw(2))
+    run = Workers.run
+
+    def crashing(self: Workers, kind: Callable, jobs: list) -> Iterator[tuple]:
+        for number, (job, answer) in enumerate(run(self, kind, jobs)):
+            crashed = number == 0 and kind.__name__ == station
+            yield job, Failure("the reader crashed (SIGSEGV)", lasting=False) if crashed else answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workers, "run", crashing)
+        patch.setattr(prepare, "put_in_place", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_dataset([str(tmp_path / "in")], tmp_path / "out", workers=1)
+    assert "the reader crashed (SIGSEGV)" in sources_of(tmp_path / "out.partial" / "dataset").values()
+    prepare_dataset([str(tmp_path / "in")], tmp_path / "out", workers=1)
+    assert sources_of(tmp_path / "out") == {"a.glb": None, "b.glb": None}
 
 
 @pytest.mark.slow

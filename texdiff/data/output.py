@@ -4,10 +4,11 @@ import os
 import shutil
 from pathlib import Path
 
+from texdiff import __version__
 from texdiff.data.card import TAG
 from texdiff.errors import InputError
 
-_LAYOUT = "1"  # of the work folder: another number, and nothing in it is used again
+_LAYOUT = f"1 {__version__}"  # of the work folder: another one, and nothing in it is used again
 
 
 def check_output(output: Path) -> None:

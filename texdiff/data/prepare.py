@@ -72,7 +72,7 @@ def prepare_dataset(
     model = _load_captioner(captioner) if captioner else None  # before the long part: a wrong name is said at once
     work, is_new = open_work_folder(output)
     try:
-        assets, caption_files = find_assets(sources, captions, work / "spool")
+        assets, caption_files = find_assets(sources, captions, work / "spool", skip=(output.resolve(), work.resolve()))
     except InputError:
         if is_new:
             shutil.rmtree(work)
@@ -127,6 +127,13 @@ def _is_read(work: Path, asset: Asset) -> bool:
     return not any(one.get("again") for one in found["set_aside"])
 
 
+def _is_built(work: Path, job: EntryJob) -> bool:
+    try:
+        return not json.loads((work / job.place / "entry.json").read_bytes()).get("again")
+    except (OSError, ValueError):
+        return False
+
+
 def _textures(assets: list[Asset], work: Path) -> tuple[dict[str, list[_Use]], list[SetAside]]:
     """Content -> its uses, in the order of the assets; and what was set aside."""
     uses: dict[str, list[_Use]] = {}
@@ -147,10 +154,10 @@ def _build_all(uses: dict[str, list[_Use]], work: Path, resolution: int | None, 
         files = tuple(use.file for use in used)
         key = hashlib.sha256("\n".join([content, str(resolution), *files]).encode()).hexdigest()[:24]
         jobs[content] = EntryJob(content, files, resolution, work, f"entries/{key}")
-    missing = [job for job in jobs.values() if not (work / job.place / "entry.json").exists()]
+    missing = [job for job in jobs.values() if not _is_built(work, job)]
     for job, answer in _with_bar("measuring", "texture", len(jobs), pool.run(build, missing), len(missing)):
         if isinstance(answer, Failure):
-            failed = {"facts": {"reason": answer.reason}, "thumbnails": []}
+            failed = {"facts": {"reason": answer.reason}, "thumbnails": [], "again": not answer.lasting}
             write_whole(work / job.place / "entry.json", json.dumps(failed).encode())
     entries = []
     for content, used in uses.items():
@@ -212,7 +219,7 @@ def _summary(
 def _kind(reason: str) -> str:
     """A reason to count by: its first clause, with a dot-dot-dot for its numbers and names of files."""
     odd = r"\S*[\d./\\]\S*"
-    return re.sub(rf"{odd}(.*{odd})?", "…", reason.split(";")[0]).strip()
+    return re.sub(rf"{odd}(.*{odd})?", "…", re.split(r"[;(]", reason)[0]).strip()
 
 
 def _count(number: int, what: str) -> str:

@@ -17,10 +17,13 @@ _TEXT_SUFFIXES = (".txt", ".jsonl", ".csv", ".md", ".html")  # never part of wha
 _HUB_ID = r"[\w.-]+/[\w.-]+"
 
 
-def find_assets(sources: list[str], captions: Path | None, spool: Path) -> tuple[list[Asset], list[CaptionFile]]:
+def find_assets(
+    sources: list[str], captions: Path | None, spool: Path, skip: tuple[Path, ...] = ()
+) -> tuple[list[Asset], list[CaptionFile]]:
     """All meshes in the sources, or pictures where there is no mesh, in order of source and path, each once.
 
     Also returns the captions files that were read. What is no file yet (a picture in Parquet) is put into `spool`.
+    Folders in `skip` are not searched: what is being written may lie within a source.
     Raises InputError where a source does not exist or has nothing of the kind in it.
     """
     given = read_captions(captions) if captions else None
@@ -35,7 +38,7 @@ def find_assets(sources: list[str], captions: Path | None, spool: Path) -> tuple
         elif path.is_file():
             found = _file(path, given, files)
         else:
-            found = _folder(path, given, files, spool)
+            found = _folder(path, given, files, spool, skip)
         for asset in found:
             assets.setdefault((asset.path.resolve(), asset.key), asset)
     return list(assets.values()), files
@@ -50,10 +53,12 @@ def _file(path: Path, given: CaptionFile | None, files: list[CaptionFile]) -> li
     return [_mesh(path, path.name, _stamp_all(beside), _captions(path.parent, given, files))]
 
 
-def _folder(folder: Path, given: CaptionFile | None, files: list[CaptionFile], spool: Path) -> list[Asset]:
+def _folder(
+    folder: Path, given: CaptionFile | None, files: list[CaptionFile], spool: Path, skip: tuple[Path, ...]
+) -> list[Asset]:
     meshes: list[Path] = []
     others: list[Path] = []
-    for path in _walk(folder):
+    for path in _walk(folder, skip):
         (meshes if path.suffix.lower() in MESH_SUFFIXES else others).append(path)
     if meshes:
         stamp, captions = _stamp_all(others), _captions(folder, given, files)
@@ -93,10 +98,11 @@ def _mesh(path: Path, label: str, stamp: str, captions: CaptionFile | None) -> A
     )
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, skip: tuple[Path, ...]) -> Iterator[Path]:
     """Every visible file under a folder, in an order that does not depend on the file system."""
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in visible if Path(root, name).resolve() not in skip)
         for name in sorted(names):
             if not name.startswith("."):
                 yield Path(root, name)

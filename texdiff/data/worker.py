@@ -25,7 +25,7 @@ _JOBS_PER_PROCESS = 500  # then a fresh one, so that what a reader leaks stays b
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job gave no result, in one line. `lasting`: it would fail again, so there is no use in another try."""
+    """Why a job gave no result, in one line. `lasting`: the job was refused for what it is, and would be again."""
 
     reason: str
     lasting: bool
@@ -153,7 +153,7 @@ def _serve(pipe: Connection, kinds: tuple[Callable[[Any], Any], ...], memory_lim
         except InputError as error:
             answer = Failure(str(error), lasting=True)
         except Exception as error:  # whatever a reader throws at a broken file is that file's reason, not the run's end
-            answer = Failure(" ".join(f"reader error: {type(error).__name__}: {error}".split())[:300], lasting=True)
+            answer = Failure(" ".join(f"reader error: {type(error).__name__}: {error}".split())[:300], lasting=False)
         pipe.send(answer)
 
 
