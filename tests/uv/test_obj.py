@@ -159,6 +159,10 @@ def test_texts_as_they_come(tmp_path: Path) -> None:
     assert mapped(path) == 1
     path.write_bytes(b"# caf\xe9\n" + text.encode())
     assert mapped(path) == 1
+    path.write_bytes(text.encode("utf-16"))
+    assert mapped(path) == 1
+    path.write_bytes(text.replace("\n", "\r").encode())
+    assert mapped(path) == 1
 
 
 def test_concave_polygons_are_not_filled_over_their_notches(tmp_path: Path) -> None:

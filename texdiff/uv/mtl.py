@@ -20,11 +20,15 @@ MAX_MTL_BYTES = 64 << 20
 
 
 def decode(data: bytes) -> str:
-    """Text of an OBJ or MTL file: UTF-8, else Latin-1, which takes any bytes."""
+    """Text of an OBJ or MTL file with plain line ends: UTF-8, UTF-16 by its mark, else Latin-1, which takes any bytes.
+
+    Lines that end in a backslash are joined with the next.
+    """
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
-        return data.decode("latin-1")
+        text = data.decode("latin-1")
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\\\n", " ")
 
 
 def find_file(name: str, folders: list[Path]) -> Path | None:
@@ -71,7 +75,7 @@ def read_mtl(path: Path, folders: list[Path]) -> dict[str, Material]:
         return {}
     statements: dict[str, dict[str, str]] = {}
     current: dict[str, str] = {}
-    for line in decode(path.read_bytes()).replace("\\\n", " ").splitlines():
+    for line in decode(path.read_bytes()).split("\n"):
         words = line.split(None, 1)
         if not words or words[0].startswith("#"):
             continue

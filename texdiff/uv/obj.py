@@ -83,7 +83,7 @@ def _sort(text: str) -> _Lines:
     lines = _Lines()
     current = 0
     lists = {"v": lines.vertices, "vt": lines.uvs, "vn": lines.normals}
-    for line in text.replace("\\\r\n", " ").replace("\\\n", " ").split("\n"):
+    for line in text.split("\n"):
         words = line.split(None, 1)
         if len(words) < 2:
             continue

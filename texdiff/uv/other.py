@@ -10,6 +10,7 @@ from trimesh.visual.material import PBRMaterial
 
 from texdiff.errors import InputError
 from texdiff.uv.part import Material, Part, Picture
+from texdiff.uv.picture import open_picture
 
 MAX_BYTES = 1 << 30
 
@@ -52,20 +53,26 @@ def _material(key: str, material: object) -> Material:
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     name = str(getattr(material, "name", None) or key)
 
-    def look() -> PBRMaterial:
-        return PBRMaterial(name=name, baseColorTexture=image, metallicFactor=0.0, roughnessFactor=1.0)
+    picture = None
+    # Where no picture is named or found, trimesh makes one up (2 x 2, grey); it came from no file, so has no format.
+    if isinstance(image, Image.Image) and image.format is not None:
+        file_name = str(image.info.get("file_path", "")) or name
+        picture = Picture(name=Path(file_name).name, source=_encoded(image))
 
-    if not isinstance(image, Image.Image):
-        return Material(name=name, problem="has no base-colour texture, or one that can't be read", look=look)
-    file_name = str(image.info.get("file_path", "")) or name
-    return Material(name=name, picture=Picture(name=Path(file_name).name, source=_encoded(image)), look=look)
+    def look() -> PBRMaterial:
+        texture = None if picture is None else open_picture(picture.source)
+        return PBRMaterial(name=name, baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0)
+
+    problem = "has no base-colour texture, or one that can't be read"
+    return Material(name=name, picture=picture, problem=problem, look=look)
 
 
 def _encoded(image: Image.Image) -> bytes:
     """The picture as a file again, so that it passes the same checks as all others; empty where it is damaged."""
     buffer = io.BytesIO()
     try:
-        image.save(buffer, format="PNG")
+        plain = image if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else image.convert("RGB")
+        plain.save(buffer, format="PNG")
     except (OSError, ValueError, SyntaxError):
         return b""
     return buffer.getvalue()
