@@ -49,12 +49,12 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
     launch.announce(config, accelerator, sizes, folder, checkpoint)
     if dry_run:
         return
-    launch.open_run_folder(config, accelerator, folder)
 
     # What the frozen encoders make of the dataset, once; then their memory is free.
     textures, held_out_textures = encode_dataset(config, base, accelerator, records, held_out)
     scaling_factor = base.scaling_factor
     base.release("vae", "text_encoder")
+    launch.open_run_folder(config, accelerator, folder)
 
     # The U-Net: frozen under adapters, or trained whole.
     unet, dtype = base.unet, launch.weight_dtype(accelerator)

@@ -59,7 +59,7 @@ def test_the_algorithm_stays_readable():
 
 def test_only_the_standard_library_and_declared_packages_are_imported():
     pins = (ROOT / "constraints.txt").read_text("utf-8").lower()
-    names = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+    names = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
     for path in [*MODULES, ROOT / "train_texture.py"]:
         for name in imports(path):
             top = name.split(".")[0]

@@ -39,7 +39,7 @@ def test_a_spoilt_dataset(spoil, said, dataset, train, tmp_path):
     spoil(copy)
     result = train("--data.dataset", copy, "--run.output_dir", tmp_path / "run", "--run.max_train_steps", 1)
     assert_one_line(result, said)
-    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_base_that_is_none(dataset, train, tmp_path):
@@ -47,6 +47,7 @@ def test_a_base_that_is_none(dataset, train, tmp_path):
     base.mkdir()
     flags = ["--data.dataset", dataset, "--run.output_dir", tmp_path / "run", "--model.pretrained_model_name_or_path"]
     assert_one_line(train(*flags, base), "has no model_index.json")
+    assert_one_line(train(*flags, "someone/unreachable"), "someone/unreachable: cannot be loaded")
     (base / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
     assert_one_line(train(*flags, base), "is a FluxPipeline")
     (base / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))

@@ -26,6 +26,7 @@ def export_lora(unet: UNet2DConditionModel, folder: Path) -> Path:
         unet_lora_adapter_metadata=settings,
         weight_name=LORA_FILE,
     )
+    (folder / LORA_FILE).chmod(0o644)  # it comes readable by its owner alone, and is made to be passed on
     return folder / LORA_FILE
 
 

@@ -9,42 +9,46 @@ import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from huggingface_hub import hf_hub_download
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from texdiff.config import LoraConfig
 from texdiff.errors import InputError
 from texdiff.training.nano import nano_folder
 
-# What goes wrong in loading reaches the user as one line of ours; the libraries' notes are about other uses.
-diffusers.logging.set_verbosity_error()
+# Bars for files that load in a second hide those of the long work.
 diffusers.logging.disable_progress_bar()
-transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 FAMILY = "StableDiffusionPipeline"
 
 
-def resolve_base(name: str) -> str:
+def resolve_base(name: str, revision: str | None = None) -> str:
     """The folder or hub id that `name` stands for: `nano` is the small pipeline that comes along.
 
-    Raises InputError for a folder that is missing or holds no Stable Diffusion pipeline.
+    Raises InputError where there is none, where the hub cannot be reached, and for another kind of pipeline.
     """
     if name == "nano":
         return str(nano_folder())
     folder = Path(name).expanduser()
-    index = folder / "model_index.json"
-    if index.is_file():
-        try:
-            family = json.loads(index.read_text("utf-8")).get("_class_name")
-        except (ValueError, AttributeError):
-            raise InputError(f"{index}: is no JSON object; save the pipeline again") from None
-        if family != FAMILY:
-            raise InputError(f"{index}: is a {family}; only {FAMILY} (Stable Diffusion 1 and 2) can be trained")
-        return str(folder)
     if folder.exists():
-        raise InputError(f"{folder}: has no model_index.json, so it is no diffusers pipeline; name its folder")
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        if not (folder / "model_index.json").is_file():
+            raise InputError(f"{folder}: has no model_index.json, so it is no diffusers pipeline; name its folder")
+        name = str(folder)
+    elif name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise InputError(f"{name}: no such folder, and no hub id (owner/name) either; check the path")
+    try:
+        index = (
+            folder / "model_index.json"
+            if folder.exists()
+            else hf_hub_download(name, "model_index.json", revision=revision)
+        )
+        family = json.loads(Path(index).read_text("utf-8"))["_class_name"]
+    except Exception as error:  # not there, not allowed, no network, no JSON, no pipeline's JSON
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{name}: cannot be loaded, from disk or from the hub ({reason})") from None
+    if family != FAMILY:
+        raise InputError(f"{name}: is a {family}; only a {FAMILY} (Stable Diffusion 1 and 2) can be trained")
     return name
 
 
@@ -103,7 +107,7 @@ def load_base(name: str, revision: str | None = None, variant: str | None = None
 
     Raises InputError where there is no such pipeline; a part that is damaged raises it when first asked for.
     """
-    return Base(resolve_base(name), revision, variant)
+    return Base(resolve_base(name, revision), revision, variant)
 
 
 def add_lora(unet: UNet2DConditionModel, config: LoraConfig, seed: int) -> None:
