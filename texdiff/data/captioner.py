@@ -11,17 +11,21 @@ from tqdm import tqdm
 
 from texdiff.data.captions import one_line
 from texdiff.data.reading import write_whole
+from texdiff.data.views import VIEWS
 from texdiff.data.writer import Entry
 from texdiff.errors import InputError
 from texdiff.uv.gutter import fill
 
-_QUESTION = "Describe the material and the colours of this texture in one short phrase."  # for models that chat
+_QUESTION = "Describe this object, its materials and its colours in one short phrase."  # for models that chat
 _MAX_NEW_TOKENS = 40
 _SIDE = 512  # pixels; more than such models look at, and a bound on the time to encode
 
 
 class Captioner:
-    """A model of transformers' image-text-to-text pipeline. It sees the atlas, its void filled from the islands.
+    """A model of transformers' image-text-to-text pipeline.
+
+    It sees two views of the first mesh that wears the texture or, where there is no mesh, the texture itself with its
+    void filled from the islands.
 
     Raises InputError where `name` (a folder or a hub id) is no such model.
     """
@@ -38,9 +42,8 @@ class Captioner:
             reason = one_line(str(error))[:300]
             raise InputError(f"--captioner {name}: can't be loaded as an image-text-to-text model ({reason})") from None
 
-    def caption(self, texture: np.ndarray, mask: np.ndarray) -> str:
-        """A caption of a texture, uint8 [H, W, 3], whose void is left out of the picture; mask bool [H, W]."""
-        picture = Image.fromarray(fill(texture, mask))
+    def caption(self, picture: Image.Image) -> str:
+        """The model's words for a picture, in lower case and one line."""
         picture.thumbnail((_SIDE, _SIDE))
         if getattr(self.model.processor, "chat_template", None):
             content = [{"type": "image", "image": picture}, {"type": "text", "text": _QUESTION}]
@@ -51,19 +54,31 @@ class Captioner:
         answer = self.model(**inputs, generate_kwargs={"max_new_tokens": _MAX_NEW_TOKENS, "do_sample": False})
         return one_line(str(answer[0]["generated_text"])).lower().rstrip(".")
 
+    def needs_caption(self, entry: Entry) -> bool:
+        """Whether its captions would only be the names of files."""
+        return all(asset.named for asset in entry.assets)
+
     def caption_entries(self, entries: list[Entry], work: Path) -> list[Entry]:
         """Entries whose captions would only be a file's name get the model's; answers are kept in the work folder."""
         captioned = []
         for entry in tqdm(entries, desc="captioning", unit=" textures"):
-            if all(asset.named for asset in entry.assets):
+            if self.needs_caption(entry):
                 key = hashlib.sha256(f"{self.name} {entry.folder.name}".encode()).hexdigest()[:24]
                 file = work / "captions" / f"{key}.txt"
                 if not file.is_file():
-                    texture, mask = (_read(entry.folder / f"{name}.png") for name in ("texture", "mask"))
-                    write_whole(file, self.caption(texture, mask == 255).encode())
+                    write_whole(file, self.caption(_picture(entry.folder)).encode())
                 entry = replace(entry, generated=file.read_text("utf-8") or None)
             captioned.append(entry)
         return captioned
+
+
+def _picture(folder: Path) -> Image.Image:
+    """What to show of an entry: its views where they could be drawn, else its texture."""
+    if (folder / VIEWS).is_file():
+        with Image.open(folder / VIEWS) as picture:
+            return picture.convert("RGB")
+    texture, mask = (_read(folder / f"{name}.png") for name in ("texture", "mask"))
+    return Image.fromarray(fill(texture, mask == 255))
 
 
 def _read(path: Path) -> np.ndarray:

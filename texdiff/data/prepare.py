@@ -29,6 +29,7 @@ from texdiff.data.output import check_output, open_work_folder, put_in_place
 from texdiff.data.publish import to_parquet
 from texdiff.data.reading import ReadJob, read, record, write_whole
 from texdiff.data.sources import find_assets
+from texdiff.data.views import VIEWS, ViewJob, draw_views
 from texdiff.data.worker import Failure, Workers
 from texdiff.data.writer import Entry, SetAside, audit_rows, entry_thumbnails, split, write_dataset
 from texdiff.errors import InputError
@@ -78,10 +79,12 @@ def prepare_dataset(
             shutil.rmtree(work)
         raise
     count = min(workers or _cores(), len(assets))
-    with Workers((read, build), count=count, time_limit=time_limit, memory_limit=memory_limit) as pool:
+    with Workers((read, build, draw_views), count=count, time_limit=time_limit, memory_limit=memory_limit) as pool:
         _read_all(assets, work, pool)
         uses, aside = _textures(assets, work)
         entries = _build_all(uses, work, resolution, pool)
+        if model is not None:
+            _draw_all([entry for entry in entries if entry.reason is None and model.needs_caption(entry)], pool)
     kept = [entry for entry in entries if entry.reason is None]
     set_aside = [one.reason for one in entries if one.reason is not None] + [one.reason for one in aside]
     reasons = Counter(map(_kind, set_aside))
@@ -113,7 +116,7 @@ def _load_captioner(name: str) -> "Captioner":
 
 def _read_all(assets: list[Asset], work: Path, pool: Workers) -> None:
     jobs = [ReadJob(asset, work) for asset in assets if not _is_read(work, asset)]
-    for job, answer in _with_bar("reading", "asset", len(assets), pool.run(read, jobs), len(jobs)):
+    for job, answer in _with_bar("reading", "assets", len(assets), pool.run(read, jobs), len(jobs)):
         if isinstance(answer, Failure):
             reason = answer.reason.removeprefix(f"{job.asset.path}: ").replace(str(job.asset.path.parent) + os.sep, "")
             record(work, job.asset.key, [], [{"name": None, "reason": reason, "again": not answer.lasting}])
@@ -155,7 +158,7 @@ def _build_all(uses: dict[str, list[_Use]], work: Path, resolution: int | None, 
         key = hashlib.sha256("\n".join([content, str(resolution), *files]).encode()).hexdigest()[:24]
         jobs[content] = EntryJob(content, files, resolution, work, f"entries/{key}")
     missing = [job for job in jobs.values() if not _is_built(work, job)]
-    for job, answer in _with_bar("measuring", "texture", len(jobs), pool.run(build, missing), len(missing)):
+    for job, answer in _with_bar("measuring", "textures", len(jobs), pool.run(build, missing), len(missing)):
         if isinstance(answer, Failure):
             failed = {"facts": {"reason": answer.reason}, "thumbnails": [], "again": not answer.lasting}
             write_whole(work / job.place / "entry.json", json.dumps(failed).encode())
@@ -176,11 +179,19 @@ def _build_all(uses: dict[str, list[_Use]], work: Path, resolution: int | None, 
     return entries
 
 
+def _draw_all(entries: list[Entry], pool: Workers) -> None:
+    """Views of the meshes for the captioner; where there is no mesh, or it can't be drawn, it sees the texture."""
+    jobs = [ViewJob(entry.assets[0].path, entry.folder) for entry in entries if entry.assets[0].mask is None]
+    jobs = [job for job in jobs if not (job.folder / VIEWS).is_file()]
+    for _ in _with_bar("drawing", "meshes", len(jobs), pool.run(draw_views, jobs), len(jobs)):
+        pass
+
+
 def _with_bar(
     title: str, unit: str, total: int, answers: Iterator[tuple[Any, Any]], missing: int
 ) -> Iterator[tuple[Any, Any]]:
     """The answers, with a progress bar on stderr that shows rate and time left."""
-    with tqdm(desc=title, unit=f" {unit}s", total=total, initial=total - missing, file=sys.stderr) as bar:
+    with tqdm(desc=title, unit=f" {unit}", total=total, initial=total - missing, file=sys.stderr) as bar:
         for answer in answers:
             bar.update()
             yield answer
