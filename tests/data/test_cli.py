@@ -1,0 +1,71 @@
+"""The `texdiff` command: quick help, one line per error, exit status."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from texdiff.cli import SUBCOMMANDS, main
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom texdiff.cli import main\n"
+        "try:\n    main(['prepare', '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'datasets', 'trimesh', 'diffusers', 'transformers', 'cv2', 'numpy'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_says_what_every_option_is(capsys: pytest.CaptureFixture) -> None:
+    for function in SUBCOMMANDS:
+        with pytest.raises(SystemExit) as end:
+            main([function.__name__, "--help"])
+        assert end.value.code == 0
+        text = capsys.readouterr().out
+        for name in function.__annotations__:
+            if name != "return":
+                after = text.split(f"--{name} " if f"--{name} " in text else f"{name} ", 1)[1]
+                assert after.split("(", 1)[0].strip(), name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["paint"],
+        ["prepare"],
+        ["prepare", "meshes"],
+        ["prepare", "meshes", "--output", "out", "--resolution", "big"],
+        ["prepare", "meshes", "--output", "out", "--format", "zip"],
+        ["prepare", "meshes", "--output", "out", "--colour", "red"],
+        ["check"],
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("texdiff: error: ")
+    assert error.count("\n") == 1
+
+
+def test_prepare_prints_one_line_and_nothing_usable_is_another(
+    tmp_path: Path, write_mesh: Callable, draw: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    write_mesh(tmp_path / "meshes" / "a.glb", draw(1))
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "b.glb").write_bytes(b"glTF")
+    assert main(["prepare", str(tmp_path / "meshes"), "--output", str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    assert main(["prepare", str(tmp_path / "none"), "--output", str(tmp_path / "no"), "--workers", "1"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines()[-1].startswith("texdiff: error: ")
+    assert not (tmp_path / "no").exists()
+    assert not (tmp_path / "no.partial").exists()
