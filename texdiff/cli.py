@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     positionals = [chosen.pop(parameter.name) for parameter in _positionals(function)]
     try:
         return function(*positionals, **chosen) or 0
-    except InputError as error:
+    except (InputError, OSError) as error:  # OSError: a full disk, no right to write, a network that has gone
         sys.stderr.write(f"texdiff: error: {' '.join(str(error).split())}\n")
         return 2
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """Workers: a job that crashes, hangs or eats memory is a Failure, and the others are done."""
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ def work(job: object) -> object:
             return work(job)
         case "input":
             raise InputError("a.obj: is broken")
+        case "disk":
+            raise OSError(errno.ENOSPC, "No space left on device", "a.png")
         case "error":
             raise ValueError("two\nlines")
     return job
@@ -57,6 +60,12 @@ def test_each_failure_has_its_reason_and_the_rest_is_done() -> None:
     }
     lasting = {job for job, answer in answers.items() if isinstance(answer, Failure) and answer.lasting}
     assert lasting == {"input"}
+
+
+def test_a_full_disk_is_no_files_fault() -> None:
+    pool = Workers((work,), count=1, time_limit=60.0, memory_limit=4.0)
+    with pool, pytest.raises(InputError, match=r"no space left for a\.png"):
+        list(pool.run(work, [1, "disk", 2]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system has no such limit")

@@ -5,9 +5,11 @@ process down with it, comes back as a Failure, and a fresh process takes the dea
 """
 
 import contextlib
+import errno
 import math
 import multiprocessing
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -67,7 +69,8 @@ class Workers:
     def run(self, kind: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Do `kind(job)` for each job; yield (job, result or Failure), in the order in which they end.
 
-        Jobs are taken from the iterable one by one, when a worker is free. Jobs are never None.
+        Jobs are taken from the iterable one by one, when a worker is free. Jobs are never None. Raises InputError where
+        the disk is full.
         """
         waiting = iter(jobs)
         job = next(waiting, None)
@@ -82,6 +85,8 @@ class Workers:
                 self.pool.append(self._start())
             for worker in self._with_news():
                 answer = self._answer(worker)
+                if isinstance(answer, InputError):
+                    raise answer
                 if worker.starting and not isinstance(answer, Failure):
                     worker.starting, worker.deadline = False, math.inf
                     continue
@@ -99,7 +104,8 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self.kinds, self.memory_limit), daemon=True)
-        process.start()
+        with _interrupts_ignored():  # the child inherits it, from before its first line
+            process.start()
         theirs.close()
         return _Worker(process, ours, time.monotonic() + _SECONDS_TO_START)
 
@@ -137,7 +143,6 @@ def _crashed(worker: _Worker) -> Failure:
 def _serve(pipe: Connection, kinds: tuple[Callable[[Any], Any], ...], memory_limit: float) -> None:
     """A worker's life: say it is ready, then answer one job after another until the pipe closes."""
     # Unpickling `kinds` has imported their modules by now.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
     cv2.setNumThreads(1)  # the workers are the parallelism
     _bound_memory(memory_limit)
     pipe.send("ready")
@@ -152,9 +157,32 @@ def _serve(pipe: Connection, kinds: tuple[Callable[[Any], Any], ...], memory_lim
             answer = Failure(f"the reader needed more than {memory_limit:g} GiB of memory", lasting=False)
         except InputError as error:
             answer = Failure(str(error), lasting=True)
+        except OSError as error:
+            # A full disk is no file's fault: were it taken for one, all that follow would be set aside too.
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            answer = (
+                InputError(f"no space left for {error.filename}: make room, then start again") if full else _raw(error)
+            )
         except Exception as error:  # whatever a reader throws at a broken file is that file's reason, not the run's end
-            answer = Failure(" ".join(f"reader error: {type(error).__name__}: {error}".split())[:300], lasting=False)
+            answer = _raw(error)
         pipe.send(answer)
+
+
+def _raw(error: Exception) -> Failure:
+    return Failure(" ".join(f"reader error: {type(error).__name__}: {error}".split())[:300], lasting=False)
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ctrl-C stops the parent, which stops its workers; a worker that took it as well would only print a traceback."""
+    if threading.current_thread() is not threading.main_thread():  # only there can it be set
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _bound_memory(gibibytes: float) -> None:
