@@ -1,7 +1,9 @@
 """The house's own rules: which room may know which, and how long the algorithm may be."""
 
 import ast
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -57,11 +59,15 @@ def test_the_algorithm_stays_readable():
     assert not list(ROOT.rglob("texdiff/**/utils.py"))
 
 
-def test_only_the_standard_library_and_declared_packages_are_imported():
-    pins = (ROOT / "constraints.txt").read_text("utf-8").lower().replace("_", "-")
-    names = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
+def test_what_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {re.split(r"[\[<>=]", need)[0].replace("_", "-") for need in project["dependencies"]}
+    pinned = {line.split("==")[0].replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    names = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
     for path in [*MODULES, ROOT / "train_texture.py"]:
         for name in imports(path):
             top = name.split(".")[0]
             if top not in sys.stdlib_module_names and top != "texdiff":
-                assert f"{names.get(top, top)}==" in pins, f"{path} imports {top}"
+                package = names.get(top, top).replace("_", "-")
+                assert package in declared, f"{path} imports {top}; declare it in pyproject.toml"
+                assert package in {p.lower() for p in pinned}, f"{package}: pin it in constraints.txt"
