@@ -19,7 +19,12 @@ def export_lora(unet: UNet2DConditionModel, folder: Path) -> Path:
     alpha in the file's metadata, without which a loader would take alpha for the rank."""
     settings = unet.peft_config["default"].to_dict()
     settings["target_modules"] = sorted(settings["target_modules"])  # a set, whose order differs between runs
-    layers: dict[str, Any] = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+    layers: dict[str, Any] = get_peft_model_state_dict(unet)
+    converted = convert_state_dict_to_diffusers(layers)
+    # The converter renames attention layers alone; where others have adapters too its result is a mixture, of which
+    # diffusers' loader drops the renamed ones. PEFT's own names load as well.
+    if not any("lora_A" in name for name in converted):
+        layers = converted
     StableDiffusionPipeline.save_lora_weights(
         save_directory=folder,
         unet_lora_layers={name: tensor.detach().float().cpu() for name, tensor in layers.items()},

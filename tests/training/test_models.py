@@ -1,0 +1,96 @@
+"""The base's parts, and adapters in its U-Net."""
+
+import pytest
+import torch
+
+from texdiff.config import LoraConfig
+from texdiff.errors import InputError
+from texdiff.training.export import export_lora
+from texdiff.training.models import add_lora, load_base, trainable_parameters
+
+
+@pytest.fixture
+def unet():
+    return load_base("nano").unet
+
+
+def predict(unet):
+    generator = torch.Generator().manual_seed(0)
+    noisy = torch.randn(2, 4, 8, 8, generator=generator).to(unet.dtype)
+    text = torch.randn(2, 77, unet.config.cross_attention_dim, generator=generator).to(unet.dtype)
+    return unet(noisy, torch.tensor([10, 900]), text).sample
+
+
+def test_the_base_has_stable_diffusions_parts():
+    base = load_base("nano")
+    kinds = [type(getattr(base, part)).__name__ for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")]
+    assert kinds == ["UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel", "CLIPTokenizer", "DDPMScheduler"]
+    assert base.vae.config.latent_channels == 4
+    assert base.vae.encode(torch.zeros(1, 3, 64, 64)).latent_dist.mean.shape == (1, 4, 8, 8)
+    assert base.scheduler.alphas_cumprod[-1].item() == pytest.approx(0.0047, abs=1e-4)  # SD's last ᾱ
+    assert base.tokenizer("a photo of a cat").input_ids == [49406, 320, 1125, 539, 320, 2368, 49407]  # CLIP's own
+
+
+def test_adapters_alone_are_trained_and_change_nothing_before_the_first_step(unet):
+    with torch.no_grad():
+        before = predict(unet)
+    frozen = {name for name, _ in unet.named_parameters()}
+    add_lora(unet, LoraConfig(rank=4), seed=0)
+    parameters = trainable_parameters(unet)
+    assert parameters
+    assert all("lora" in name for name in parameters)
+    assert not {name for name in frozen if name in parameters}
+    with torch.no_grad():
+        torch.testing.assert_close(predict(unet), before, rtol=0, atol=0)
+    predict(unet).square().mean().backward()
+    for name, parameter in unet.named_parameters():
+        assert (parameter.grad is not None) == (name in parameters), name
+
+
+def test_adapters_start_from_the_seed_whatever_was_drawn_before():
+    starts = []
+    for seed in (1, 1, 2):
+        torch.rand(3)
+        unet = load_base("nano").unet
+        add_lora(unet, LoraConfig(rank=2), seed=seed)
+        starts.append(torch.cat([p.detach().flatten() for p in trainable_parameters(unet).values()]))
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+
+
+def test_adapters_are_float32_in_a_half_precision_base(unet):
+    add_lora(unet.to(torch.bfloat16), LoraConfig(), seed=0)
+    assert {p.dtype for p in trainable_parameters(unet).values()} == {torch.float32}
+    assert unet.conv_in.weight.dtype == torch.bfloat16
+
+
+def test_layers_that_are_not_there_are_refused(unet):
+    with pytest.raises(InputError, match=r"lora\.target_modules: nowhere does not fit"):
+        add_lora(unet, LoraConfig(target_modules=("nowhere",)), seed=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        LoraConfig(rank=4, alpha=6),
+        LoraConfig(rank=2, use_dora=True),
+        LoraConfig(rank=2, target_modules=("to_k", "conv1")),
+    ],
+    ids=["alpha", "dora", "convolutions"],
+)
+def test_exported_adapters_predict_the_same_in_a_pipeline(settings, unet, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    add_lora(unet, settings, seed=0)
+    with torch.no_grad():
+        for parameter in trainable_parameters(unet).values():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+        trained = predict(unet)
+    export_lora(unet, tmp_path)
+    pipeline = StableDiffusionPipeline.from_pretrained(load_base("nano").source, safety_checker=None)
+    with torch.no_grad():
+        base = predict(pipeline.unet)
+        pipeline.load_lora_weights(tmp_path)
+        loaded = predict(pipeline.unet)
+    torch.testing.assert_close(loaded, trained, rtol=1e-5, atol=1e-6)
+    assert (loaded - base).abs().max() > 1e-3
