@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 _FACTS = ("kept", "asset_id", "source", "texture", "reason", "split")  # first, and in this order
+_WORDS = ("asset_id", "source", "texture", "reason")  # long ones, which need room
 _HIDDEN = ("meshes", "content", "texture_sha256")  # in audit.jsonl; here they would only widen the table
 
 _HEAD = """<!doctype html>
@@ -16,7 +17,8 @@ _HEAD = """<!doctype html>
 body {{ font: 14px system-ui, sans-serif; margin: 1rem; color: #222; background: #fff }}
 table {{ border-collapse: collapse }}
 th, td {{ padding: 2px 8px; text-align: left; border-bottom: 1px solid #ddd }}
-td {{ max-width: 22rem; overflow-wrap: anywhere }}
+td {{ max-width: 22rem; overflow-wrap: break-word }}
+td.words {{ min-width: 10rem; overflow-wrap: anywhere }}
 th {{ position: sticky; top: 0; background: #eee; cursor: pointer; white-space: nowrap }}
 th[data-order="1"]::after {{ content: " \\25b2" }} th[data-order="-1"]::after {{ content: " \\25bc" }}
 td img {{ width: 96px; height: 96px; object-fit: contain; background: #888; image-rendering: pixelated }}
@@ -71,7 +73,9 @@ def write_audit_page(
             file.write('<tr class="kept">' if row["kept"] else '<tr class="aside">')
             pictures = [f'<td><img loading="lazy" alt="" src="{html.escape(uri)}"></td>' for uri in thumbnails]
             file.write("".join(pictures or ["<td></td>"] * 3))
-            file.write("".join(f"<td>{html.escape(_cell(row.get(column)))}</td>" for column in shown))
+            for column in shown:
+                kind = ' class="words"' if column in _WORDS and row.get(column) else ""
+                file.write(f"<td{kind}>{html.escape(_cell(row.get(column)))}</td>")
             file.write("</tr>\n")
         file.write(_TAIL)
 

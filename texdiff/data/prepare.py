@@ -206,9 +206,11 @@ def _write_audit(
             columns |= dict.fromkeys(row)
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     by_content = {entry.content: entry for entry in entries}
-    rows = (
-        (row, entry_thumbnails(by_content[row["content"]]) if "content" in row else [])
+    rows = (  # what has a picture comes first: of real meshes, half of the parts have none
+        (row, entry_thumbnails(by_content[row["content"]]) if seen else [])
+        for seen in (True, False)
         for row in audit_rows(entries, aside, splits)
+        if ("content" in row) == seen
     )
     write_audit_page(folder / "audit.html", f"{name}: audit", summary, list(columns), rows)
 
