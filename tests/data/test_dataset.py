@@ -54,7 +54,7 @@ def test_the_same_through_the_datasets_library(dataset, tmp_path):
         read_records(str(tmp_path / "nowhere"), "train")
 
 
-@pytest.mark.parametrize("void", ["noise", 0, 255])
+@pytest.mark.parametrize("void", ["noise", (0, 0, 0), (255, 0, 255)], ids=["noise", "black", "magenta"])
 def test_what_lies_in_the_void_does_not_reach_the_model(dataset, copy, void):
     path = copy / "train/textures/2.png"
     mask = np.asarray(Image.open(copy / "train/masks/2.png")) > 0

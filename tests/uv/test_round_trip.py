@@ -1,5 +1,6 @@
 """Files made by code and files of the world, read as a user's folder would be."""
 
+import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 from uv_files import SQUARE, Gltf, lettered_checker, square_glb, square_obj
 
+from texdiff.data.prepare import prepare_dataset
+from texdiff.inference.apply import wear
 from texdiff.uv.audit import measure, verdict
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.mesh import load_scene, read_textures
@@ -16,28 +19,51 @@ from texdiff.uv.mesh import load_scene, read_textures
 PAINT = lettered_checker()
 
 
-@pytest.mark.parametrize("kind", ["glb", "obj"])
-def test_lettered_checker_comes_back_equal_in_every_covered_texel(tmp_path: Path, kind: str) -> None:
+@pytest.fixture(params=["glb", "obj"])
+def lettered(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A square that wears the middle of a lettered checker: UVs from (.25, .25) to (.75, 1)."""
+    folder = tmp_path / "meshes"
+    folder.mkdir()
+    if request.param == "glb":
+        return square_glb(folder / "square.glb", PAINT, SQUARE * [0.5, 0.75] + [0.25, 0])
+    Image.fromarray(PAINT).save(folder / "paint.png")
+    path = square_obj(folder)
+    text = path.read_text()
+    for old, new in (("0 0", ".25 .25"), ("1 0", ".75 .25"), ("1 1", ".75 1"), ("0 1", ".25 1")):
+        text = text.replace(f"vt {old}\n", f"vt {new}\n")
+    path.write_text(text)
+    return path
+
+
+EXPECTED = np.zeros((64, 64), dtype=bool)
+EXPECTED[:48, 16:48] = True
+
+
+def test_lettered_checker_comes_back_from_a_scene(lettered: Path, tmp_path: Path) -> None:
     """Mesh -> texture and mask -> scene -> GLB -> texture and mask."""
-    if kind == "glb":
-        path = square_glb(tmp_path / "square.glb", PAINT, SQUARE * [0.5, 0.75] + [0.25, 0])
-    else:
-        Image.fromarray(PAINT).save(tmp_path / "paint.png")
-        path = square_obj(tmp_path)
-        text = path.read_text()
-        for old, new in (("0 0", ".25 .25"), ("1 0", ".75 .25"), ("1 1", ".75 1"), ("0 1", ".25 1")):
-            text = text.replace(f"vt {old}\n", f"vt {new}\n")
-        path.write_text(text)
-    before = read_textures(path).atlases[0]
-    (tmp_path / "again.glb").write_bytes(load_scene(path).export(file_type="glb"))
+    before = read_textures(lettered).atlases[0]
+    (tmp_path / "again.glb").write_bytes(load_scene(lettered).export(file_type="glb"))
     after = read_textures(tmp_path / "again.glb").atlases[0]
-    mask = coverage_mask(before.triangles, (64, 64))
-    expected = np.zeros((64, 64), dtype=bool)
-    expected[:48, 16:48] = True
-    assert np.array_equal(mask, expected)
-    assert np.array_equal(coverage_mask(after.triangles, (64, 64)), mask)
-    assert np.array_equal(after.texture[mask], PAINT[mask])
+    assert np.array_equal(coverage_mask(before.triangles, (64, 64)), EXPECTED)
+    assert np.array_equal(coverage_mask(after.triangles, (64, 64)), EXPECTED)
+    assert np.array_equal(after.texture[EXPECTED], PAINT[EXPECTED])
     assert after.surface.sum() == pytest.approx(before.surface.sum())
+
+
+def test_lettered_checker_comes_back_from_a_dataset(lettered: Path, tmp_path: Path) -> None:
+    """Mesh -> dataset -> GLB: equal in every covered texel, also when the mesh wore something else in between."""
+    prepare_dataset([str(lettered)], tmp_path / "dataset", workers=1)
+    row = json.loads((tmp_path / "dataset/train/metadata.jsonl").read_text("utf-8"))
+    texture, mask = (
+        np.asarray(Image.open(tmp_path / "dataset/train" / row[k])) for k in ("file_name", "mask_file_name")
+    )
+    assert np.array_equal(mask > 0, EXPECTED)
+    wear(lettered, np.rot90(PAINT).copy(), tmp_path / "turned.glb")
+    assert not np.array_equal(read_textures(tmp_path / "turned.glb").atlases[0].texture[EXPECTED], PAINT[EXPECTED])
+    wear(tmp_path / "turned.glb", texture, tmp_path / "again.glb")
+    after = read_textures(tmp_path / "again.glb").atlases[0]
+    assert np.array_equal(coverage_mask(after.triangles, (64, 64)), EXPECTED)
+    assert np.array_equal(after.texture[EXPECTED], PAINT[EXPECTED])
 
 
 def test_scene_of_20000_parts(tmp_path: Path) -> None:

@@ -89,7 +89,10 @@ class Base:
 
     @cached_property
     def tokenizer(self) -> CLIPTokenizer:
-        return self._load(CLIPTokenizer, "tokenizer")
+        tokenizer = self._load(CLIPTokenizer, "tokenizer")
+        if len(tokenizer) < 256:  # transformers makes an empty one where the files are missing, without a word
+            raise InputError(f"model.pretrained_model_name_or_path: {self.source} has no tokenizer that can be loaded")
+        return tokenizer
 
     @cached_property
     def scheduler(self) -> DDPMScheduler:
