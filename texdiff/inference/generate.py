@@ -86,9 +86,6 @@ def load_pipeline(model: str) -> "StableDiffusionPipeline":
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries warn of each other's deprecations
-            name = str(StableDiffusionPipeline.load_config(folder)["_class_name"])
-            if name != "StableDiffusionPipeline":
-                raise InputError(f"{model}: a {name}; only StableDiffusionPipeline (SD 1.x, 2.x) is supported")
             pipeline = StableDiffusionPipeline.from_pretrained(
                 folder,
                 # Textures are no photographs: the checker costs a gigabyte and blackens pictures by mistake.

@@ -48,7 +48,7 @@ def resolve_base(name: str, revision: str | None = None) -> str:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{name}: cannot be loaded, from disk or from the hub ({reason})") from None
     if family != FAMILY:
-        raise InputError(f"{name}: is a {family}; only a {FAMILY} (Stable Diffusion 1 and 2) can be trained")
+        raise InputError(f"{name}: is a {family}; only a {FAMILY} (Stable Diffusion 1 and 2) is supported")
     return name
 
 

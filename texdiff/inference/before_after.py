@@ -1,0 +1,108 @@
+"""Before and after, side by side: meshes that wear what the base draws, and what the base draws with a run's LoRA.
+
+    python -m texdiff.inference.before_after RUN MESHES --output FILE.png [--count 4]
+
+MESHES is a folder with a captions.jsonl; a mesh's caption is its prompt. The base is the one that RUN was trained on.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from texdiff.errors import InputError
+
+LINE = 28  # pixels of a row of text
+INK = (34, 34, 34)
+
+
+def before_after(run: Path, meshes: Path, output: Path, count: int = 4, seed: int = 0) -> None:
+    """Write the picture: a row a mesh, of two views each with the base's texture, with the LoRA's, and its own.
+
+    Base and LoRA start from the same noise. Raises InputError where RUN is no LoRA run or MESHES has no captions.
+    """
+    from PIL import Image
+
+    from texdiff.inference.generate import draw, load_pipeline
+    from texdiff.inference.lora import add_lora
+
+    try:
+        base = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["model"]["pretrained_model_name_or_path"]
+        captions = [json.loads(line) for line in (meshes / "captions.jsonl").read_text("utf-8").splitlines()]
+        chosen = [(meshes / row["mesh"], row["text"]) for row in captions[:count]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{run}, {meshes}: are no run and no folder of meshes with captions ({error})") from None
+    pipeline = load_pipeline(base)
+    pipeline.set_progress_bar_config(disable=True)
+    before = [draw(pipeline, prompt, seed) for _, prompt in chosen]
+    add_lora(pipeline, run)
+    after = [draw(pipeline, prompt, seed) for _, prompt in chosen]
+    rows = []
+    for (mesh, prompt), plain, tuned in zip(chosen, before, after, strict=True):
+        views = [_worn(mesh, plain), _worn(mesh, tuned), _worn(mesh, None)]
+        rows += [_words([prompt], 3 * views[0].shape[1]), np.hstack(views)]
+    width = rows[0].shape[1]
+    heads = _words(["base", "with the LoRA", "its own texture"], width)
+    losses = _words([_losses(run)], width)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.vstack([losses, heads, *rows])).save(output)
+    print(f"{_losses(run)}; see {output}")
+
+
+def _worn(mesh: Path, texture: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    """Two views of the mesh with `texture` on it, or as it is: uint8 [h, w, 3]."""
+    import tempfile
+
+    from texdiff.data.views import render
+    from texdiff.inference.apply import dress, fill_void, read_wearer
+    from texdiff.uv.mesh import read_parts
+
+    if texture is None:
+        return render(read_parts(mesh))
+    wearer = read_wearer(mesh)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "worn.glb"
+        path.write_bytes(dress(wearer, fill_void(wearer, texture)))
+        return render(read_parts(path))
+
+
+def _words(texts: list[str], width: int) -> NDArray[np.uint8]:
+    """A white strip with the texts at equal distances."""
+    import cv2
+
+    strip = np.full((LINE, width, 3), 255, np.uint8)
+    for number, text in enumerate(texts):
+        left = 8 + number * width // len(texts)
+        cv2.putText(strip, text, (left, LINE - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.55, INK, 1, cv2.LINE_AA)
+    return strip
+
+
+def _losses(run: Path) -> str:
+    """What the held-out textures say of both."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text("utf-8").splitlines())
+    found = [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line]
+    if not found:
+        return "no held-out textures"
+    (_, first), (step, last) = found[0], found[-1]
+    return f"held-out masked loss: {first:.4f} before, {last:.4f} after {step} steps"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m texdiff.inference.before_after", description="Before and after.")
+    parser.add_argument("run", type=Path, help="folder of a LoRA run")
+    parser.add_argument("meshes", type=Path, help="folder of meshes with a captions.jsonl")
+    parser.add_argument("--output", type=Path, required=True, help="picture to write")
+    parser.add_argument("--count", type=int, default=4, help="meshes, from the first caption on (default 4)")
+    given = parser.parse_args()
+    try:
+        before_after(given.run, given.meshes, given.output, given.count)
+    except InputError as error:
+        sys.exit(f"before_after: error: {error}")
+
+
+if __name__ == "__main__":
+    main()
