@@ -51,13 +51,18 @@ def main() -> None:
         pictures.extend(np.round(images * 255).astype(np.uint8))
     judge = Classifier()
     judge.load_state_dict(torch.load(OUT / "classifier.pt"))
+    samples = torch.from_numpy(np.stack(pictures))
     labels = torch.tensor([[NAMES[0].index(m), NAMES[1].index(c)] for m, c in pairs])
-    material, colour = accuracy(judge, torch.from_numpy(np.stack(pictures)), labels)
-    result = {"prompts": given.count, "material": material, "colour": colour}
+    material, colour = accuracy(judge, samples, labels)
+    result: dict[str, object] = {"prompts": given.count, "material": material, "colour": colour}
+    for name in MATERIALS:
+        mine = torch.tensor([m == name for m, _ in pairs])
+        result[name] = round(accuracy(judge, samples[mine], labels[mine])[0], 3)
     (OUT / "prompts.json").write_text(json.dumps(result) + "\n")
     shown = pictures[:40] + [np.zeros_like(pictures[0])] * (-len(pictures[:40]) % 10)
     rows = [np.hstack(shown[i : i + 10]) for i in range(0, len(shown), 10)]
     cv2.imwrite(str(OUT / "prompts.png"), np.vstack(rows)[..., ::-1])
+    print(" ".join(f"{name} {result[name]:.0%}" for name in MATERIALS))
     print(f"{given.count} prompts: material right in {material:.1%}, colour right in {colour:.1%}")
 
 
