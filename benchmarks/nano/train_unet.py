@@ -26,7 +26,8 @@ from texdiff.training.nano import clip_tokenizer, make_scheduler, make_text_enco
 NOISE_OFFSET = 0.3
 """Standard deviation of a constant added to each channel's noise. Without it the picture's mean shows through the
 noise even at the schedule's last timestep: the U-Net then learns to read the colour there, not in the prompt, and
-finds none when it starts from pure noise. Tried: none, and materials came right but no colour did."""
+finds none when it starts from pure noise. Tried: without it
+materials came right and no colour did."""
 
 
 class Painter(nn.Module):

@@ -27,8 +27,7 @@ KL_WEIGHT = 5e-5
 def loss_of(vae: torch.nn.Module, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(what is minimised, mean squared error) of pictures [B, 3, H, W] in [-1, 1].
 
-    Not to be compiled: torch.compile drew other noise in the backward pass than in the forward one, and the
-    posterior's variance ran away.
+    Not to be compiled: under torch.compile the posterior's variance ran away (README.md).
     """
     posterior = vae.encode(pictures).latent_dist
     rebuilt = vae.decode(posterior.sample()).sample.float()
