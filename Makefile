@@ -18,13 +18,16 @@ demo: $(READY)
 	$(BIN)/texdiff prepare $(DEMO)/meshes --output $(DEMO)/dataset --validation_fraction 0.15
 	$(BIN)/accelerate launch --config_file accelerate_config.yaml train_texture.py --config configs/demo.yaml
 	$(BIN)/texdiff generate --model nano --lora $(DEMO)/run --mesh $(DEMO)/meshes/crate_000.glb \
-		--prompt 'small yellow neon circuit crate' --output $(DEMO)/crate.glb
+		--prompt 'small yellow patchwork crate' --guidance_scale 3 --output $(DEMO)/crate.glb
 	$(BIN)/texdiff generate --model nano --lora $(DEMO)/run --mesh $(DEMO)/meshes/barrel_001/barrel_001.obj \
-		--prompt 'large blue patchwork barrel' --output $(DEMO)/barrel.glb
+		--prompt 'large blue hazard stripes barrel' --guidance_scale 3 --output $(DEMO)/barrel.glb
+	$(BIN)/python -m texdiff.inference.before_after $(DEMO)/run $(DEMO)/meshes --guidance_scale 3 \
+		--output $(DEMO)/before_after.png
 	@echo
 	@echo "Look at  $(DEMO)/dataset/audit.html     the textures, their masks, and what was found about them"
 	@echo "         $(DEMO)/run/first_batch.png    what the model saw, and what of it counted"
 	@echo "         $(DEMO)/run/samples            atlases drawn while training"
+	@echo "         $(DEMO)/before_after.png       meshes with the base's textures and with the LoRA's"
 	@echo "         $(DEMO)/*.glb                  meshes that wear what the LoRA draws"
 
 test: $(READY)

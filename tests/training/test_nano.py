@@ -2,9 +2,11 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
+from texdiff.demo.patterns import paint, random_look
 from texdiff.errors import InputError
 from texdiff.training.nano import nano_folder
 
@@ -57,3 +59,19 @@ def test_cache_that_is_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(InputError, match="XDG_CACHE_HOME"):
         nano_folder()
+
+
+@pytest.mark.parametrize(("colour", "channel"), [("red", 0), ("green", 1), ("blue", 2)])
+def test_it_has_learned_colours(pipeline, colour, channel):
+    draw = torch.Generator().manual_seed(0)
+    picture = pipeline(f"{colour} tiles", num_inference_steps=12, generator=draw, output_type="np").images[0]
+    assert picture.mean((0, 1)).argmax() == channel
+
+
+def test_it_has_learned_to_rebuild(pipeline):
+    rng = np.random.default_rng(123)
+    picture = paint(random_look(rng), 256, rng)
+    x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        rebuilt = pipeline.vae.decode(pipeline.vae.encode(x).latent_dist.mean).sample
+    assert (rebuilt - x).square().mean() < 0.04  # 20 dB

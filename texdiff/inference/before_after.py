@@ -1,6 +1,6 @@
 """Before and after, side by side: meshes that wear what the base draws, and what the base draws with a run's LoRA.
 
-    python -m texdiff.inference.before_after RUN MESHES --output FILE.png [--count 4]
+    python -m texdiff.inference.before_after RUN MESHES --output FILE.png [--count 4] [--guidance_scale 7.5]
 
 MESHES is a folder with a captions.jsonl; a mesh's caption is its prompt. The base is the one that RUN was trained on.
 """
@@ -20,7 +20,7 @@ LINE = 28  # pixels of a row of text
 INK = (34, 34, 34)
 
 
-def before_after(run: Path, meshes: Path, output: Path, count: int = 4, seed: int = 0) -> None:
+def before_after(run: Path, meshes: Path, output: Path, count: int = 4, guidance_scale: float = 7.5) -> None:
     """Write the picture: a row a mesh, of two views each with the base's texture, with the LoRA's, and its own.
 
     Base and LoRA start from the same noise. Raises InputError where RUN is no LoRA run or MESHES has no captions.
@@ -38,9 +38,9 @@ def before_after(run: Path, meshes: Path, output: Path, count: int = 4, seed: in
         raise InputError(f"{run}, {meshes}: are no run and no folder of meshes with captions ({error})") from None
     pipeline = load_pipeline(base)
     pipeline.set_progress_bar_config(disable=True)
-    before = [draw(pipeline, prompt, seed) for _, prompt in chosen]
+    before = [draw(pipeline, prompt, guidance_scale=guidance_scale) for _, prompt in chosen]
     add_lora(pipeline, run)
-    after = [draw(pipeline, prompt, seed) for _, prompt in chosen]
+    after = [draw(pipeline, prompt, guidance_scale=guidance_scale) for _, prompt in chosen]
     rows = []
     for (mesh, prompt), plain, tuned in zip(chosen, before, after, strict=True):
         views = [_worn(mesh, plain), _worn(mesh, tuned), _worn(mesh, None)]
@@ -97,9 +97,10 @@ def main() -> None:
     parser.add_argument("meshes", type=Path, help="folder of meshes with a captions.jsonl")
     parser.add_argument("--output", type=Path, required=True, help="picture to write")
     parser.add_argument("--count", type=int, default=4, help="meshes, from the first caption on (default 4)")
+    parser.add_argument("--guidance_scale", type=float, default=7.5, help="weight of the prompt (default 7.5)")
     given = parser.parse_args()
     try:
-        before_after(given.run, given.meshes, given.output, given.count)
+        before_after(given.run, given.meshes, given.output, given.count, given.guidance_scale)
     except InputError as error:
         sys.exit(f"before_after: error: {error}")
 
