@@ -81,6 +81,13 @@ def test_a_damaged_entry_is_made_again(dataset, store, base):
     assert torch.equal(store.get(keys[0])["mean"], whole)
 
 
+def test_an_entry_that_has_gone_is_named(dataset, store, base):
+    key = keys_of(dataset, store, base.vae)[0]
+    store.path(key).unlink()
+    with pytest.raises(InputError, match=r"the cache entry of crate\.png has gone"):
+        read_texture(store, key, "crate.png")
+
+
 def test_captions_are_what_the_pipeline_computes(store, base):
     from diffusers import StableDiffusionPipeline
 

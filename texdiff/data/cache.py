@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from texdiff.data.dataset import Record
+from texdiff.errors import InputError
 
 FORMAT = "1"  # part of every key; a change of what an entry holds changes it
 
@@ -147,10 +148,10 @@ def cache_captions(
 
 
 def read_texture(store: TensorStore, key: str, name: str) -> CachedTexture:
-    """The entry `key`; raises KeyError where it has gone since it was cached."""
+    """The entry `key`; raises InputError where it has gone since it was cached."""
     entry = store.get(key)
     if entry is None:
-        raise KeyError(
+        raise InputError(
             f"{store.path(key)}: the cache entry of {name} has gone or is damaged; start again to rebuild it"
         )
     bits = np.unpackbits(entry["mask"].numpy(), axis=1)
