@@ -96,7 +96,7 @@ def dress(wearer: Wearer, texture: NDArray[np.uint8]) -> bytes:
         asset = from_scene(load_scene(wearer.path))
         named = {mesh["name"]: mesh["primitives"][0] for mesh in asset.tree["meshes"]}
         primitives = [named[part] for part in wearer.parts]
-    set_base_color(asset, primitives, _png(texture, _opacity(asset, primitives)))
+    set_base_color(asset, primitives, encode_png(texture, _opacity(asset, primitives)))
     return gltf.pack(asset)
 
 
@@ -128,7 +128,8 @@ def _opacity(asset: gltf.Gltf, primitives: list[gltf.Json]) -> Image.Image | Non
     return None
 
 
-def _png(texture: NDArray[np.uint8], opacity: Image.Image | None = None) -> bytes:
+def encode_png(texture: NDArray[np.uint8], opacity: Image.Image | None = None) -> bytes:
+    """uint8 [H, W, 3] as the bytes of a PNG, with `opacity` as its alpha channel where given."""
     picture = Image.fromarray(texture)
     if opacity is not None:
         picture.putalpha(opacity.resize(picture.size, Image.Resampling.BILINEAR))

@@ -47,10 +47,10 @@ def before_after(run: Path, meshes: Path, output: Path, count: int = 4, guidance
         rows += [_words([prompt], 3 * views[0].shape[1]), np.hstack(views)]
     width = rows[0].shape[1]
     heads = _words(["base", "with the LoRA", "its own texture"], width)
-    losses = _words([_losses(run)], width)
+    losses = _losses(run)
     output.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.vstack([losses, heads, *rows])).save(output)
-    print(f"{_losses(run)}; see {output}")
+    Image.fromarray(np.vstack([_words([losses], width), heads, *rows])).save(output)
+    print(f"{losses}; see {output}")
 
 
 def _worn(mesh: Path, texture: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
@@ -102,7 +102,8 @@ def main() -> None:
     try:
         before_after(given.run, given.meshes, given.output, given.count, given.guidance_scale)
     except InputError as error:
-        sys.exit(f"before_after: error: {error}")
+        print("before_after: error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

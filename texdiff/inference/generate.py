@@ -3,7 +3,6 @@
 texdiff generate --model BASE --lora RUN --mesh MESH --prompt "..." --output FILE.glb
 """
 
-import io
 import math
 import os
 import warnings
@@ -43,7 +42,7 @@ def generate(
     Raises:
         InputError: any of these cannot be used. Nothing is written then.
     """
-    from texdiff.inference.apply import dress, fill_void, read_wearer, write_whole
+    from texdiff.inference.apply import dress, encode_png, fill_void, read_wearer, write_whole
     from texdiff.inference.lora import add_lora, layer_names, lora_file
 
     # Everything that is quick to check comes before the weights are read.
@@ -63,7 +62,7 @@ def generate(
     if wearer is not None and output.suffix.lower() == ".glb":
         write_whole(output, dress(wearer, texture))
     else:
-        write_whole(output, _png(texture))
+        write_whole(output, encode_png(texture))
     print(f"wrote {output}")
 
 
@@ -148,11 +147,3 @@ def _check(output: Path, mesh: Path | None, seed: int, num_inference_steps: int,
         raise InputError(f"--num_inference_steps {num_inference_steps}: must be at least 1")
     if not math.isfinite(guidance_scale):
         raise InputError(f"--guidance_scale {guidance_scale}: must be a finite number")
-
-
-def _png(texture: np.ndarray) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(texture).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -9,7 +9,6 @@ transformer, a cross-attention U-Net, and the same noise schedule. `nano_folder`
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -159,11 +158,13 @@ def nano_folder() -> Path:
     a digest of what it was made from. Safe with several processes at once: it is made aside, then renamed.
     Raises InputError where the cache can't be written.
     """
+    from texdiff.data.cache import default_cache_dir  # brings torch
+
     shipped = Path(str(files("texdiff").joinpath("assets/nano")))
     trained = (shipped / "unet/diffusion_pytorch_model.safetensors").exists()
     sources = sorted(p for p in shipped.rglob("*") if p.is_file()) if trained else [Path(__file__)]
     digest = hashlib.sha256(b"".join(p.read_bytes() for p in [*sources, MERGES])).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "texdiff"
+    cache = default_cache_dir()
     folder = cache / f"nano-{digest}"
     if folder.exists():
         return folder
