@@ -96,5 +96,9 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file aside, then rename it, so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}")
-    aside.write_bytes(content)
-    os.replace(aside, path)
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise

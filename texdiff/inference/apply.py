@@ -1,8 +1,6 @@
 """A texture onto a mesh: which texture of the mesh it replaces, the void filled, the result as GLB."""
 
-import contextlib
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from texdiff.data import reading
 from texdiff.errors import InputError
 from texdiff.inference import gltf
 from texdiff.inference.base_color import set_base_color
@@ -144,12 +143,7 @@ def write_whole(output: Path, data: bytes) -> None:
     Raises:
         InputError: it cannot be written there.
     """
-    aside = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(data)
-        os.replace(aside, output)
+        reading.write_whole(output, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
         raise InputError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None

@@ -12,6 +12,7 @@ from diffusers import DPMSolverMultistepScheduler
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.data.dataset import Record
+from texdiff.data.writer import slug
 from texdiff.diffusion.loss import masked_error
 from texdiff.diffusion.noise import add_noise, keyed_generator, training_target
 from texdiff.training.export import assemble_pipeline
@@ -79,7 +80,7 @@ class Validation:
                         num_inference_steps=setting.num_inference_steps,
                         generator=keyed_generator(self.config.run.seed, "sample", number),
                     ).images[0]
-                    picture.save(folder / f"{number:02d}-{_slug(prompt)}.png")
+                    picture.save(folder / f"{number:02d}-{slug(prompt)}.png")
             self.base.release("vae", "text_encoder")
         self.accelerator.wait_for_everyone()
 
@@ -119,8 +120,3 @@ def held_out_loss(
         error += masked_error(prediction, target, one.mask.expand(TIMESTEPS, -1, -1, -1)).sum().item()
         texels += TIMESTEPS * one.mask.sum().item()
     return error / texels
-
-
-def _slug(text: str) -> str:
-    kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower())
-    return "-".join(filter(None, kept.split("-")))[:60]
