@@ -1,38 +1,9 @@
-"""Which texels of a texture a UV map lands on.
-
-A triangle becomes one horizontal span of texels per row; a span becomes +1 where it starts and -1 where it ends; one
-running sum along the rows turns all of them into the number of triangles on every texel. The work grows with the
-heights of the triangles, not with their areas, and texture wrapping (REPEAT) is a modulo on rows and spans: tile
-borders lie on texel borders, so nothing has to be cut.
-"""
-
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+"""Which texels of a texture a UV map lands on."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Mode = Literal["center", "conservative"]
-
-# A triangle taller than this many tiles is worked through by columns instead of rows.
-MAX_TILES = 64
-# (triangle, row) pairs worked on at once: about 100 bytes each, so that a chunk stays in the processor's cache.
-CHUNK_PAIRS = 1 << 16
-# A disc of this radius, in tiles, contains an upright unit square, which under REPEAT is the whole texture.
-FULL_TILE_RADIUS = float(np.sqrt(0.5))
-# Coordinates are clipped here, far beyond any texture, so that they fit an integer.
-FAR = float(1 << 45)
-
-
-Corner = tuple[NDArray[np.float64], NDArray[np.float64]]  # x [F] and y [F] of one corner of every triangle
-
-
-class Spans(NamedTuple):
-    """Texels ``start <= column < end`` of a row, unwrapped. All int64 [n]."""
-
-    row: NDArray[np.int64]
-    start: NDArray[np.int64]
-    end: NDArray[np.int64]
+from texdiff.uv.raster import Mode, check_triangles, draw, sort_triangles
 
 
 def coverage_mask(triangles: ArrayLike, size: tuple[int, int], mode: Mode = "center") -> NDArray[np.bool_]:
@@ -71,150 +42,15 @@ def _count(triangles: ArrayLike, size: tuple[int, int], mode: Mode) -> NDArray[n
     """Number of triangles on each texel, [H, W], in the smallest of three types that holds it."""
     if mode not in ("center", "conservative"):
         raise ValueError(f"mode is {mode!r}; use 'center' or 'conservative'")
-    height, width = (int(side) for side in size)
-    if height < 1 or width < 1:
-        raise ValueError(f"size is {tuple(size)}; use a (height, width) of at least 1")
-    uv = np.asarray(triangles, dtype=np.float64)
-    if uv.ndim != 3 or uv.shape[1:] != (3, 2):
-        raise ValueError(f"triangles have shape {uv.shape}; use [F, 3, 2]")
-    low, high = (pick(pick(uv[:, 0], uv[:, 1]), uv[:, 2]) for pick in (np.minimum, np.maximum))  # [F, 2], NaN stays
-    inside = ((low >= 0) & (high <= 1)).all(axis=1)
-    if inside.all():  # no triangle counts twice on a texel
+    uv, height, width = check_triangles(triangles, size)
+    groups, _, repeats = sort_triangles(uv)
+    if len(groups) == 1:  # nothing leaves the texture, so no triangle counts twice on a texel
         steps = np.zeros((height, width + 1), dtype=np.int16 if len(uv) < 1 << 15 else np.int32)
-        _draw(steps, uv, mode, wrapped=False)
+        draw(steps, groups[0], mode)
         return np.cumsum(steps, axis=1, dtype=steps.dtype, out=steps)[:, :width]
-    steps = np.zeros((height, width + 1), dtype=np.int64)
-    _draw(steps, uv[inside], mode, wrapped=False)
-    others = (np.isfinite(low) & np.isfinite(high)).all(axis=1) & ~inside
-    uv, low, high = (np.clip(values[others], -FAR, FAR) for values in (uv, low, high))
-    far = (np.maximum(np.abs(low), np.abs(high)) > MAX_TILES).any(axis=1)
-    # Back to the neighbourhood of the first tile, by whole tiles, to keep the fractions' digits.
-    uv[far] -= np.floor(low[far])[:, None]
-    wide, tall = ((high - low) > MAX_TILES).T
-    _draw(steps, uv[~tall], mode, wrapped=True)
-    turned = np.zeros((width, height + 1), dtype=np.int64)  # by columns
-    _draw(turned, uv[tall & ~wide], mode, wrapped=True, by_columns=True)
-    count = np.cumsum(steps, axis=1)[:, :width] + np.cumsum(turned, axis=1)[:, :height].T
-    return count + _repeats_of_giants(uv[tall & wide])
-
-
-def _repeats_of_giants(uv: NDArray[np.float64]) -> int:
-    """How often triangles that reach over many tiles both ways cover the whole texture, by their areas.
-
-    One that is too thin to hold a whole tile is left out: it can be no part of a UV map that means anything.
-    """
-    sides = np.linalg.norm(uv - np.roll(uv, 1, axis=1), axis=-1)  # [F, 3]
-    (ax, ay), (bx, by) = (uv[:, 1] - uv[:, 0]).T, (uv[:, 2] - uv[:, 0]).T
-    area = np.abs(ax * by - ay * bx) / 2
-    fat = 2 * area / sides.sum(axis=1) >= FULL_TILE_RADIUS  # radius of the inscribed circle
-    return int(np.minimum(area[fat], 2.0**30).sum())
-
-
-def _draw(
-    steps: NDArray[np.signedinteger], uv: NDArray[np.float64], mode: Mode, *, wrapped: bool, by_columns: bool = False
-) -> None:
-    """Write triangles into the differences ``steps``: [height, width + 1], or [width, height + 1] by columns.
-
-    Its last column takes the ends of the spans that reach the border.
-    """
-    lines, length = steps.shape[0], steps.shape[1] - 1
-    flat, one = steps.reshape(-1), steps.dtype.type(1)  # of the same type: several times as fast
-    width, height = (lines, length) if by_columns else (length, lines)
-    xy = [(uv[:, i, 0] * width, (1.0 - uv[:, i, 1]) * height) for i in range(3)]  # texels, x right, y down
-    corners = [(y, x) for x, y in xy] if by_columns else xy
-    for row, start, end in _center_spans(corners) if mode == "center" else _touched_spans(corners):
-        if wrapped:
-            _add_wrapped(flat, lines, length, Spans(row, start, end))
-            continue
-        if mode == "conservative":  # what lies on the border, or a rounding beyond, touches the border's texel
-            row, start, end = np.minimum(row, lines - 1), np.clip(start, 0, length - 1), np.clip(end, 1, length)
-        base = row * (length + 1)
-        np.add.at(flat, base + start, one)
-        np.add.at(flat, base + end, -one)
-
-
-def _add_wrapped(flat: NDArray[np.signedinteger], height: int, width: int, spans: Spans) -> None:
-    """The same for spans that leave the texture: rows and columns are taken modulo its sides."""
-    base = spans.row % height * (width + 1)
-    rounds, rest = np.divmod(spans.end - spans.start, width)
-    start = spans.start % width
-    end = start + rest
-    over = end > width
-    np.add.at(flat, base, np.minimum(rounds, 1 << 30) + over)
-    np.add.at(flat, base + start, 1)
-    np.add.at(flat, base + np.where(over, end - width, end), -1)
-
-
-def _pairs(first: NDArray[np.int64], count: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int64]]]:
-    """(index, row) for every row ``first <= row < first + count`` of every item, in chunks of bounded size."""
-    ends = np.cumsum(count)
-    total = int(ends[-1]) if ends.size else 0
-    for begin in range(0, total, CHUNK_PAIRS):
-        stop = min(begin + CHUNK_PAIRS, total)
-        i, j = np.searchsorted(ends, [begin, stop - 1], side="right")
-        inside = np.minimum(ends[i : j + 1], stop) - np.maximum(ends[i : j + 1] - count[i : j + 1], begin)
-        index = np.repeat(np.arange(i, j + 1), inside)
-        yield index, first[index] + np.arange(begin, stop) - (ends - count)[index]
-
-
-def _center_spans(corners: list[Corner]) -> Iterator[Spans]:
-    """Texels whose centre is inside, with the half-open rule: top and left edges belong to a triangle."""
-    a, b, c = _by_y(corners)
-    # Cut at the middle corner into an upper and a lower half; each lies between the long edge and one short edge.
-    # An edge is always followed from its upper end: both triangles at an edge compute the same crossings.
-    top, middle, bottom = (np.ceil(y - 0.5).astype(np.int64) for _, y in (a, b, c))
-    first, count = np.concatenate([top, middle]), np.concatenate([middle - top, bottom - middle])
-    some = np.flatnonzero(count)
-    slopes = [_slope(a, b), _slope(b, c), _slope(a, c)]
-    short = [np.concatenate(pair)[some] for pair in ((a[0], b[0]), (a[1], b[1]), slopes[:2])]  # x, y, dx/dy
-    long = [np.concatenate([value, value])[some] for value in (a[0], a[1], slopes[2])]
-    for index, row in _pairs(first[some], count[some]):
-        y = row + 0.5
-        p, q = (x.take(index) + (y - y0.take(index)) * slope.take(index) for x, y0, slope in (short, long))
-        left, right = np.minimum(p, q), np.maximum(p, q)
-        start, end = (np.ceil(np.clip(x, -FAR, FAR) - 0.5).astype(np.int64) for x in (left, right))
-        yield Spans(row, start, end)
-
-
-def _by_y(corners: list[Corner]) -> list[Corner]:
-    """The corners of each triangle from top to bottom."""
-    sorted_corners = list(corners)
-    for i, j in ((0, 1), (1, 2), (0, 1)):
-        (x, y), (x2, y2) = sorted_corners[i], sorted_corners[j]
-        swap = y > y2
-        sorted_corners[i] = np.where(swap, x2, x), np.where(swap, y2, y)
-        sorted_corners[j] = np.where(swap, x, x2), np.where(swap, y, y2)
-    return sorted_corners
-
-
-def _slope(upper: Corner, lower: Corner) -> NDArray[np.float64]:
-    """dx/dy of edges; 0 for flat ones, whose slope is not used."""
-    rise = lower[1] - upper[1]
-    return np.divide(lower[0] - upper[0], rise, out=np.zeros_like(rise), where=rise > 1e-200)
-
-
-def _touched_spans(corners: list[Corner]) -> Iterator[Spans]:
-    """Texels whose inside the closed triangle meets: its extent within each row's band ``row <= y <= row + 1``."""
-    # Adding and taking away 1 rounds heights near 0 to about 1e-16: no edge is so flat that its slope overflows.
-    clipped = [(np.clip(x, -FAR, FAR), np.clip(y, -FAR, FAR) + 1.0 - 1.0) for x, y in corners]
-    a, b, c = _by_y(clipped)
-    first = np.floor(a[1]).astype(np.int64)
-    count = np.maximum(np.ceil(c[1]).astype(np.int64) - first, 1)
-    slopes = [_slope(a, b), _slope(b, c), _slope(a, c)]
-    for index, row in _pairs(first, count):
-        (ax, ay), (bx, by), (cx, cy) = ((x.take(index), y.take(index)) for x, y in (a, b, c))
-        ab, bc, ac = (slope.take(index) for slope in slopes)
-        left, right = np.full(row.shape, np.inf), np.full(row.shape, -np.inf)
-        # The triangle's piece in the band is convex: its extreme points lie on the piece's upper and lower border ...
-        for y, flat in ((np.maximum(row, ay), ax), (np.minimum(row + 1, cy), cx)):
-            on_long = np.where(cy > ay, ax + (y - ay) * ac, flat)
-            upper = np.where(by > ay, ax + (y - ay) * ab, bx)
-            lower = np.where(cy > by, bx + (y - by) * bc, bx)
-            on_short = np.where(y < by, upper, lower)
-            left = np.minimum(left, np.minimum(on_long, on_short))
-            right = np.maximum(right, np.maximum(on_long, on_short))
-        middle = (row <= by) & (by <= row + 1)  # ... or at the middle corner
-        np.minimum(left, bx, out=left, where=middle)
-        np.maximum(right, bx, out=right, where=middle)
-        start = np.floor(left).astype(np.int64)
-        yield Spans(row, start, np.maximum(np.ceil(right).astype(np.int64), start + 1))
+    rows = np.zeros((height, width + 1), dtype=np.int64)
+    columns = np.zeros((width, height + 1), dtype=np.int64)
+    for one in groups:
+        draw(columns if one.by_columns else rows, one, mode)
+    count = np.cumsum(rows, axis=1)[:, :width] + np.cumsum(columns, axis=1)[:, :height].T
+    return count + int(repeats.sum())

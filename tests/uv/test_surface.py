@@ -1,0 +1,120 @@
+"""Surface on the texels of a texture, against a brute force over texel centres."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from texdiff.uv.coverage import coverage_mask, overlap_count
+from texdiff.uv.surface import surface_map
+
+SQUARE = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]], dtype=np.float64)
+
+
+def brute_force(triangles: np.ndarray, surface: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Each triangle alone: the centres of the unwrapped plane that are inside, by the signs of the edge functions."""
+    height, width = size
+    result = np.zeros(size)
+    for triangle, area in zip(triangles, surface, strict=True):
+        x, y = triangle[:, 0] * width, (1 - triangle[:, 1]) * height
+        columns = np.arange(np.floor(x.min()), np.ceil(x.max()) + 1)
+        rows = np.arange(np.floor(y.min()), np.ceil(y.max()) + 1)
+        px, py = np.meshgrid(columns + 0.5, rows + 0.5)
+        edges = np.array(
+            [(x[j] - x[i]) * (py - y[i]) - (y[j] - y[i]) * (px - x[i]) for i, j in ((0, 1), (1, 2), (2, 0))]
+        )
+        inside = (edges > 0).all(axis=0) | (edges < 0).all(axis=0)
+        at = [(int(r), int(c)) for r, c in zip(py[inside] - 0.5, px[inside] - 0.5, strict=True)]
+        at = at or [(int(np.floor(y.mean())), int(np.floor(x.mean())))]
+        for r, c in at:
+            result[r % height, c % width] += area / len(at)
+    return result
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.02, 0.3, 2.5]))
+def test_equals_brute_force_and_keeps_the_sum(seed: int, height: int, width: int, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 25))
+    triangles = rng.random((count, 1, 2)) + spread * rng.normal(size=(count, 3, 2))
+    surface = rng.exponential(size=count) * rng.choice([0.0, 1e-4, 1.0, 1e4], count)
+    found = surface_map(triangles, surface, (height, width))
+    np.testing.assert_allclose(found, brute_force(triangles, surface, (height, width)), rtol=1e-9, atol=1e-12)
+    assert found.sum() == pytest.approx(surface.sum(), rel=1e-12)
+    reached = coverage_mask(triangles[surface > 0], (height, width))
+    assert (found[reached] > 0).all()
+
+
+def test_what_is_not_covered_is_zero_to_the_last_bit() -> None:
+    rng = np.random.default_rng(0)
+    triangles = rng.random((200, 1, 2)) + 0.05 * np.array([[0, 0], [1, 0], [0, 1]])  # each covers several centres
+    surface = 10.0 ** rng.uniform(-9, 3, 200)
+    found = surface_map(triangles, surface, (256, 256))
+    assert np.array_equal(found > 0, overlap_count(triangles, (256, 256)) > 0)
+
+
+def test_overlaps_add() -> None:
+    rng = np.random.default_rng(1)
+    triangles, surface = rng.normal(size=(40, 3, 2)), rng.exponential(size=40)
+    parts = [surface_map(triangles[i::2], surface[i::2], (24, 32)) for i in (0, 1)]
+    np.testing.assert_allclose(surface_map(triangles, surface, (24, 32)), sum(parts), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("points", "texel"),
+    [
+        ([[0.3, 0.61]] * 3, (3, 3)),
+        ([[1.0, 0.0]] * 3, (9, 9)),  # on the border of a texture that nothing leaves
+        ([[0.0, 1.0]] * 3, (0, 0)),
+        ([[-0.05, 0.55], [-0.06, 0.55], [-0.05, 0.56]], (4, 9)),
+        ([[7.31, -2.38]] * 3, (3, 3)),
+        ([[0.31, 0.5], [0.31, 0.5], [0.31, 0.62]], (4, 3)),  # the centroid's, not a corner's
+        ([[-1e30, 0.5], [0.5, -1e30], [1e30, 1e30]], None),  # reaches over more tiles than can be counted
+        ([[np.nan, 0.5], [0.5, 0.5], [0.6, 0.6]], None),
+    ],
+)
+def test_triangles_without_a_centre(points: list[list[float]], texel: tuple[int, int] | None) -> None:
+    found = surface_map(np.array([points]), [5.0], (10, 10))
+    if texel is None:
+        assert found.sum() == pytest.approx(0.0 if np.isnan(points[0][0]) else 5.0)
+        assert np.ptp(found) == 0
+    else:
+        assert found[texel] == 5.0
+        assert found.sum() == 5.0
+
+
+def test_tall_triangles_are_drawn_by_columns_with_the_same_sum() -> None:
+    tall = np.array([[[0.1, 0.0], [0.4, 0.0], [0.25, 500.0]]])
+    found = surface_map(tall, [2.0], (16, 16))
+    assert found.sum() == pytest.approx(2.0, rel=1e-12)
+    assert np.array_equal(found > 0, coverage_mask(tall, (16, 16)))
+
+
+def test_no_triangle_and_no_surface_give_zeros() -> None:
+    assert not surface_map(np.zeros((0, 3, 2)), [], (4, 4)).any()
+    assert not surface_map(SQUARE, [0.0, 0.0], (4, 4)).any()
+
+
+@pytest.mark.parametrize("surface", [[1.0], [1.0, -1.0], [1.0, np.nan], [[1.0, 1.0]]])
+def test_odd_surface_is_refused(surface: list) -> None:
+    with pytest.raises(ValueError, match="surface"):
+        surface_map(SQUARE, surface, (4, 4))
+
+
+def test_a_hundred_thousand_triangles_take_less_than_a_second() -> None:
+    side = np.linspace(0.02, 0.98, 225)
+    u, v = np.meshgrid(side, side)
+    points = np.stack([u, v], axis=-1) + np.random.default_rng(0).normal(size=(225, 225, 2)) * 4e-4
+    a, b, c, d = points[:-1, :-1], points[1:, :-1], points[1:, 1:], points[:-1, 1:]
+    triangles = np.concatenate([np.stack([a, b, c], 2).reshape(-1, 3, 2), np.stack([a, c, d], 2).reshape(-1, 3, 2)])
+    surface = np.ones(len(triangles))
+    best = np.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        found = surface_map(triangles, surface, (2048, 2048))
+        best = min(best, time.perf_counter() - start)
+    assert len(triangles) > 100_000
+    assert found.sum() == pytest.approx(len(triangles), rel=1e-12)
+    assert best < 1.0

@@ -1,0 +1,65 @@
+"""How much of the mesh's surface each texel of a texture lands on."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from texdiff.uv.raster import Group, check_triangles, draw, sort_triangles, spans_of
+
+# Areas are added as whole numbers, of which all triangles together have this many: what is added along a row is then
+# taken away again to the last unit, and the void is 0 exactly. One of 16384 x 16384 texels still has 2^33 on average.
+UNITS = 2.0**61
+
+
+def surface_map(triangles: ArrayLike, surface: ArrayLike, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Area of the mesh that each texel lands on.
+
+    A triangle's area is spread evenly over the texels whose centre it covers, as ``coverage_mask`` has it: wrapped
+    around, and a texel that is covered repeatedly gets as many shares. One that covers no centre gives all to the
+    texel at its centroid. Areas add up where triangles overlap, so the sum over the texels is that over the triangles.
+
+    Args:
+        triangles: float [F, 3, 2] in UV units, v up. Those with a coordinate that is not finite are left out.
+        surface: float [F], area of each triangle on the mesh, in any unit; finite, 0 or more.
+        size: (height, width) of the texture in texels.
+
+    Returns:
+        float64 [H, W] in the surface's unit, row 0 = v near 1.
+
+    Raises:
+        ValueError: shapes, size or surface are not as described.
+    """
+    uv, height, width = check_triangles(triangles, size)
+    area = np.asarray(surface, dtype=np.float64)
+    if area.shape != (len(uv),) or not (np.isfinite(area) & (area >= 0)).all():
+        raise ValueError(f"surface has shape {area.shape}; use [{len(uv)}], each finite and 0 or more")
+    groups, giants, repeats = sort_triangles(uv)
+    unit = float(area.sum()) / UNITS or 1.0
+    units = area / unit  # [F]
+    rows = np.zeros((height, width + 1), dtype=np.int64)
+    columns = np.zeros((width, height + 1), dtype=np.int64)
+    points = np.zeros((height, width), dtype=np.int64)
+    for one in groups:
+        texels = np.zeros(len(one.numbers), dtype=np.int64)
+        for owner, _, start, end in spans_of(one, height, width, "center"):
+            np.add.at(texels, owner, end - start)
+        share = np.rint(units[one.numbers] / np.maximum(texels, 1)).astype(np.int64)
+        draw(columns if one.by_columns else rows, one, weight=share)
+        missed = texels == 0
+        np.add.at(points, _centroids(one, missed, height, width), share[missed])
+    thin = repeats == 0
+    np.add.at(points, _centroids(giants, thin, height, width), np.rint(units[giants.numbers[thin]]).astype(np.int64))
+    sums = np.cumsum(rows, axis=1)[:, :width] + np.cumsum(columns, axis=1)[:, :height].T + points
+    everywhere = float(area[giants.numbers[~thin]].sum()) / (height * width)
+    return np.asarray(sums * unit + everywhere)
+
+
+def _centroids(
+    group: Group, some: NDArray[np.bool_], height: int, width: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and column of the texel at the centroid of some of a group's triangles."""
+    u, v = group.uv[some].mean(axis=1).T
+    x, y = np.floor(u * width), np.floor((1.0 - v) * height)
+    if group.wrapped:
+        x, y = x % width, y % height
+    # On the border, or a rounding beyond: the border's texel.
+    return np.clip(y, 0, height - 1).astype(np.int64), np.clip(x, 0, width - 1).astype(np.int64)
