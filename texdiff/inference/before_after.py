@@ -8,6 +8,7 @@ MESHES is a folder with a captions.jsonl; a mesh's caption is its prompt. The ba
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def before_after(run: Path, meshes: Path, output: Path, count: int = 4, guidance
     after = [draw(pipeline, prompt, guidance_scale=guidance_scale) for _, prompt in chosen]
     rows = []
     for (mesh, prompt), plain, tuned in zip(chosen, before, after, strict=True):
-        views = [_worn(mesh, plain), _worn(mesh, tuned), _worn(mesh, None)]
+        views = _views(mesh, [plain, tuned, None])
         rows += [_words([prompt], 3 * views[0].shape[1]), np.hstack(views)]
     width = rows[0].shape[1]
     heads = _words(["base", "with the LoRA", "its own texture"], width)
@@ -53,21 +54,14 @@ def before_after(run: Path, meshes: Path, output: Path, count: int = 4, guidance
     print(f"{losses}; see {output}")
 
 
-def _worn(mesh: Path, texture: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    """Two views of the mesh with `texture` on it, or as it is: uint8 [h, w, 3]."""
-    import tempfile
+def _views(mesh: Path, textures: Sequence[NDArray[np.uint8] | None]) -> list[NDArray[np.uint8]]:
+    """Two views of the mesh, side by side, with each of the textures, or as it is: uint8 [h, w, 3]."""
+    from texdiff.data.render import MeshViews
+    from texdiff.inference.apply import fill_void, read_wearer
 
-    from texdiff.data.views import render
-    from texdiff.inference.apply import dress, fill_void, read_wearer
-    from texdiff.uv.mesh import read_parts
-
-    if texture is None:
-        return render(read_parts(mesh))
-    wearer = read_wearer(mesh)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "worn.glb"
-        path.write_bytes(dress(wearer, fill_void(wearer, texture)))
-        return render(read_parts(path))
+    views, wearer = MeshViews(mesh, ((35.0, 20.0), (215.0, 20.0))), read_wearer(mesh)
+    filled = [None if texture is None else fill_void(wearer, texture) for texture in textures]
+    return [np.hstack([*views.draw(texture, wearer.parts)]) for texture in filled]
 
 
 def _words(texts: list[str], width: int) -> NDArray[np.uint8]:
