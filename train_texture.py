@@ -25,7 +25,8 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
 
     from texdiff.data.dataset import mean_coverage, read_records
     from texdiff.diffusion.loss import masked_error, sample_weights
-    from texdiff.diffusion.noise import add_noise, draw, sample_keys, seed_layers, snr_weights, training_target
+    from texdiff.diffusion.noise import add_noise, draw, draw_timesteps, sample_keys, seed_layers, training_target
+    from texdiff.diffusion.schedule import snr_weights
     from texdiff.training import launch
     from texdiff.training.checkpoint import RunState
     from texdiff.training.encode import encode_dataset
@@ -84,9 +85,10 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
         keys = sample_keys(run.seed, step * passes.effective_batch, passes.effective_batch, len(textures))
         texels = textures.texels[[index for _, index in keys]]
         weights = sample_weights(texels, config.mask.reduction)
+        timesteps = draw_timesteps(run.seed, keys, len(alphas))
         loss = torch.zeros((), device=accelerator.device)
         for mine, last in passes:
-            draws = draw(run.seed, keys[mine], textures.latent_shape, len(alphas), noise.offset)
+            draws = draw(run.seed, keys[mine], textures.latent_shape, timesteps[mine], noise.offset)
             batch = textures.batch([index for _, index in keys[mine]], draws.caption, data.caption_dropout)
             weight = weights[mine]  # [B]
             if noise.snr_gamma is not None:

@@ -4,7 +4,15 @@ import torch
 from diffusers import DDPMScheduler
 from scipy import stats
 
-from texdiff.diffusion.noise import add_noise, draw, sample_keys, seed_layers, snr_weights, training_target
+from texdiff.diffusion.noise import (
+    add_noise,
+    draw,
+    draw_timesteps,
+    sample_keys,
+    seed_layers,
+    training_target,
+)
+from texdiff.diffusion.schedule import snr_weights
 
 SD = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
 ZERO_TERMINAL = DDPMScheduler(
@@ -65,23 +73,26 @@ def test_min_snr_survives_a_zero_terminal_schedule():
 
 def test_a_sample_draws_the_same_in_any_company():
     keys = sample_keys(7, 0, 12, 5)
-    together = draw(7, keys, SHAPE, 1000, offset=0.1)
+    extras = {"offset": 0.1, "input_perturbation": 0.2}
+    together = draw(7, keys, SHAPE, draw_timesteps(7, keys, 1000), **extras)
     torch.randn(100)  # global generators have no part in it
     for row, key in enumerate(keys):
-        alone = draw(7, [key], SHAPE, 1000, offset=0.1)
-        for name in ("posterior", "noise", "timesteps", "caption"):
+        alone = draw(7, [key], SHAPE, draw_timesteps(7, [key], 1000), **extras)
+        for name in ("posterior", "noise", "perturbation", "timesteps", "caption"):
             assert torch.equal(getattr(together, name)[row], getattr(alone, name)[0])
 
 
 def test_draws_differ_by_seed_epoch_sample_and_purpose():
-    noise = [draw(s, [(e, i)], SHAPE, 1000) for s, e, i in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 10, 1)]]
-    tensors = [d.noise for d in noise] + [d.posterior for d in noise]
+    which = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 10, 1)]
+    drawn = [draw(s, [(e, i)], SHAPE, torch.tensor([5]), input_perturbation=1.0) for s, e, i in which]
+    tensors = [t for d in drawn for t in (d.noise, d.posterior, d.perturbation)]
     assert len({tuple(t.flatten().tolist()) for t in tensors}) == len(tensors)
 
 
 def test_draws_have_the_distributions_they_should():
-    draws = draw(3, sample_keys(3, 0, 2000, 50), (1, 4, 4), 1000)
-    for normal in (draws.noise, draws.posterior):
+    keys = sample_keys(3, 0, 2000, 50)
+    draws = draw(3, keys, (1, 4, 4), draw_timesteps(3, keys, 1000), input_perturbation=1.0)
+    for normal in (draws.noise, draws.posterior, draws.perturbation):
         assert stats.kstest(normal.flatten().numpy(), "norm").pvalue > 1e-3
     assert stats.kstest((draws.timesteps.numpy() + 0.5) / 1000, "uniform").pvalue > 1e-3
     assert stats.kstest(draws.caption.flatten().numpy(), "uniform").pvalue > 1e-3
@@ -91,7 +102,7 @@ def test_draws_have_the_distributions_they_should():
 
 def test_offset_noise_is_common_to_a_channel():
     keys = [(0, i) for i in range(400)]
-    plain, offset = (draw(0, keys, SHAPE, 1000, offset=o).noise for o in (0.0, 0.5))
+    plain, offset = (draw(0, keys, SHAPE, draw_timesteps(0, keys, 1000), offset=o).noise for o in (0.0, 0.5))
     common = offset - plain
     torch.testing.assert_close(common, common[..., :1, :1].expand_as(common), rtol=0, atol=1e-5)
     assert common[..., 0, 0].std().item() == pytest.approx(0.5, rel=0.1)

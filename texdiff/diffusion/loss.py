@@ -53,3 +53,17 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor, reduction: str 
     """
     weights = sample_weights(mask.float().sum(dim=(1, 2, 3)), reduction)
     return (weights * masked_error(prediction, target, mask)).sum()
+
+
+def region_errors(prediction: Tensor, target: Tensor, covered: Tensor) -> Tensor:
+    """Squared errors, summed over latent cells, and the number of these cells: float32 [2, 3].
+
+    prediction, target [B, C, h, w]; covered [B, 1, h, w], the covered fraction of each cell. The columns are cells
+    wholly covered, partly covered (the islands' border), and not covered. A sum over its cells is a mean squared
+    error; sums of several batches add up.
+    """
+    squares = (prediction.detach().float() - target.float()).square().mean(dim=1, keepdim=True)  # [B, 1, h, w]
+    regions = torch.stack([covered >= 1, (covered > 0) & (covered < 1), covered <= 0])  # [3, B, 1, h, w]
+    zero = torch.zeros((), device=squares.device)
+    sums = torch.where(regions, squares, zero).sum(dim=(1, 2, 3, 4))
+    return torch.stack([sums, regions.sum(dim=(1, 2, 3, 4)).float()])

@@ -42,47 +42,85 @@ def seed_layers(seed: int, keys: Sequence[SampleKey]) -> None:
     torch.manual_seed(keyed_generator(seed, *(part for key in keys for part in key), "layers").initial_seed())
 
 
+def draw_timesteps(
+    seed: int, keys: Sequence[SampleKey], num_train_timesteps: int, sampling: str = "uniform", step: int = 0
+) -> Tensor:
+    """Timesteps int64 [B] of the whole effective batch `keys` of optimiser step `step`, in [0, num_train_timesteps).
+
+    uniform     each sample's own, keyed by it
+    stratified  one from each of B equal parts of the range: which part a sample gets is a permutation keyed by
+                (seed, step), where in it is keyed by the sample. Each t is as likely as with uniform, but a batch
+                covers the range evenly, so its loss and gradient vary less.
+
+    Raises ValueError for another sampling.
+    """
+    own = [keyed_generator(seed, epoch, index, "timestep") for epoch, index in keys]
+    if sampling == "uniform":
+        return torch.stack([torch.randint(num_train_timesteps, (), generator=generator) for generator in own])
+    if sampling == "stratified":
+        strata = torch.randperm(len(keys), generator=keyed_generator(seed, step, "strata"))
+        within = torch.stack([torch.rand((), generator=generator, dtype=torch.float64) for generator in own])
+        timesteps = ((strata + within) * (num_train_timesteps / len(keys))).long()
+        return timesteps.clamp(max=num_train_timesteps - 1)  # a product that was rounded up
+    raise ValueError(f"sampling {sampling!r} is neither uniform nor stratified")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Draws:
     """What chance decides for a batch of B samples, on the CPU."""
 
     posterior: Tensor  # [B, C, h, w] normal; z = scale · (μ + σ · posterior)
     noise: Tensor  # [B, C, h, w] normal; the ε of the forward process
-    timesteps: Tensor  # [B] int64, uniform in [0, num_train_timesteps)
+    perturbation: Tensor | None  # [B, C, h, w] what is added to ε in the forward process, but is not in the target
+    timesteps: Tensor  # [B] int64
     caption: Tensor  # [B, 2] uniform in [0, 1): which caption, and whether it is dropped
+
+    @property
+    def added(self) -> Tensor:
+        """The noise [B, C, h, w] that is added to the latents."""
+        return self.noise if self.perturbation is None else self.noise + self.perturbation
 
     def to(self, device: torch.device) -> "Draws":
         """The same draws on `device`."""
         return Draws(
             posterior=self.posterior.to(device, non_blocking=True),
             noise=self.noise.to(device, non_blocking=True),
+            perturbation=None if self.perturbation is None else self.perturbation.to(device, non_blocking=True),
             timesteps=self.timesteps.to(device, non_blocking=True),
             caption=self.caption,
         )
 
 
 def draw(
-    seed: int, keys: Sequence[SampleKey], shape: tuple[int, int, int], num_train_timesteps: int, offset: float = 0.0
+    seed: int,
+    keys: Sequence[SampleKey],
+    shape: tuple[int, int, int],
+    timesteps: Tensor,
+    offset: float = 0.0,
+    input_perturbation: float = 0.0,
 ) -> Draws:
-    """The draws of the samples `keys`; latents of one sample have `shape` (C, h, w).
+    """The draws of the samples `keys`, with their `timesteps` [B]; latents of one sample have `shape` (C, h, w).
 
     `offset` adds that much noise common to a whole channel of a sample (N. Guttenberg, "Diffusion with offset
-    noise", 2023).
+    noise", 2023). `input_perturbation` adds that much fresh noise to what the U-Net sees, not to its target (Ning
+    et al. 2023).
     """
-    posterior, noise, timesteps, caption = [], [], [], []
+    posterior, noise, perturbation, caption = [], [], [], []
     for epoch, index in keys:
         posterior.append(torch.randn(shape, generator=keyed_generator(seed, epoch, index, "posterior")))
         noise.append(torch.randn(shape, generator=keyed_generator(seed, epoch, index, "noise")))
         if offset:
             common = torch.randn((shape[0], 1, 1), generator=keyed_generator(seed, epoch, index, "offset"))
             noise[-1] += offset * common
-        steps = keyed_generator(seed, epoch, index, "timestep")
-        timesteps.append(torch.randint(num_train_timesteps, (), generator=steps))
+        if input_perturbation:
+            fresh = torch.randn(shape, generator=keyed_generator(seed, epoch, index, "perturbation"))
+            perturbation.append(input_perturbation * fresh)
         caption.append(torch.rand(2, generator=keyed_generator(seed, epoch, index, "caption")))
     return Draws(
         posterior=torch.stack(posterior),
         noise=torch.stack(noise),
-        timesteps=torch.stack(timesteps),
+        perturbation=torch.stack(perturbation) if perturbation else None,
+        timesteps=timesteps,
         caption=torch.stack(caption),
     )
 
@@ -107,18 +145,19 @@ def training_target(
     raise ValueError(f"prediction_type {prediction_type!r} is none of epsilon, v_prediction, sample")
 
 
-def snr_weights(prediction_type: str, timesteps: Tensor, alphas_cumprod: Tensor, gamma: float) -> Tensor:
-    """Min-SNR-γ loss weights w_b [B] (Hang et al. 2023): with SNR = ᾱ/(1−ᾱ), min(SNR, γ) for a z target.
+def predicted_latents(
+    prediction_type: str, prediction: Tensor, noisy: Tensor, timesteps: Tensor, alphas_cumprod: Tensor
+) -> Tensor:
+    """ẑ_0 [B, C, h, w]: the clean latents that a prediction for the noisy ones z_t says there are.
 
-    An ε target already carries 1/SNR of the z loss, a v target 1/(SNR + 1), so theirs is that divided by it.
+    Where ᾱ_t is 0 the noisy latents hold nothing of them, and an ε prediction says nothing: what comes out is finite,
+    and its weight min(SNR, ·) is 0.
     """
-    # float64: for ᾱ near 1 the quotient loses half its digits in float32.
-    alpha = alphas_cumprod.double().cpu()[timesteps.cpu()]
-    snr = alpha / (1 - alpha)
-    clipped = snr.clamp(max=gamma)
+    alpha = alphas_cumprod.to(noisy.device)[timesteps].to(noisy.dtype).view(-1, 1, 1, 1)
     if prediction_type == "epsilon":
-        # min(SNR, γ)/SNR, written so that SNR = 0 (a zero-terminal schedule) gives 1 and not 0/0.
-        clipped = torch.where(snr <= gamma, torch.ones_like(snr), gamma / snr)
-    elif prediction_type == "v_prediction":
-        clipped = clipped / (snr + 1)
-    return clipped.float()
+        return (noisy - (1 - alpha).sqrt() * prediction) / alpha.sqrt().clamp(min=1e-4)
+    if prediction_type == "sample":
+        return prediction
+    if prediction_type == "v_prediction":
+        return alpha.sqrt() * noisy - (1 - alpha).sqrt() * prediction
+    raise ValueError(f"prediction_type {prediction_type!r} is none of epsilon, v_prediction, sample")
