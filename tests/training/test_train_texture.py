@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from texdiff.training.models import load_base, resolve_base
+from texdiff.training.state_file import read_state
 
 LORA = "pytorch_lora_weights.safetensors"
 
@@ -34,7 +35,7 @@ def relative_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Ten
 
 def first_gradient(run: Path) -> dict[str, torch.Tensor]:
     """The gradient of step 1, from Adam's state: its first moment is then (1 − β₁) · g."""
-    state = torch.load(run / "checkpoints" / "step-00000001" / "state.pt", weights_only=True)["optimizer"]["state"]
+    state = read_state(run / "checkpoints" / "step-00000001" / "state.safetensors")["optimizer"]["state"]
     return {str(index): entry["exp_avg"] / 0.1 for index, entry in state.items()}
 
 
@@ -133,10 +134,6 @@ def test_what_would_train_something_else_is_refused(whole, dataset, train, tmp_p
     assert "run.seed: 0, now 5" in refused.stderr
     fresh = succeed(train(*again, "--run.seed", 5, "--run.resume", "never", "--run.max_train_steps", 1))
     assert f"{tmp_path / 'run-2'} (starts new)" in fresh.stdout
-    (run / "checkpoints/step-00000006/weights.safetensors").write_bytes(b"0")
-    damaged = train(*again)
-    assert damaged.returncode == 2
-    assert "step-00000006: is damaged" in damaged.stderr
 
 
 def test_lora_loads_in_diffusers_and_is_what_was_trained(dataset, train, tmp_path):

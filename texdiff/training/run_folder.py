@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from texdiff.errors import InputError
-from texdiff.training.checkpoint import checkpoints
+from texdiff.training.checkpoint import newest_good
+from texdiff.training.whole import sync, write_whole
 
 FLUSH_STEPS = 10  # reading a figure from a GPU waits for it, so figures are read in blocks
 
@@ -29,10 +30,10 @@ def choose_run_folder(output_dir: str, resume: str) -> tuple[Path, Path | None]:
             run = Path(output_dir).with_name(f"{Path(output_dir).name}-{number}")
             number += 1
         return run, None
-    if run.exists() and any(run.iterdir()) and not (run / "config.yaml").is_file():
+    others = run.exists() and any(not path.name.startswith(".") for path in run.iterdir())
+    if others and not (run / "config.yaml").is_file():
         raise InputError(f"run.output_dir: {run} holds other files and no run; name a new folder, or empty it")
-    found = checkpoints(run)
-    return run, found[-1] if found else None
+    return run, newest_good(run)
 
 
 class RunLog:
@@ -47,10 +48,11 @@ class RunLog:
         self.accelerator = accelerator
         self.pending: list[dict[str, Any]] = []
         self.since = time.perf_counter()
+        # Lines after the checkpoint that we go on from belong to steps that will be done again.
+        kept = [line for line in _whole_lines(self.path) if step > 0 and line["step"] <= step]
+        self.validated = {line["step"] for line in kept if "validation_loss" in line}
         if accelerator.is_main_process and self.path.exists():
-            # Lines after the checkpoint that we go on from belong to steps that will be done again.
-            kept = [line for line in self.path.read_text("utf-8").splitlines() if json.loads(line)["step"] <= step]
-            self.path.write_text("".join(line + "\n" for line in kept), "utf-8")
+            write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def add(self, *, loss: Tensor, **figures: Any) -> None:
         """Figures of one step; `loss` is this rank's part of the effective batch's."""
@@ -79,6 +81,8 @@ class RunLog:
         self.since = time.perf_counter()
         for line in lines:
             self._write(line)
+        if now and self.accelerator.is_main_process:
+            sync(self.path)  # a checkpoint comes next, and may not outlive its figures
         return losses[-1]
 
     def validation(self, step: int, loss: float) -> None:
@@ -95,3 +99,16 @@ class RunLog:
                 file.write(json.dumps(line) + "\n")
         figures = {name: value for name, value in line.items() if name != "step"}
         self.accelerator.log(figures, step=line["step"])
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, up to the first that is torn: the machine went down, or the disk was full."""
+    lines = []
+    for text in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            line = json.loads(text)
+            line["step"] = int(line["step"])
+        except (ValueError, TypeError, KeyError):
+            break
+        lines.append(line)
+    return lines
