@@ -76,7 +76,7 @@ def test_the_hub_gets_the_folder_or_says_why_not(
     assert main([*command, "--push_to_hub", "me/cups"]) == 0
     assert asked == [
         ("me/cups", {"repo_type": "dataset", "private": True, "exist_ok": True}),
-        (str(tmp_path / "out"), {"repo_type": "dataset", "repo_id": "me/cups"}),
+        (str(tmp_path / "out"), {"repo_type": "dataset", "repo_id": "me/cups", "ignore_patterns": ["meshes.json"]}),
     ]
     assert capsys.readouterr().out.splitlines()[-1] == "hub/me/cups"
     assert main([*command, "--push_to_hub", "me/refused"]) == 2

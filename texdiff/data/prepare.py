@@ -25,6 +25,7 @@ from texdiff.data.audit_page import write_audit_page
 from texdiff.data.captions import CaptionFile
 from texdiff.data.card import dataset_card
 from texdiff.data.entry import EntryJob, build
+from texdiff.data.meshes import write_meshes
 from texdiff.data.output import check_output, open_work_folder, put_in_place
 from texdiff.data.publish import to_parquet
 from texdiff.data.reading import ReadJob, read, record, write_whole
@@ -98,7 +99,9 @@ def prepare_dataset(
     splits = split(kept, validation_fraction)
     folder = work / "dataset"
     rows = write_dataset(folder, kept, splits, caption_template)
-    summary = _summary(rows, len(assets), len(entries) + len(aside), reasons, caption_files)
+    some_surfaces = any(entry.has_surface for entry in kept) and not all(entry.has_surface for entry in kept)
+    summary = _summary(rows, len(assets), len(entries) + len(aside), reasons, caption_files, some_surfaces)
+    write_meshes(folder, kept, output)
     _write_audit(folder, output.name, summary, entries, aside, splits)
     (folder / "README.md").write_text(dataset_card(output.name, rows, reasons, format), encoding="utf-8")
     if format == "parquet":
@@ -155,7 +158,8 @@ def _build_all(uses: dict[str, list[_Use]], work: Path, resolution: int | None, 
     jobs = {}
     for content, used in uses.items():
         files = tuple(use.file for use in used)
-        key = hashlib.sha256("\n".join([content, str(resolution), *files]).encode()).hexdigest()[:24]
+        # "surface": what an entry holds, so that one built by a texdiff that did not write it is built again.
+        key = hashlib.sha256("\n".join(["surface", content, str(resolution), *files]).encode()).hexdigest()[:24]
         jobs[content] = EntryJob(content, files, resolution, work, f"entries/{key}")
     missing = [job for job in jobs.values() if not _is_built(work, job)]
     for job, answer in _with_bar("measuring", "textures", len(jobs), pool.run(build, missing), len(missing)):
@@ -216,7 +220,12 @@ def _write_audit(
 
 
 def _summary(
-    rows: list[dict[str, Any]], assets: int, looked_at: int, reasons: Counter[str], caption_files: list[CaptionFile]
+    rows: list[dict[str, Any]],
+    assets: int,
+    looked_at: int,
+    reasons: Counter[str],
+    caption_files: list[CaptionFile],
+    some_surfaces: bool,
 ) -> str:
     splits = Counter(row["split"] for row in rows)
     text = f"{len(rows)} textures kept ({splits['train']} train, {splits['validation']} validation)"
@@ -226,6 +235,8 @@ def _summary(
     for file in caption_files:
         if file.unused:
             text += f"; {_count(len(file.unused), 'line')} of {file.path.name} name no mesh here ({min(file.unused)})"
+    if some_surfaces:
+        text += "; no surface files, since some textures come without a mesh"
     return text
 
 

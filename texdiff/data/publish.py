@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from texdiff.data.captions import one_line
+from texdiff.data.meshes import MESHES
 from texdiff.errors import InputError
 
 _SHARD_BYTES = 256 << 20  # of pictures; what the hub's own writer aims at is of that order
@@ -46,7 +47,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
     api = huggingface_hub.HfApi()
     try:
         address = api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
-        api.upload_folder(repo_id=repository, repo_type="dataset", folder_path=folder)
+        api.upload_folder(repo_id=repository, repo_type="dataset", folder_path=folder, ignore_patterns=[MESHES])
     except Exception as error:  # network, rights, names: the library and what is below it raise all kinds
         reason = one_line(str(error))[:300]
         raise InputError(f"--push_to_hub {repository}: {reason}; the dataset itself is whole, in {folder}") from None
@@ -57,13 +58,19 @@ def _features(datasets: Any, row: dict[str, Any]) -> dict[str, Any]:
     value, several = datasets.Value, datasets.List
     types = {str: value("string"), float: value("float64"), int: value("int64"), list: several(value("string"))}
     others = {key: types[type(cell)] for key, cell in row.items() if not key.endswith("file_name")}
-    return {"image": datasets.Image(), "mask": datasets.Image()} | others
+    return {column: datasets.Image() for column, _ in _pictures(row)} | others
+
+
+def _pictures(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """(column, key in the row) of each picture of a row."""
+    known = {"image": "file_name", "mask": "mask_file_name", "surface": "surface_file_name"}
+    return [(column, key) for column, key in known.items() if key in row]
 
 
 def _row(row: dict[str, Any], place: Path) -> dict[str, Any]:
     pictures = {
         column: {"bytes": (place / row[key]).read_bytes(), "path": Path(row[key]).name}
-        for column, key in (("image", "file_name"), ("mask", "mask_file_name"))
+        for column, key in _pictures(row)
     }
     return pictures | {key: cell for key, cell in row.items() if not key.endswith("file_name")}
 
@@ -72,7 +79,7 @@ def _shards(rows: list[dict[str, Any]], place: Path, shard_bytes: int) -> Iterat
     shard: list[dict[str, Any]] = []
     size = 0
     for row in rows:
-        needed = sum((place / row[key]).stat().st_size for key in ("file_name", "mask_file_name"))
+        needed = sum((place / row[key]).stat().st_size for _, key in _pictures(row))
         if shard and size + needed > shard_bytes:
             yield shard
             shard, size = [], 0

@@ -1,0 +1,29 @@
+"""From a texture of a dataset back to the mesh that wears it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from texdiff.cli import main
+from texdiff.data.dataset import read_records
+from texdiff.data.meshes import find_mesh
+
+
+def test_each_texture_finds_its_mesh_also_after_both_moved(
+    write_mesh: Callable, draw: Callable, tmp_path: Path
+) -> None:
+    for number in range(3):
+        write_mesh(tmp_path / f"a/meshes/cup{number}.glb", draw(number))
+    assert main(["prepare", str(tmp_path / "a/meshes"), "--output", str(tmp_path / "a/set"), "--workers", "1"]) == 0
+    (tmp_path / "a").rename(tmp_path / "b")
+    records = read_records(str(tmp_path / "b/set"), "train")
+    rows = [json.loads(line) for line in (tmp_path / "b/set/train/metadata.jsonl").read_text().splitlines()]
+    assert len(records) >= 2
+    for record, row in zip(records, rows, strict=True):
+        found = find_mesh(record.name)
+        assert found is not None
+        assert found.path.resolve() == tmp_path / "b/meshes" / row["source"]
+        assert found.parts
+    (tmp_path / "b/meshes" / rows[0]["source"]).unlink()
+    assert find_mesh(records[0].name) is None
+    assert find_mesh("hub/set train[0]") is None
