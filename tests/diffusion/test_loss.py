@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from texdiff.diffusion.loss import masked_error, masked_mse, sample_weights
+from texdiff.diffusion.loss import masked_error, masked_mse, region_errors, sample_weights
 
 finite = st.floats(-10, 10, width=32)
 
@@ -106,3 +106,46 @@ def test_what_cannot_be_averaged_is_refused():
         sample_weights(torch.tensor([4.0, 0.0]), "sample")
     with pytest.raises(ValueError, match="neither"):
         sample_weights(torch.ones(3), "mean")
+
+
+@settings(max_examples=40, deadline=None)
+@given(batch=batches(), seed=st.integers(0, 99))
+def test_errors_by_region_are_texel_by_texel_means(batch, seed):
+    prediction, target, covered = batch
+    expected = np.zeros((2, 3))
+    for i, y, x in np.ndindex(covered.shape[0], *covered.shape[2:]):
+        share = covered[i, 0, y, x]
+        region = 0 if share == 1 else 2 if share == 0 else 1
+        squares = (prediction[i, :, y, x].astype(np.float64) - target[i, :, y, x]) ** 2
+        expected[:, region] += squares.mean(), 1
+    got = region_errors(*map(torch.tensor, batch))
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-6)
+    cut = np.random.default_rng(seed).integers(0, len(covered) + 1)
+    parts = [region_errors(*(torch.tensor(a[s]) for a in batch)) for s in (slice(cut), slice(cut, None))]
+    np.testing.assert_allclose(sum(parts).numpy(), got.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_junk_in_one_region_stays_there():
+    prediction, covered = torch.zeros(1, 4, 1, 3), torch.tensor([[[[1.0, 0.5, 0.0]]]])
+    prediction[..., 2] = float("nan")
+    sums, cells = region_errors(prediction, torch.ones(1, 4, 1, 3), covered)
+    assert sums[:2].tolist() == [1, 1]
+    assert sums[2].isnan()
+    assert cells.tolist() == [1, 1, 1]
+
+
+def test_the_gradient_of_the_weighted_loss_is_the_formula():
+    # With loss weights w_b (min-SNR and the like), in float64 numpy.
+    generator = torch.Generator().manual_seed(4)
+    prediction, target = (torch.randn(5, 4, 6, 6, generator=generator) for _ in range(2))
+    mask = (
+        torch.rand(5, 1, 6, 6, generator=generator) < torch.tensor([0.1, 1, 0.5, 0.3, 0.9]).view(5, 1, 1, 1)
+    ).float()
+    mask[:, :, 0, 0] = 1
+    extra = torch.rand(5, generator=generator) + 0.1
+    for reduction in ("texel", "sample"):
+        leaf = prediction.clone().requires_grad_(True)
+        loss = (sample_weights(mask.sum(dim=(1, 2, 3)), reduction) * extra * masked_error(leaf, target, mask)).sum()
+        loss.backward()
+        _, plain = oracle(prediction.numpy(), target.numpy(), mask.numpy(), reduction)
+        np.testing.assert_allclose(leaf.grad.numpy(), plain * extra.double().numpy()[:, None, None, None], rtol=1e-5)

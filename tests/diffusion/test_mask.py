@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from texdiff.diffusion.mask import downsample, latent_weights
+from texdiff.diffusion.mask import dilate, downsample, latent_mask, latent_weights
 
 ORACLES = {
     "nearest": lambda cell: cell[0, 0],
@@ -46,3 +46,38 @@ def test_unmasked_weight_fills_the_rest():
     expected = torch.tensor([[[[1.0, 0.2], [0.2, 0.2]]]])
     torch.testing.assert_close(latent_weights(mask, (2, 2), "nearest", 0.2), expected)
     assert torch.equal(latent_weights(mask, (2, 2), "area", 1.0), torch.ones(1, 1, 2, 2))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    mask=hnp.arrays(
+        np.float32,
+        hnp.array_shapes(min_dims=2, max_dims=2, max_side=7),
+        elements=st.sampled_from([0.0, 0.0, 0.5, 1.0]),
+    ),
+    cells=st.integers(-3, 3),
+)
+def test_dilation_takes_the_largest_or_smallest_neighbour(mask, cells):
+    height, width = mask.shape
+    expected, reach = np.empty_like(mask), abs(cells)
+    for y in range(height):
+        for x in range(width):
+            near = mask[max(y - reach, 0) : y + reach + 1, max(x - reach, 0) : x + reach + 1]
+            expected[y, x] = near.max() if cells >= 0 else near.min()
+    assert np.array_equal(dilate(torch.tensor(mask)[None, None], cells)[0, 0].numpy(), expected)
+
+
+def test_erosion_is_the_dilation_of_what_is_left_out():
+    mask = (torch.rand(2, 1, 9, 9, generator=torch.Generator().manual_seed(0)) > 0.6).float()
+    for cells in (1, 2):
+        assert torch.equal(dilate(mask, -cells), 1 - dilate(1 - mask, cells))
+
+
+def test_dilation_is_by_latent_cells_and_comes_before_the_unmasked_weight():
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 8:16, 8:16] = 1
+    grown = torch.zeros(1, 1, 4, 4)
+    grown[..., :3, :3] = 1
+    assert torch.equal(latent_mask(mask, (4, 4), "nearest", 1), grown)
+    assert latent_mask(mask, (4, 4), "nearest", -1).sum() == 0
+    torch.testing.assert_close(latent_weights(mask, (4, 4), "nearest", 0.5, 1), 0.5 + 0.5 * grown)

@@ -8,6 +8,7 @@ from texdiff.diffusion.noise import (
     add_noise,
     draw,
     draw_timesteps,
+    predicted_latents,
     sample_keys,
     seed_layers,
     training_target,
@@ -16,7 +17,11 @@ from texdiff.diffusion.schedule import snr_weights
 
 SD = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
 ZERO_TERMINAL = DDPMScheduler(
-    beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=True
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    rescale_betas_zero_snr=True,
+    clip_sample=False,
 )
 SHAPE = (4, 8, 8)
 
@@ -127,3 +132,60 @@ def test_dropout_is_keyed_by_the_samples():
         masks.append(torch.dropout(ones, 0.5, train=True))
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("scheduler", [SD, ZERO_TERMINAL], ids=["sd", "zero-terminal"])
+def test_the_latents_that_a_prediction_means_are_diffusers(batch, prediction_type, scheduler):
+    latents, noise, timesteps = batch
+    alphas = scheduler.alphas_cumprod
+    noisy = add_noise(latents, noise, timesteps, alphas)
+    target = training_target(prediction_type, latents, noise, timesteps, alphas)
+    known = timesteps if prediction_type != "epsilon" else timesteps[alphas[timesteps] > 1e-3]
+    assert len(known) >= 4
+    back = predicted_latents(prediction_type, target, noisy, timesteps, alphas)[: len(known)]
+    torch.testing.assert_close(back, latents[: len(known)], rtol=0, atol=2e-4)
+    assert predicted_latents(prediction_type, target, noisy, timesteps, alphas).isfinite().all()
+    scheduler = DDPMScheduler.from_config(scheduler.config, prediction_type=prediction_type)
+    for row, t in enumerate(known.tolist()):
+        prediction = noise[row : row + 1] * 0.3
+        theirs = scheduler.step(prediction, t, noisy[row : row + 1]).pred_original_sample
+        ours = predicted_latents(prediction_type, prediction, noisy[row : row + 1], known[row : row + 1], alphas)
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+    with pytest.raises(ValueError, match="flow"):
+        predicted_latents("flow", target, noisy, timesteps, alphas)
+
+
+def test_input_perturbation_is_in_what_the_model_sees_and_not_in_the_target():
+    keys = [(0, i) for i in range(400)]
+    steps = draw_timesteps(0, keys, 1000)
+    plain, perturbed = (draw(0, keys, SHAPE, steps, input_perturbation=p) for p in (0.0, 0.1))
+    assert plain.perturbation is None
+    assert plain.added is plain.noise
+    assert torch.equal(plain.noise, perturbed.noise)
+    extra = (perturbed.added - perturbed.noise) / 0.1
+    assert stats.kstest(extra.flatten().numpy(), "norm").pvalue > 1e-3
+    assert abs(np.corrcoef(extra.flatten(), perturbed.noise.flatten())[0, 1]) < 0.02
+
+
+def test_stratified_timesteps_take_one_from_each_part_of_the_range():
+    for step, size in enumerate((1, 3, 8, 64)):
+        keys = sample_keys(5, step * size, size, 40)
+        timesteps = draw_timesteps(5, keys, 1000, "stratified", step)
+        parts = (timesteps.double() + 0.5) * size / 1000
+        assert sorted(parts.long().tolist()) == list(range(size))
+        assert torch.equal(timesteps, draw_timesteps(5, keys, 1000, "stratified", step))
+    with pytest.raises(ValueError, match="sobol"):
+        draw_timesteps(5, keys, 1000, "sobol")
+
+
+@pytest.mark.parametrize("size", [3, 8])
+def test_each_sample_of_a_stratified_batch_is_uniform_over_all_timesteps(size):
+    # Over many steps, also for one place in the batch, and for one sample that is visited again and again.
+    drawn = torch.stack(
+        [draw_timesteps(1, sample_keys(1, s * size, size, size), 1000, "stratified", s) for s in range(1500)]
+    )
+    for column in (drawn[:, 0], drawn[:, -1], drawn.flatten()):
+        assert stats.kstest((column.numpy() + 0.5) / 1000, "uniform").pvalue > 1e-3
+    counts = np.bincount(drawn.flatten().numpy(), minlength=1000)
+    assert stats.chisquare(counts).pvalue > 1e-3
