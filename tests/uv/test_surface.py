@@ -2,13 +2,15 @@
 
 import time
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from texdiff.uv.coverage import coverage_mask, overlap_count
-from texdiff.uv.surface import surface_map
+from texdiff.uv.resize import resize
+from texdiff.uv.surface import from_grey, resize_density, surface_map, to_grey
 
 SQUARE = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]], dtype=np.float64)
 
@@ -118,3 +120,48 @@ def test_a_hundred_thousand_triangles_take_less_than_a_second() -> None:
     assert len(triangles) > 100_000
     assert found.sum() == pytest.approx(len(triangles), rel=1e-12)
     assert best < 1.0
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6))
+def test_grey_keeps_densities_and_the_mask(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((16, 12)) < 0.5
+    density = 10.0 ** rng.uniform(-14, 2, mask.shape) * (rng.random(mask.shape) < 0.9)
+    grey = to_grey(density, mask)
+    assert grey.dtype == np.uint16
+    assert np.array_equal(grey > 0, mask)
+    if (density[mask] > 0).any():
+        assert grey.max() == 65535
+        share = density[mask] / density[mask].max()
+        # half a level of 65535, on the root
+        assert (np.abs(np.sqrt(from_grey(grey)[mask]) - np.sqrt(share)) < 0.51 / 65535 + (share < 1e-9) / 65535).all()
+
+
+def test_a_mask_without_surface_is_even() -> None:
+    mask = np.eye(4, dtype=bool)
+    assert np.array_equal(to_grey(np.zeros((4, 4)), mask), 65535 * mask)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.integers(1, 80), st.integers(1, 80))
+def test_resized_density_has_the_mask_of_resize_and_the_mean_of_the_covered(seed: int, rows: int, columns: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = np.asarray(cv2.resize(rng.random((6, 8)), (40, 30))) > 0.5
+    mask[3, 4] = True
+    density = np.where(mask, rng.exponential(size=mask.shape), rng.exponential(size=mask.shape) * 1e6)
+    small, covered = resize_density(density, mask, (rows, columns))
+    assert small.dtype == np.float32
+    assert np.array_equal(covered, resize(np.zeros((30, 40, 3), np.uint8), mask, (rows, columns))[1])
+    assert np.array_equal(small > 0, covered)
+    assert small.max(initial=0) <= density[mask].max() * (1 + 1e-5)  # what stands in the void never mixes in
+
+
+def test_shrinking_keeps_the_sum() -> None:
+    rng = np.random.default_rng(0)
+    mask = rng.random((64, 48)) < 0.8
+    density = rng.exponential(size=mask.shape)
+    small, covered = resize_density(density, mask, (16, 16))
+    cells = mask.reshape(16, 4, 16, 3)
+    kept = np.where(covered[:, None, :, None], np.where(mask, density, 0).reshape(16, 4, 16, 3), 0).sum()
+    assert (small * cells.mean(axis=(1, 3)) * 12).sum() == pytest.approx(kept, rel=1e-5)

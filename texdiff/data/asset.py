@@ -11,8 +11,9 @@ class Asset:
 
     `label` is its path relative to its SOURCE, with "/". `key` names its content: it changes when the file, or a
     file that it may refer to, changes. `named` says that the captions are only the file's name. `mask` is None for a
-    mesh; for a picture the file with its mask, or the picture itself, whose alpha is the mask then. `split` is the one
-    that the picture's dataset puts it in, "" where there is none. `problem` is why there is nothing to read after all.
+    mesh; for a picture the file with its mask, or the picture itself, whose alpha is the mask then. `surface` is the
+    16-bit picture of the surface that each texel lands on, where its dataset has one. `split` is the one that the
+    picture's dataset puts it in, "" where there is none. `problem` is why there is nothing to read after all.
     """
 
     path: Path
@@ -23,6 +24,7 @@ class Asset:
     license: str | None = None
     author: str | None = None
     mask: Path | None = None
+    surface: Path | None = None
     split: str = ""
     problem: str | None = None
 

@@ -9,6 +9,14 @@ TAG = "texdiff"  # marks a folder as a dataset written here, which may be replac
 _LOADED_AS = {"imagefolder": '"imagefolder", data_dir=', "parquet": ""}
 
 
+_SURFACE = [
+    "",
+    "And `surface`: how much of the mesh's surface d each texel lands on, overlaps and instances added up, relative to",
+    "the texture's largest, as 16-bit grey: round(65535 sqrt(d / d_max)), at least 1 where the mask is white, 0",
+    "elsewhere. Its square is proportional to d. Training with `mask.weight: surface` lets each texel count by it.",
+]
+
+
 def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str], format: str) -> str:
     """Markdown with YAML front matter. `rows`: those of metadata.jsonl plus "split"; `reasons`: what is set aside."""
     licenses = Counter(row["license"] for row in rows)
@@ -33,6 +41,7 @@ def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str], f
         + f". On average {coverage:.1%} of the texels are mapped onto the mesh.",
         "",
         "Columns: `image` (the texture), `mask` (8-bit grey, 255 where the UV map uses the texel), `text`.",
+        *(_SURFACE if "surface_file_name" in rows[0] else []),
         "",
         "```python",
         f'datasets.load_dataset({_LOADED_AS[format]}"path/to/this/folder")',

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from texdiff.data.asset import Asset
-from texdiff.data.pictures import THRESHOLD, fit_mask, looks_inverted, read_pair, variation
+from texdiff.data.pictures import THRESHOLD, fit_mask, looks_inverted, read_pair, read_surface, variation
 from texdiff.data.reading import content_hash
 from texdiff.data.sources import find_assets
 from texdiff.data.worker import Failure, Workers
@@ -69,6 +70,7 @@ def check_dataset(source: str, workers: int = 1) -> Iterator[str]:
         *_duplicates(looked, assets),
         *_captions(assets),
         *_inverted(looked, source),
+        *_surfaces(assets, source),
         *_strangers(Path(source), assets),
     ]
     yield from map(str, findings)
@@ -108,9 +110,20 @@ def look(asset: Asset) -> Looked:
         worth_knowing.append("the mask covers everything, so it masks nothing")
     elif reason := verdict(measure(texture, mask)):
         worth_knowing.append(f"the texture {reason}")
+    if asset.surface is not None and (odd := _odd_surface(asset.surface, mask)):
+        wrong.append(odd)
     findings = [Finding(asset.label, text, wrong=True) for text in wrong]
     findings += [Finding(asset.label, text, wrong=False) for text in worth_knowing]
     return Looked(tuple(findings), float(mask.mean()), content_hash(texture), variation(texture, mask))
+
+
+def _odd_surface(path: Path, mask: NDArray[np.bool_]) -> str | None:
+    try:
+        grey = read_surface(path, mask.shape)
+    except InputError as error:
+        return str(error)
+    differ = float(((grey > 0) != mask).mean())
+    return f"the surface file and the mask disagree on {differ:.2%} of the texels" if differ else None
 
 
 def _duplicates(looked: dict[Asset, Looked], assets: list[Asset]) -> Iterator[Finding]:
@@ -143,9 +156,16 @@ def _inverted(looked: dict[Asset, Looked], source: str) -> Iterator[Finding]:
         yield Finding(source, text, wrong=True)
 
 
+def _surfaces(assets: list[Asset], source: str) -> Iterator[Finding]:
+    without = [asset.label for asset in assets if asset.surface is None]
+    if 0 < len(without) < len(assets):
+        text = f"{len(without)} of {len(assets)} textures have no surface file ({without[0]}): training with"
+        yield Finding(source, f"{text} mask.weight surface will refuse them", wrong=False)
+
+
 def _strangers(folder: Path, assets: list[Asset]) -> Iterator[Finding]:
     """Pictures beside a table that no row names: left there by mistake, or forgotten in the table."""
-    named = {path.resolve() for asset in assets for path in (asset.path, asset.mask) if path is not None}
+    named = {path.resolve() for asset in assets for path in (asset.path, asset.mask, asset.surface) if path}
     for table in sorted(folder.glob("*/metadata.*")) if folder.is_dir() else []:
         for path in sorted(table.parent.rglob("*.png")):
             if path.resolve() not in named:

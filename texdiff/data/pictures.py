@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from texdiff.errors import InputError
-from texdiff.uv.picture import PictureError, read_picture
+from texdiff.uv.picture import PictureError, read_grey16, read_picture
 
 THRESHOLD = 128  # from here on a texel of a grey mask counts as mapped, in training too
 
@@ -36,6 +36,20 @@ def fit_mask(grey: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_
             )
         grey = np.asarray(cv2.resize(grey, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
     return grey >= THRESHOLD
+
+
+def read_surface(source: Path | bytes, size: tuple[int, int]) -> NDArray[np.uint16]:
+    """A surface file of a picture of size (height, width), uint16 [H, W]. Raises InputError where it is none."""
+    try:
+        grey = read_grey16(source)
+    except PictureError as error:
+        raise InputError(f"the surface file {error}; prepare the dataset again from the meshes") from None
+    if grey.shape != size:
+        raise InputError(
+            f"the surface file is {grey.shape[1]}x{grey.shape[0]} but the picture {size[1]}x{size[0]} pixels; prepare "
+            "the dataset again from the meshes"
+        )
+    return grey
 
 
 def variation(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[float, float] | None:

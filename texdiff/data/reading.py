@@ -1,8 +1,8 @@
 """First station of `prepare`, in a worker: an asset -> its textures and UV triangles, as files.
 
-Files of one asset: `assets/KEY/N.npz` (triangles [F, 3, 2] and surface [F]) or `N.png` (a mask) for each use of a
-texture, and `assets/KEY/found.json`, written last: where it is there, the asset has been read. Textures go to
-`pictures/CONTENT.png`, one per content.
+Files of one asset: `assets/KEY/N.npz` (triangles [F, 3, 2] and surface [F]) or `N.png` (a mask, with `N-surface.png`
+beside it where its dataset has one) for each use of a texture, and `assets/KEY/found.json`, written last: where it is
+there, the asset has been read. Textures go to `pictures/CONTENT.png`, one per content.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from PIL import Image
 
 from texdiff.data.asset import Asset
 from texdiff.data.captions import one_line
-from texdiff.data.pictures import fit_mask, looks_inverted, read_pair
+from texdiff.data.pictures import fit_mask, looks_inverted, read_pair, read_surface
 from texdiff.errors import InputError
 from texdiff.uv.mesh import read_textures
 
@@ -59,6 +59,8 @@ def _read_picture(job: ReadJob, place: Path) -> tuple[list[dict], list[dict]]:
     if looks_inverted(texture, mask):
         reason = "the mask looks inverted: what it covers is plain, and what it leaves out is not"
         return [], [{"name": asset.path.name, "reason": reason}]
+    if asset.surface is not None:
+        write_png(read_surface(asset.surface, texture.shape[:2]), place / "0-surface.png")
     write_png(mask.astype(np.uint8) * 255, place / "0.png")
     return [_texture(job, texture, Path(asset.label).name, "0.png", {})], []
 
@@ -83,7 +85,7 @@ def content_hash(texture: np.ndarray) -> str:
 
 
 def write_png(picture: np.ndarray, path: Path) -> None:
-    """Write uint8 [H, W] or [H, W, 3] as PNG, whole or not at all; a file that is there already is left."""
+    """Write uint8 [H, W], [H, W, 3] or uint16 [H, W] as PNG, whole or not at all; a file that is there is left."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 The picture's column is called image, texture or diffuse, the mask's mask, the caption's text, caption or prompt; in
 metadata files the first two may end in _file_name, and file_name alone is the picture. A mask that is a string is
 taken as base64 of zlib of the mask's bits, packed row by row, high bit first (the Texture-Anything dataset has these).
+The column surface, surface_file_name in metadata files, is what `texdiff prepare` writes: the mesh's surface per texel.
 """
 
 import base64
@@ -44,12 +45,15 @@ def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
             if isinstance(row, str):
                 raise InputError(row)
             picture, mask = _files(row, path.parent, spool)
+            name = row.get("surface_file_name")
+            surface = path.parent / name if isinstance(name, str) and name else None
         except InputError as error:
             yield _unusable(path, f"{path.relative_to(root).as_posix()}, line {number}", split, str(error))
             continue
         label = picture.relative_to(root).as_posix() if picture.is_relative_to(root) else picture.name
-        key = key_of(picture, mask)
-        yield Asset(path=picture, mask=mask, label=label, key=key, split=split, **_credit(row, picture.stem))
+        key = key_of(picture, mask, *([surface] if surface else []))
+        credit = _credit(row, picture.stem)
+        yield Asset(path=picture, mask=mask, surface=surface, label=label, key=key, split=split, **credit)
 
 
 def _files(row: dict[str, Any], folder: Path, spool: Path) -> tuple[Path, Path]:
@@ -86,8 +90,8 @@ def read_table(source: str, spool: Path) -> Iterator[Asset]:
         picture = next((name for name in _IMAGE if name in rows.column_names), None)
         if picture is None or "mask" not in rows.column_names:
             raise InputError(f"{source}: needs columns image, mask and text; it has {', '.join(rows.column_names)}")
-        for name in (picture, "mask"):
-            if isinstance(rows.features[name], datasets.Image):
+        for name in (picture, "mask", "surface"):
+            if isinstance(rows.features.get(name), datasets.Image):
                 rows = rows.cast_column(name, datasets.Image(decode=False))
         for number, row in enumerate(rows):
             label = f"{split}/{number:08d}".lstrip("/")
@@ -95,13 +99,15 @@ def read_table(source: str, spool: Path) -> Iterator[Asset]:
                 texture = _spooled(_bytes(row[picture]), spool)
                 packed = isinstance(row["mask"], str)
                 mask = _unpacked(row["mask"], spool) if packed else _spooled(_bytes(row["mask"]), spool)
+                surface = _spooled(_bytes(row["surface"]), spool) if isinstance(row.get("surface"), dict) else None
             except InputError as error:
                 yield _unusable(folder, label, split, str(error))
                 continue
             name = row.get("asset_id") if isinstance(row.get("asset_id"), str) else label.replace("/", "-")
-            key = hashlib.sha256(f"{label} {texture.name} {mask.name}".encode()).hexdigest()[:24]
-            label = f"{label}/{name}"
-            yield Asset(path=texture, mask=mask, label=label, key=key, split=split, **_credit(row, name))
+            names = " ".join([label, texture.name, mask.name, *([surface.name] if surface else [])])
+            key = hashlib.sha256(names.encode()).hexdigest()[:24]
+            label, credit = f"{label}/{name}", _credit(row, name)
+            yield Asset(path=texture, mask=mask, surface=surface, label=label, key=key, split=split, **credit)
 
 
 def _credit(row: dict[str, Any], stem: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Entry:
     content: str  # SHA-256 of its pixels
     name: str  # of the texture, in the first asset that uses it
     assets: tuple[Asset, ...]
-    folder: Path  # texture.png, mask.png (where it is kept), entry.json
+    folder: Path  # texture.png, mask.png (where it is kept), surface.png (where it is known), entry.json
     reason: str | None  # why it is set aside; None where it is kept
     facts: dict[str, Any]  # what the first asset's reader says about it
     generated: str | None = None  # a captioner's caption
@@ -32,6 +32,11 @@ class Entry:
         if self.assets[0].mask is None:
             names.append(Path(self.name).stem)
         return "-".join([*map(slug, names), self.content[:8]])
+
+    @property
+    def has_surface(self) -> bool:
+        """Whether it is known how much of the meshes' surface each texel lands on."""
+        return (self.folder / "surface.png").is_file()
 
     @property
     def captions(self) -> list[str]:
@@ -70,11 +75,13 @@ def split(entries: list[Entry], validation_fraction: float) -> dict[str, str]:
 
 
 def write_dataset(folder: Path, entries: list[Entry], splits: dict[str, str], template: str) -> list[dict[str, Any]]:
-    """Write train/ and validation/ (textures, masks, metadata.jsonl); returns the rows without their measures.
+    """Write train/ and validation/ (pictures and metadata.jsonl); returns the rows without their measures.
 
-    `template` holds "{caption}". Text is a list in every row as soon as one entry has several captions.
+    `template` holds "{caption}". Text is a list in every row as soon as one entry has several captions. Surfaces are
+    written where all entries have one: `datasets` refuses splits of different columns, and training wants all or none.
     """
     several = any(len(entry.captions) > 1 for entry in entries)
+    surfaces = all(entry.has_surface for entry in entries)
     rows = []
     for entry in sorted(entries, key=lambda entry: entry.asset_id):
         side = folder / splits[entry.content]
@@ -83,6 +90,7 @@ def write_dataset(folder: Path, entries: list[Entry], splits: dict[str, str], te
         row = {
             "file_name": f"textures/{entry.asset_id}.png",
             "mask_file_name": f"masks/{entry.asset_id}.png",
+            **({"surface_file_name": f"surfaces/{entry.asset_id}.png"} if surfaces else {}),
             "text": texts if several else texts[0],
             "asset_id": entry.asset_id,
             "source": entry.assets[0].label,
@@ -93,7 +101,8 @@ def write_dataset(folder: Path, entries: list[Entry], splits: dict[str, str], te
             "width": facts["width"],
             "height": facts["height"],
         }
-        for name, kind in ((row["file_name"], "texture"), (row["mask_file_name"], "mask")):
+        for kind in ("texture", "mask", *(["surface"] if surfaces else [])):
+            name = f"{kind}s/{entry.asset_id}.png"
             (side / name).parent.mkdir(parents=True, exist_ok=True)
             _link(entry.folder / f"{kind}.png", side / name)
         with (side / "metadata.jsonl").open("a", encoding="utf-8") as file:

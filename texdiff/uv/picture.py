@@ -33,6 +33,14 @@ def read_picture(source: Path | bytes) -> NDArray[np.uint8]:
     return _rgb(_decode(source))
 
 
+def read_grey16(source: Path | bytes) -> NDArray[np.uint16]:
+    """Decode a picture of 16-bit grey to uint16 [H, W]; PictureError for any other, also of 8 bits."""
+    image = _decode(source)
+    if not image.mode.startswith("I;16"):
+        raise PictureError(f"is no picture of 16-bit grey (its mode is {image.mode})")
+    return np.asarray(image).astype(np.uint16)
+
+
 def _decode(source: Path | bytes) -> Image.Image:
     if isinstance(source, Path):
         source = _bytes(source)

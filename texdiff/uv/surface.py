@@ -1,5 +1,6 @@
-"""How much of the mesh's surface each texel of a texture lands on."""
+"""How much of the mesh's surface each texel of a texture lands on, and how a dataset keeps that as a picture."""
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -51,6 +52,57 @@ def surface_map(triangles: ArrayLike, surface: ArrayLike, size: tuple[int, int])
     sums = np.cumsum(rows, axis=1)[:, :width] + np.cumsum(columns, axis=1)[:, :height].T + points
     everywhere = float(area[giants.numbers[~thin]].sum()) / (height * width)
     return np.asarray(sums * unit + everywhere)
+
+
+def to_grey(density: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """A surface map as the values of a 16-bit picture: round(65535 sqrt(d / d_max)).
+
+    The root halves the orders of magnitude: densities down to 2.3e-10 of the largest differ from 0. At least 1 where
+    the mask is true, 0 elsewhere; where no texel of the mask lands on any surface, all of them are alike.
+
+    Args:
+        density: float [H, W], surface per texel in any unit, 0 or more.
+        mask: bool [H, W].
+
+    Returns:
+        uint16 [H, W].
+    """
+    inside = np.where(mask, density, 0.0)
+    largest = float(inside.max(initial=0.0))
+    root = np.sqrt(inside / largest) if largest > 0 else np.ones(mask.shape)
+    return np.where(mask, np.maximum(np.rint(65535 * root), 1), 0).astype(np.uint16)
+
+
+def from_grey(grey: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """The densities that ``to_grey`` wrote, uint16 [H, W] -> float32 [H, W], as shares of the largest."""
+    return np.square(grey.astype(np.float32) / 65535)
+
+
+def resize_density(
+    density: NDArray[np.floating], mask: NDArray[np.bool_], size: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """A surface map at another size: the mean over each new texel's covered part, and the mask as ``resize`` has it.
+
+    So a new texel's value times its covered part is the surface that lands on it: nothing is lost by shrinking but
+    what the mask drops. Growing interpolates.
+
+    Args:
+        density: float [H, W], surface per texel.
+        mask: bool [H, W].
+        size: (height, width) wanted.
+
+    Returns:
+        float32 [h, w], 0 outside the new mask, and the new mask, bool [h, w].
+    """
+    height, width = size
+    planes = np.stack([np.where(mask, density, 0), mask], axis=-1).astype(np.float32)  # [H, W, 2]
+    shrunk = (min(mask.shape[0], height), min(mask.shape[1], width))  # as in resize: first shrink, then grow
+    for (rows, columns), kind in ((shrunk, cv2.INTER_AREA), ((height, width), cv2.INTER_LINEAR)):
+        if planes.shape[:2] != (rows, columns):
+            planes = np.asarray(cv2.resize(planes, (columns, rows), interpolation=kind), np.float32)
+    covered = planes[..., 1] >= 0.5 - 1e-6
+    mean = planes[..., 0] / np.where(covered, planes[..., 1], 1)
+    return np.where(covered, mean, np.float32(0)), covered
 
 
 def _centroids(
