@@ -61,7 +61,8 @@ def test_the_algorithm_stays_readable():
 
 def test_what_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    declared = {re.split(r"[\[<>=]", need)[0].replace("_", "-") for need in project["dependencies"]}
+    needs = project["dependencies"] + project["optional-dependencies"]["metrics"]
+    declared = {re.split(r"[\[<>=]", need)[0].replace("_", "-") for need in needs}
     pinned = {line.split("==")[0].replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
     names = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
     for path in [*MODULES, ROOT / "train_texture.py"]:
