@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -47,10 +48,35 @@ def latent_mask(mask: Tensor, size: tuple[int, int], mode: str = "nearest", dila
     return dilate(downsample(mask, size, mode), dilation)
 
 
+def weigh_by_density(weights: Tensor, mask: Tensor, density: Tensor) -> Tensor:
+    """Weights of latent cells, float [B, 1, h, w] in [0, 1], times the mean density of the covered texels in each cell.
+
+    Each texture's weights keep their sum: what shifts is which of its cells count, not how much the texture does
+    beside others. Cells with a weight but no covered texel, as dilation makes them, take the texture's mean density.
+
+    Args:
+        weights: the mask at latent size, [B, 1, h, w].
+        mask: float [B, 1, H, W], 1 where a texel is covered.
+        density: float [B, 1, H, W], surface of the mesh per texel, of any unit; 0 or more.
+    """
+    size = (weights.shape[2], weights.shape[3])
+    covered, surface = F.adaptive_avg_pool2d(mask, size), F.adaptive_avg_pool2d(density * mask, size)
+    over_all = surface.sum(dim=(2, 3), keepdim=True) / covered.sum(dim=(2, 3), keepdim=True)
+    weighed = weights * torch.where(covered > 0, surface / covered, over_all)
+    before, after = weights.sum(dim=(2, 3), keepdim=True), weighed.sum(dim=(2, 3), keepdim=True)
+    return torch.where(after > 0, weighed * (before / after), weights)
+
+
 def latent_weights(
-    mask: Tensor, size: tuple[int, int], mode: str = "nearest", unmasked_weight: float = 0.0, dilation: int = 0
+    mask: Tensor,
+    size: tuple[int, int],
+    mode: str = "nearest",
+    unmasked_weight: float = 0.0,
+    dilation: int = 0,
+    density: Tensor | None = None,
 ) -> Tensor:
-    """What each latent texel counts in the loss, float [B, 1, h, w]: the mask at latent size, and
-    `unmasked_weight` (0-1) where it is 0."""
-    weights = latent_mask(mask, size, mode, dilation)
-    return weights + unmasked_weight * (1 - weights)
+    """What each latent texel counts in the loss, float [B, 1, h, w]: the mask at latent size, by `density`
+    [B, 1, H, W] where it is given (see `weigh_by_density`), and `unmasked_weight` (0-1) where the mask is 0."""
+    covered = latent_mask(mask, size, mode, dilation)
+    weights = covered if density is None else weigh_by_density(covered, mask, density)
+    return weights + unmasked_weight * (1 - covered)
