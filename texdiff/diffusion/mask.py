@@ -1,6 +1,6 @@
 """The UV mask at latent size."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,38 @@ def weigh_by_density(weights: Tensor, mask: Tensor, density: Tensor) -> Tensor:
     return torch.where(after > 0, weighed * (before / after), weights)
 
 
+class CellWeights(NamedTuple):
+    """What each latent cell counts in the loss, and what it is; float [B, 1, h, w] each."""
+
+    target: Tensor
+    """Weight of the error against the target: the mask at latent size."""
+    outside: Tensor
+    """Weight of the error against what stands outside the mask."""
+    covered: Tensor
+    """Covered share of the cell's texels, 0-1."""
+
+
+def cell_weights(
+    mask: Tensor,
+    size: tuple[int, int],
+    mode: str = "nearest",
+    unmasked_weight: float = 0.0,
+    dilation: int = 0,
+    density: Tensor | None = None,
+) -> CellWeights:
+    """The weights of latent cells, `size` = (h, w), for a mask [B, 1, H, W] in {0, 1}.
+
+    The target's is the mask at latent size, by `density` [B, 1, H, W] where it is given (see `weigh_by_density`);
+    outside of it a cell weighs `unmasked_weight` (0-1).
+    """
+    counted = latent_mask(mask, size, mode, dilation)
+    return CellWeights(
+        target=counted if density is None else weigh_by_density(counted, mask, density),
+        outside=unmasked_weight * (1 - counted),
+        covered=downsample(mask, size, "area"),
+    )
+
+
 def latent_weights(
     mask: Tensor,
     size: tuple[int, int],
@@ -75,8 +107,6 @@ def latent_weights(
     dilation: int = 0,
     density: Tensor | None = None,
 ) -> Tensor:
-    """What each latent texel counts in the loss, float [B, 1, h, w]: the mask at latent size, by `density`
-    [B, 1, H, W] where it is given (see `weigh_by_density`), and `unmasked_weight` (0-1) where the mask is 0."""
-    covered = latent_mask(mask, size, mode, dilation)
-    weights = covered if density is None else weigh_by_density(covered, mask, density)
-    return weights + unmasked_weight * (1 - covered)
+    """What each latent cell counts in all, float [B, 1, h, w]: `cell_weights` of the target and outside."""
+    weights = cell_weights(mask, size, mode, unmasked_weight, dilation, density)
+    return weights.target + weights.outside
