@@ -55,7 +55,7 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
     textures, held_out_textures = encode_dataset(config, base, accelerator, records, held_out)
     scaling_factor = base.scaling_factor
     base.release("vae", "text_encoder")
-    launch.open_run_folder(config, accelerator, folder)
+    launch.open_run_folder(config, accelerator, folder, sizes)
 
     # The U-Net: frozen under adapters, or trained whole.
     unet, dtype = base.unet, launch.weight_dtype(accelerator)
@@ -73,11 +73,12 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
     state = RunState(parameters, optimizer, lr_scheduler, accelerator, config, textures.content, passes.effective_batch)
     first_step = state.load(checkpoint) if checkpoint else 0
     log = RunLog(folder, accelerator, first_step, passes.effective_batch)
-    validation = Validation(config, base, unet, accelerator, log, held_out_textures, records)
+    validation = Validation(config, base, unet, accelerator, log, held_out_textures, records, folder)
     if first_step == 0:
         if accelerator.is_main_process:
             draw_first_batch(textures, sample_keys(run.seed, 0, passes.effective_batch, len(textures)), config, folder)
-        validation.loss(step=0)  # the base's own figure, to compare with
+        validation.loss(step=0)  # the base's own figure and pictures, to compare with
+        validation.pictures(step=0)
 
     bar = tqdm(initial=first_step, total=run.max_train_steps, unit="step", disable=not accelerator.is_main_process)
     for step in range(first_step, run.max_train_steps):
@@ -127,7 +128,7 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
             state.save(folder, done)
         if validate_now:
             validation.loss(done)
-            validation.pictures(done, folder)
+            validation.pictures(done)
         if save_now or validate_now:
             log.restart_clock()
     bar.close()

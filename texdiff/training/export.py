@@ -1,5 +1,7 @@
 """Weights in the form that other programs load."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,18 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from peft import get_peft_model_state_dict
 
 from texdiff.config import TrainingConfig
+from texdiff.training.about import read_about
+from texdiff.training.card import write_card
+from texdiff.training.lora_metadata import lora_metadata
 from texdiff.training.models import Base
+from texdiff.training.weights_file import write_weights
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
-def export_lora(unet: UNet2DConditionModel, folder: Path) -> Path:
+def export_lora(unet: UNet2DConditionModel, folder: Path, about: Mapping[str, str] | None = None) -> Path:
     """Write the adapters as `pipe.load_lora_weights(folder)` takes them: float32, diffusers' keys, and rank and
-    alpha in the file's metadata, without which a loader would take alpha for the rank."""
+    alpha in the file's metadata, without which a loader would take alpha for the rank. `about` goes there too."""
     settings = unet.peft_config["default"].to_dict()
     settings["target_modules"] = sorted(settings["target_modules"])  # a set, whose order differs between runs
     layers: dict[str, Any] = get_peft_model_state_dict(unet)
@@ -25,13 +31,12 @@ def export_lora(unet: UNet2DConditionModel, folder: Path) -> Path:
     # diffusers' loader drops the renamed ones. PEFT's own names load as well.
     if not any("lora_A" in name for name in converted):
         layers = converted
-    StableDiffusionPipeline.save_lora_weights(
-        save_directory=folder,
-        unet_lora_layers={name: tensor.detach().float().cpu() for name, tensor in layers.items()},
-        unet_lora_adapter_metadata=settings,
-        weight_name=LORA_FILE,
+    adapter = json.dumps({f"unet.{key}": value for key, value in settings.items()}, indent=2, sort_keys=True)
+    write_weights(
+        folder / LORA_FILE,
+        {f"unet.{name}": tensor.detach().float() for name, tensor in layers.items()},
+        {"format": "pt", "lora_adapter_metadata": adapter} | dict(about or {}),
     )
-    (folder / LORA_FILE).chmod(0o644)  # it comes readable by its owner alone, and is made to be passed on
     return folder / LORA_FILE
 
 
@@ -56,10 +61,12 @@ def export_pipeline(base: Base, unet: UNet2DConditionModel, folder: Path) -> Non
 
 
 def export(config: TrainingConfig, base: Base, unet: UNet2DConditionModel, run: Path, accelerator: Accelerator) -> None:
-    """Write what was trained to the run's folder; the other ranks wait for that."""
+    """Write what was trained to the run's folder, and its model card; the other ranks wait for that."""
     if accelerator.is_main_process:
         if config.model.train == "lora":
-            export_lora(unet, run)
+            textures = read_about(run)["dataset"]["textures"]
+            export_lora(unet, run, lora_metadata(config, unet, base.scheduler.config.prediction_type, textures))
         else:
             export_pipeline(base, unet, run)
+        write_card(run)
     accelerator.wait_for_everyone()

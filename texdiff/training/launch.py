@@ -12,6 +12,7 @@ from accelerate.utils import ProjectConfiguration
 
 from texdiff.config import TrainingConfig, write_yaml
 from texdiff.errors import InputError
+from texdiff.training.about import write_about
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -109,12 +110,13 @@ def announce(
     print(f"run folder       {run} ({begin})", flush=True)
 
 
-def open_run_folder(config: TrainingConfig, accelerator: Accelerator, run: Path) -> None:
-    """Create the folder and write config.yaml into it; the other ranks wait for that."""
+def open_run_folder(config: TrainingConfig, accelerator: Accelerator, run: Path, sizes: Sizes) -> None:
+    """Create the folder and write config.yaml and about.json into it; the other ranks wait for that."""
     if accelerator.is_main_process:
         try:
             run.mkdir(parents=True, exist_ok=True)
             write_yaml(config, run / "config.yaml")
+            write_about(run, accelerator, config.data.dataset, **sizes._asdict())
         except OSError as error:
             raise InputError(f"run.output_dir: {run} cannot be written ({error.strerror}); name another") from None
     accelerator.wait_for_everyone()

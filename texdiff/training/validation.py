@@ -12,13 +12,13 @@ from diffusers import DPMSolverMultistepScheduler
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.data.dataset import Record
-from texdiff.data.writer import slug
 from texdiff.diffusion.loss import masked_error
 from texdiff.diffusion.noise import add_noise, keyed_generator, training_target
 from texdiff.training.export import assemble_pipeline
 from texdiff.training.launch import weight_dtype
 from texdiff.training.models import Base
 from texdiff.training.run_folder import RunLog
+from texdiff.training.samples import SamplePictures
 
 TIMESTEPS = 8  # points of the grid; the loss is a smooth function of t, so more of them change little
 TEXTURES = 64  # at most, so that validation stays short beside training
@@ -36,12 +36,12 @@ class Validation:
         log: RunLog,
         held_out: LatentDataset | None,
         records: Sequence[Record],
+        run: Path,
     ) -> None:
         self.config, self.base, self.unet, self.accelerator, self.log = config, base, unet, accelerator, log
         self.held_out = held_out
         self.dtype = weight_dtype(accelerator)
-        captions = [record.captions[0] for record in (held_out.records if held_out else records)]
-        self.prompts = config.validation.prompts or tuple(dict.fromkeys(captions))
+        self.samples = SamplePictures(config, accelerator, run, held_out.records if held_out else records)
 
     def loss(self, step: int) -> None:
         """Log the held-out masked loss after `step` steps, where there are held-out textures."""
@@ -58,12 +58,9 @@ class Validation:
             self.log.validation(step, value)
         self.accelerator.wait_for_everyone()
 
-    def pictures(self, step: int, run: Path) -> None:
-        """Write atlases to RUN/samples/step-......../; number i is of prompt i, from the same noise every time."""
-        setting = self.config.validation
-        if setting.num_images and self.accelerator.is_main_process:
-            folder = run / "samples" / f"step-{step:08d}"
-            folder.mkdir(parents=True, exist_ok=True)
+    def pictures(self, step: int) -> None:
+        """Draw the samples of RUN/samples/step-......../."""
+        if self.config.validation.num_images and self.accelerator.is_main_process:
             for part in (self.base.vae, self.base.text_encoder):
                 part.to(self.accelerator.device)
             pipeline = assemble_pipeline(self.base, self.unet)
@@ -71,16 +68,7 @@ class Validation:
             # Good pictures in 20-30 steps whatever sampler the base names; plain DDPM would need hundreds.
             pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
             with self._evaluating():
-                for number in range(setting.num_images):
-                    prompt = self.prompts[number % len(self.prompts)]
-                    picture = pipeline(
-                        prompt,
-                        height=self.config.data.resolution,
-                        width=self.config.data.resolution,
-                        num_inference_steps=setting.num_inference_steps,
-                        generator=keyed_generator(self.config.run.seed, "sample", number),
-                    ).images[0]
-                    picture.save(folder / f"{number:02d}-{slug(prompt)}.png")
+                self.samples.draw(pipeline, step)
             self.base.release("vae", "text_encoder")
         self.accelerator.wait_for_everyone()
 

@@ -1,0 +1,74 @@
+"""What a LoRA file says about itself, under kohya's names (`ss_*`) and those of ModelSpec.
+
+Only what is known is said, and nothing that differs between two runs that train the same: no date, no folder.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from diffusers import UNet2DConditionModel
+
+from texdiff.config import TrainingConfig
+
+# Width of the text embeddings -> Stable Diffusion's version.
+_VERSIONS = {768: "v1", 1024: "v2"}
+# The names that the programs know for what the U-Net predicts; for others there is none.
+_PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
+# Of the diffusers layout, and of kohya's.
+IMPLEMENTATIONS = {"diffusers": "diffusers", "kohya": "https://github.com/Stability-AI/generative-models"}
+
+
+def lora_metadata(
+    config: TrainingConfig, unet: UNet2DConditionModel, prediction_type: str, textures: int
+) -> dict[str, str]:
+    """The metadata of a LoRA that was trained on that many textures, for its file in diffusers' layout."""
+    version = _VERSIONS.get(unet.config.cross_attention_dim)
+    prediction = _PREDICTIONS.get(prediction_type)
+    side = config.data.resolution
+    base = Path(config.model.pretrained_model_name_or_path).name
+    known = {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{_architecture(version, prediction)}/lora",
+        "modelspec.implementation": IMPLEMENTATIONS["diffusers"],
+        "modelspec.title": f"UV texture atlases, LoRA of rank {config.lora.rank} for {base}",
+        "modelspec.description": f"Trained with texdiff on {textures} UV texture atlases, masked to mapped texels.",
+        "modelspec.resolution": f"{side}x{side}",
+        "modelspec.prediction_type": prediction,
+        **_kohya(config, base, version, prediction),
+        "ss_num_train_images": textures,
+    }
+    return {key: str(value) for key, value in known.items() if value is not None}
+
+
+def _architecture(version: str | None, prediction: str | None) -> str:
+    if version == "v2":
+        return f"stable-diffusion-v2-{'768-v' if prediction == 'v' else '512'}"
+    return f"stable-diffusion-{version}" if version else "stable-diffusion"
+
+
+def _kohya(config: TrainingConfig, base: str, version: str | None, prediction: str | None) -> dict[str, Any]:
+    """The training settings under the names that kohya's scripts write and the WebUI shows."""
+    known = f"sd_{version}{'_v' if prediction == 'v' else ''}" if version else "sd"
+    side = config.data.resolution
+    return {
+        "ss_base_model_version": known,
+        "ss_sd_model_name": base,
+        "ss_v2": version == "v2",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": config.lora.rank,
+        "ss_network_alpha": float(config.lora.rank if config.lora.alpha is None else config.lora.alpha),
+        "ss_network_dropout": config.lora.dropout or None,
+        "ss_learning_rate": config.optim.learning_rate,
+        "ss_unet_lr": config.optim.learning_rate,
+        "ss_optimizer": config.optim.name,
+        "ss_lr_scheduler": config.optim.lr_scheduler,
+        "ss_lr_warmup_steps": config.optim.lr_warmup_steps,
+        "ss_max_grad_norm": config.optim.max_grad_norm,
+        "ss_max_train_steps": config.run.max_train_steps,
+        "ss_steps": config.run.max_train_steps,
+        "ss_seed": config.run.seed,
+        "ss_resolution": f"({side}, {side})",
+        "ss_caption_dropout_rate": config.data.caption_dropout,
+        "ss_min_snr_gamma": config.noise.snr_gamma,
+        "ss_noise_offset": config.noise.offset or None,
+    }

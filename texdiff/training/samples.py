@@ -1,0 +1,122 @@
+"""Sample pictures while training: from the same prompts and noise each time, on the same meshes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from PIL import Image
+
+from texdiff.config import TrainingConfig
+from texdiff.data.dataset import Record
+from texdiff.data.mesh_file import read_triangles, write_triangles
+from texdiff.data.meshes import Worn, find_mesh
+from texdiff.data.reading import write_whole
+from texdiff.data.render import MeshViews
+from texdiff.data.writer import slug
+from texdiff.diffusion.noise import keyed_generator
+from texdiff.errors import InputError
+from texdiff.uv.gutter import fill
+
+SAMPLES = "samples/samples.json"
+_DIMMED = 0.3  # of the void's brightness is left
+_VIEW = 256  # pixels, the side of one of four views of a mesh
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What one sample picture is of, at every step. Paths are relative to the run's samples/ folder."""
+
+    prompt: str
+    file: str  # name of the atlas in each step-*/ folder; beside it are NAME-dimmed.png and NAME-mesh.png
+    mask: str  # white where the texture is used that the atlas stands for
+    mesh: str | None  # its triangles, where the dataset knows them
+
+
+class SamplePictures:
+    """Draws RUN/samples/step-*/. Sample i wears the i-th record's mask and mesh, and has its caption unless
+    validation.prompts has others. For the main process alone."""
+
+    def __init__(self, config: TrainingConfig, accelerator: Accelerator, run: Path, records: Sequence[Record]) -> None:
+        self.config, self.accelerator, self.folder = config, accelerator, run / "samples"
+        distinct = list({record.captions[0]: record for record in reversed(records)}.values())[::-1]
+        self.records = [distinct[number % len(distinct)] for number in range(config.validation.num_images)]
+        prompts = config.validation.prompts or [record.captions[0] for record in self.records]
+        self.prompts = [prompts[number % len(prompts)] for number in range(len(self.records))]
+        self.rows: list[Sample] = []
+        self._masks: list[NDArray[np.bool_]] = []
+        self._worn: list[Worn | None] = []
+
+    def open(self) -> None:
+        """Write samples.json with the masks and meshes that it names, once."""
+        for number, (record, prompt) in enumerate(zip(self.records, self.prompts, strict=True)):
+            _, mask = record.model_input(self.config.data.resolution, "fill")
+            name, worn = f"{number:02d}", find_mesh(record.name)
+            (self.folder / "meshes").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask.astype(np.uint8) * 255).save(self.folder / f"meshes/{name}.png")
+            try:
+                if worn:
+                    write_triangles(read_triangles(worn), self.folder / f"meshes/{name}.npz")
+            except InputError as error:
+                print(f"sample {number}: without its mesh ({error})")
+                worn = None
+            self._masks.append(mask)
+            self._worn.append(worn)
+            mesh = f"meshes/{name}.npz" if worn else None
+            self.rows.append(
+                Sample(prompt=prompt, file=f"{name}-{slug(prompt)}.png", mask=f"meshes/{name}.png", mesh=mesh)
+            )
+        rows = json.dumps([asdict(row) for row in self.rows], ensure_ascii=False, indent=1)
+        write_whole(self.folder.parent / SAMPLES, rows.encode())
+
+    def draw(self, pipeline: Any, step: int) -> None:
+        """Draw each atlas with the pipeline; write it as it is, with the void dimmed, and on its mesh from four sides.
+        Trackers that take pictures get them too."""
+        if not self.rows:
+            self.open()
+        folder = self.folder / f"step-{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shown: dict[str, list[NDArray[np.uint8]]] = {"atlas": [], "mesh": []}
+        for number, (row, mask, worn) in enumerate(zip(self.rows, self._masks, self._worn, strict=True)):
+            picture = pipeline(
+                row.prompt,
+                height=self.config.data.resolution,
+                width=self.config.data.resolution,
+                num_inference_steps=self.config.validation.num_inference_steps,
+                generator=keyed_generator(self.config.run.seed, "sample", number),
+            ).images[0]
+            picture.save(folder / row.file)
+            atlas = np.asarray(picture)
+            shown["atlas"].append(dim_void(atlas, mask))
+            Image.fromarray(shown["atlas"][-1]).save(folder / beside(row.file, "dimmed"))
+            if worn:
+                views = MeshViews(worn.path, size=_VIEW).draw(fill(atlas, mask), worn.parts)
+                shown["mesh"].append(np.vstack([np.hstack([*views[:2]]), np.hstack([*views[2:]])]))
+                Image.fromarray(shown["mesh"][-1]).save(folder / beside(row.file, "mesh"))
+        for tracker in self.accelerator.trackers:
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            for kind, pictures in shown.items():
+                if pictures and hasattr(tracker, "log_images"):
+                    tracker.log_images({f"samples/{kind}": np.stack(pictures)}, step=step, **layout)
+
+
+def dim_void(atlas: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The atlas, uint8 [H, W, 3], darkened where `mask`, bool [H, W], is false."""
+    return np.where(mask[..., None], atlas, (atlas * _DIMMED).astype(np.uint8))
+
+
+def beside(file: str, kind: str) -> str:
+    """The name of the `dimmed` or `mesh` picture beside an atlas."""
+    return f"{Path(file).stem}-{kind}.png"
+
+
+def read_samples(run: Path) -> list[Sample]:
+    """What RUN's samples are of; nothing where it has none."""
+    try:
+        return [Sample(**row) for row in json.loads((run / SAMPLES).read_text("utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
