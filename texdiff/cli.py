@@ -121,7 +121,22 @@ def generate(
     return 0
 
 
-SUBCOMMANDS: list[Callable[..., int | None]] = [prepare, check, generate]
+def export(run: str, /, *, output: str, format: Literal["kohya"] = "kohya") -> int:
+    """Write a run's LoRA in the layout of other programs.
+
+    Args:
+        run: Folder of a finished LoRA run, or its .safetensors file.
+        output: A .safetensors to write.
+        format: "kohya" is read by ComfyUI and the WebUI.
+    """
+    from texdiff.training.kohya import write_kohya
+
+    write_kohya(Path(run), Path(output))
+    print(f"wrote {output} ({format})")
+    return 0
+
+
+SUBCOMMANDS: list[Callable[..., int | None]] = [prepare, check, generate, export]
 
 
 class OneLineParser(ArgumentParser):

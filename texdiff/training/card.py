@@ -16,8 +16,14 @@ from texdiff.training.samples import read_samples
 _HUB_LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "unlicense", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0"}
 _HUB_LICENSES |= {"cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0"}
 _HUB_LICENSES |= {"cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "gpl-3.0", "openrail"}
-_SETTINGS = """lora.rank lora.alpha data.resolution data.background mask.downsample mask.reduction noise.offset
-noise.snr_gamma optim.name optim.learning_rate run.max_train_steps run.seed""".split()
+_SETTINGS = {
+    "lora": ("rank", "alpha"),
+    "data": ("resolution", "background"),
+    "mask": ("downsample", "reduction"),
+    "noise": ("offset", "snr_gamma"),
+    "optim": ("name", "learning_rate"),
+    "run": ("max_train_steps", "seed"),
+}
 
 
 def write_card(run: Path) -> None:
@@ -128,11 +134,8 @@ def _figures(run: Path) -> str:
 
 
 def _training(config: dict[str, Any]) -> str:
-    rows = []
-    for key in _SETTINGS:
-        section, name = key.split(".")
-        if section in config and config[section].get(name) is not None:
-            rows.append(f"| {key} | {plain(str(config[section][name]))} |")
+    found = [(f"{section}.{name}", config[section].get(name)) for section, names in _SETTINGS.items() for name in names]
+    rows = [f"| {key} | {plain(str(value))} |" for key, value in found if value is not None]
     return "\n".join(["## Training", "", "`config.yaml` has every setting.", "", "| | |", "|---|---|", *rows])
 
 
