@@ -1,0 +1,178 @@
+"""How a run is stopped, and what it says when it ends before its last step.
+
+SIGINT (Ctrl-C), SIGTERM and SIGUSR1, which clusters send ahead of their time limit, let the step at hand be finished
+and a checkpoint be written, on every rank together; the program ends with exit code 0 and the command that goes on.
+"""
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from texdiff.errors import InputError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+LAUNCHERS = {"accelerate", "torchrun", "torch.distributed.run", "accelerate.commands.launch"}
+BOUNCE = 1.0  # seconds in which a second Ctrl-C is the first one's echo: torchrun passes on what the terminal sent too
+
+
+class Stopped(BaseException):
+    """The run was asked to stop; its argument says after how many steps, if any. No Exception, so that no library
+    takes it for an error of its own."""
+
+
+class StopSignals:
+    """Listens to the signals while its `with` block runs, and ends the program in order whatever ends the block.
+
+    Until `finish_steps` a signal breaks off whatever is being done: start-up and encoding have nothing to save that is
+    not saved already. From then on it is only noted, but for `breaking_off` blocks, and `check` acts on it.
+    """
+
+    def __init__(self, resume: str = "auto") -> None:
+        self.resume = resume
+        self.run: Path | None = None  # the run's folder, once it is known
+        self.received = ""
+        self._since = 0.0
+        self._breaks_off = True
+        self._leave: Callable[[int], None] = lambda done: None
+        self._ranks = 1
+        self._group: Any = None
+        self._command, self._launcher = _launch_command()
+
+    def __enter__(self) -> "StopSignals":
+        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        return self
+
+    def finish_steps(self, leave: Callable[[int], None], ranks: int) -> None:
+        """From now on there is something to lose; `leave`, given the steps done, writes it and closes what is open."""
+        self._breaks_off, self._leave, self._ranks = False, leave, ranks
+
+    def breaking_off(self) -> "BreakingOff":
+        """`with stop.breaking_off() as go: if go: ...` ends the block, and it alone, where a signal comes or came."""
+        return BreakingOff(self)
+
+    def check(self, done: int) -> None:
+        """Between two steps: where any rank was asked to stop, leave on every one. Every rank must call it.
+
+        The ranks ask each other on the CPU (gloo), so a GPU's queue is not waited for.
+        """
+        if not self.received and self._launcher is not None and os.getppid() != self._launcher:
+            self.received = "the launcher has gone"  # accelerate's does not pass a SIGTERM on, it just dies of it
+        if self._ranks > 1:
+            import torch
+            from torch import distributed
+
+            if self._group is None:
+                self._group = distributed.new_group(backend="gloo")
+            flag = torch.tensor(1 if self.received else 0)
+            distributed.all_reduce(flag, distributed.ReduceOp.MAX, group=self._group)
+            if flag and not self.received:
+                self.received = "another process was asked to"
+        if self.received:
+            self._leave(done)
+            raise Stopped(done)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if error is None or isinstance(error, InputError | SystemExit):
+            return
+        if isinstance(error, Stopped) or (self.received and _is_peers(error)):
+            done = f" after {error.args[0]} steps" if error.args and isinstance(error, Stopped) else ""
+            self._say(f"stopped{done} ({self.received}); this goes on:\n{self._command_to_go_on()}", sys.stdout)
+            _exit(0)
+        if _is_peers(error):
+            rank = os.environ.get("RANK", "0")
+            print(
+                f"\ntrain_texture.py: error: process {rank} stops, since another process of this run has ended or does "
+                "not answer; its own messages say why. The same command goes on from the last checkpoint",
+                file=sys.stderr,
+                flush=True,
+            )
+            _exit(1)
+        if isinstance(error, OSError):
+            where = f" ({error.filename})" if error.filename else ""
+            raise InputError(
+                f"{error.strerror or error}{where}; what was written before is whole: mend this, and the same command "
+                "goes on from the last checkpoint"
+            ) from None
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        now, name = time.monotonic(), signal.Signals(number).name
+        if not self.received:
+            self.received, self._since = name, now
+            if not self._breaks_off:
+                self._say(f"{name}: stops after this step, with a checkpoint; Ctrl-C again stops at once", sys.stderr)
+        elif number == signal.SIGINT and now - self._since > BOUNCE:
+            # Everything is written whole or not at all, so nothing that was written can be lost by leaving here.
+            self._say(f"stopped at once; this goes on:\n{self._command_to_go_on()}", sys.stderr)
+            os._exit(130)
+        if self._breaks_off:
+            raise Stopped
+
+    def _command_to_go_on(self) -> str:
+        if self.resume == "never" and self.run is not None:  # the same command would start over once more
+            return f"{self._command} --run.resume auto --run.output_dir {shlex.quote(str(self.run))}"
+        return self._command
+
+    def _say(self, text: str, stream: Any) -> None:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"\n{text}", file=stream, flush=True)
+
+
+class BreakingOff:
+    """See StopSignals.breaking_off."""
+
+    def __init__(self, stop: StopSignals) -> None:
+        self.stop = stop
+
+    def __enter__(self) -> bool:
+        self.stop._breaks_off = True
+        return not self.stop.received
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> bool:
+        self.stop._breaks_off = False
+        return kind is not None and issubclass(kind, Stopped)
+
+
+def _is_peers(error: BaseException) -> bool:
+    """Whether what went wrong is that another process of the run has gone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "torch" not in sys.modules:
+        return False
+    from torch import distributed
+
+    if isinstance(error, distributed.DistError):
+        return True
+    words = ("gloo", "by peer", "Broken pipe", "NCCL", "Timed out waiting")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def _exit(code: int) -> None:
+    """End the program now: to take leave of processes that have gone, as an orderly exit would, can hang."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        raise SystemExit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _launch_command() -> tuple[str, int | None]:
+    """The command that started this run, and the launcher's process where one started it."""
+    own = shlex.join(sys.orig_argv)
+    try:
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")[:-1]
+    except OSError:  # not Linux
+        return own, None
+    if not any(Path(word).name in LAUNCHERS for word in words[:3]):
+        return own, None
+    if len(words) > 1 and Path(words[1]).name in LAUNCHERS:
+        words = words[1:]  # a script; its interpreter goes without saying
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU") if Path(words[0]).name != "accelerate" else None
+    return (f"ACCELERATE_USE_CPU={on_cpu} " if on_cpu else "") + shlex.join(words), os.getppid()
