@@ -4,7 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_origin
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
@@ -86,35 +86,44 @@ def check(source: str, /, *, workers: int = 1) -> int:
 def generate(
     *,
     model: str,
-    prompt: str,
+    prompt: list[str],
     output: str,
     lora: str | None = None,
     mesh: str | None = None,
-    seed: int = 0,
+    init_image: str | None = None,
+    strength: float | None = None,
+    seed: list[int] | None = None,
+    batch_size: int = 4,
     num_inference_steps: int = 30,
     guidance_scale: float = 7.5,
 ) -> int:
-    """Draw a texture from a prompt, as a picture or on a mesh.
+    """Draw textures from prompts, as pictures or on a mesh.
 
     Args:
         model: Stable Diffusion pipeline: a folder, a hub id, the folder of a full fine-tuning run, or nano.
-        prompt: What to draw.
-        output: A .png (the atlas) or a .glb (the mesh wearing it).
-        lora: Folder of a LoRA run, or a .safetensors file.
+        prompt: What to draw; several give several textures.
+        output: A .png (the atlas) or a .glb (the mesh wearing it); of several textures each gets a number.
+        lora: Folder of a LoRA run, a .safetensors file in the layout of diffusers or kohya, or a PEFT adapter's folder.
         mesh: Mesh that wears the texture (needed for .glb); its UV map says where the void is that gets filled.
-        seed: Seed of the noise that the picture is made from.
+        init_image: Atlas to restyle; in a .png what the mesh's UV map leaves out stays as it is there.
+        strength: How much of it changes, above 0 to 1 (default 0.6); alone, the mesh's own texture is restyled.
+        seed: Seed of the noise that a texture is made from (default 0); several give several textures a prompt.
+        batch_size: Textures drawn at once.
         num_inference_steps: Denoising steps.
         guidance_scale: Weight of the prompt (classifier-free guidance); 1 is without guidance.
     """
-    from texdiff.inference.generate import generate as generate_texture
+    from texdiff.inference.generate import generate as generate_textures
 
-    generate_texture(
+    generate_textures(
         model,
         prompt,
         Path(output),
         lora=Path(lora) if lora else None,
         mesh=Path(mesh) if mesh else None,
-        seed=seed,
+        init_image=Path(init_image) if init_image else None,
+        strength=strength,
+        seeds=seed or [0],
+        batch_size=batch_size,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
     )
@@ -159,11 +168,32 @@ def build_parser() -> ArgumentParser:
         subparser = OneLineParser(description=described.short_description)
         positionals = _positionals(function)
         for parameter in positionals:
-            several: dict[str, Any] = {"nargs": "+"} if get_origin(parameter.annotation) is list else {}
+            several: dict[str, Any] = {"nargs": "+"} if _item_type(parameter) else {}
             subparser.add_argument(parameter.name, type=str, help=helps[parameter.name], **several)
-        subparser.add_function_arguments(function, skip={parameter.name for parameter in positionals})
+        # A flag with several values takes them at once, --seed 1 2, or one by one, --seed 1 --seed 2.
+        lists = [p for p in inspect.signature(function).parameters.values() if _item_type(p) and p not in positionals]
+        skip: set[str | int] = {parameter.name for parameter in [*positionals, *lists]}
+        subparser.add_function_arguments(function, skip=skip)
+        for parameter in lists:
+            required = parameter.default is inspect.Parameter.empty
+            subparser.add_argument(
+                f"--{parameter.name}",
+                type=_item_type(parameter),
+                nargs="+",
+                action="extend",
+                required=required,
+                help=helps[parameter.name],
+            )
         subcommands.add_subcommand(function.__name__, subparser, help=described.short_description)
     return parser
+
+
+def _item_type(parameter: inspect.Parameter) -> type | None:
+    """The type of one value, where a parameter takes a list of them."""
+    for kind in (parameter.annotation, *get_args(parameter.annotation)):
+        if get_origin(kind) is list:
+            return get_args(kind)[0]
+    return None
 
 
 def _positionals(function: Callable[..., int | None]) -> list[inspect.Parameter]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+PEFT_NAME, PEFT_CONFIG, PEFT_PREFIX = "adapter_model.safetensors", "adapter_config.json", "base_model.model."
 
 # What follows a layer's name in the keys of a LoRA file: PEFT's names, diffusers' older ones, kohya's.
 _SUFFIXES = (
@@ -26,8 +27,9 @@ def lora_file(path: Path) -> Path:
         InputError: there is none, or the folder holds a whole pipeline instead.
     """
     if path.is_dir():
-        if (path / WEIGHTS_NAME).is_file():
-            return path / WEIGHTS_NAME
+        for name in (WEIGHTS_NAME, PEFT_NAME):
+            if (path / name).is_file():
+                return path / name
         if (path / "model_index.json").is_file():
             raise InputError(f"{path}: a whole pipeline, not a LoRA; give it as --model")
         raise InputError(f"{path}: no {WEIGHTS_NAME} in it; give a run folder of a finished LoRA run or a file")
@@ -78,7 +80,10 @@ def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]
         with warnings.catch_warnings():
             # PEFT warns about each layer that is not in the base; they are counted below.
             warnings.simplefilter("ignore")
-            pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
+            if all(name.startswith(PEFT_PREFIX) for name in names):
+                _load_peft(pipeline, file)
+            else:
+                pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
     except (ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
         # diffusers and PEFT raise any of these for foreign layer names and for shapes of another base.
         raise InputError(f"{misfit} ({_first_line(error)}); use the base that it was trained on") from None
@@ -86,6 +91,18 @@ def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]
     if changed == 0:
         raise InputError(f"{misfit} (none of its {len(names)} layers is in it); use the base that it was trained on")
     return changed, len(names)
+
+
+def _load_peft(pipeline: "StableDiffusionPipeline", file: Path) -> None:
+    """A U-Net's adapter as PEFT's own save_pretrained writes it: alpha stands in a file beside the weights."""
+    from peft import LoraConfig
+    from safetensors.torch import load_file
+
+    if not (file.parent / PEFT_CONFIG).is_file():
+        raise InputError(f"{file}: {PEFT_CONFIG} is not beside it, which says how strong it is; put it there")
+    settings = LoraConfig.from_pretrained(str(file.parent)).to_dict()
+    weights = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in load_file(file).items()}
+    pipeline.unet.load_lora_adapter(weights, prefix=None, metadata=settings)
 
 
 def _changed_layers(pipeline: "StableDiffusionPipeline") -> int:
