@@ -59,6 +59,9 @@ class DataConfig:
     """Latents: drawn anew from the encoder's distribution at each visit, or its mean."""
     caption_dropout: float = 0.1
     """Share of visits with an empty caption, which guidance without a classifier needs."""
+    cache: Literal["disk", "memory", "off"] = "disk"
+    """Encoded textures and captions: kept on disk for every later run, kept in memory by each process, or encoded anew
+    at every visit, with VAE and text encoder staying loaded. The numbers are the same."""
     cache_dir: str | None = None
     """Folder for encoded textures and captions. Default: texdiff/ in the user's cache folder."""
 

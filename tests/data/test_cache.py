@@ -8,9 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from texdiff.data import cache
 from texdiff.data.batch import LatentDataset
-from texdiff.data.cache import TensorStore, cache_captions, cache_textures, fingerprint, read_texture
 from texdiff.data.dataset import read_records
+from texdiff.data.encoded import Kept, mask_entries
+from texdiff.data.files import digests
+from texdiff.data.store import EntryStore
 from texdiff.diffusion.mask import latent_weights
 from texdiff.errors import InputError
 from texdiff.training.models import load_base
@@ -23,40 +26,59 @@ def base():
 
 @pytest.fixture
 def store(tmp_path):
-    return TensorStore(tmp_path / "store")
+    return EntryStore(tmp_path / "store")
 
 
-def keys_of(folder, store, vae, **settings):
-    settings = {"resolution": 64, "background": "fill", "progress": False} | settings
-    return cache_textures(read_records(str(folder), "train"), store, vae, **settings)
+def keys_of(folder, vae, **settings):
+    settings = {"resolution": 64, "background": "fill", "weights": cache.fingerprint(vae)} | settings
+    records = read_records(str(folder), "train")
+    sources = [source for record in records for source in (record.image, record.mask)]
+    found = digests(sources, EntryStore(None), slice(None), lambda: None, progress=False)
+    return cache.texture_keys(found[0::2], found[1::2], **settings)
+
+
+def fill(store, folder, vae, **settings):
+    records, keys = read_records(str(folder), "train"), keys_of(folder, vae)
+    settings = {"resolution": 64, "background": "fill"}
+
+    def encode(missing):
+        return cache.encode_textures([records[i] for i in missing], vae, **settings)
+
+    return cache.fill_store(store, keys, encode, what="", progress=False)
 
 
 def test_an_entry_is_the_encoders_posterior_and_the_mask(dataset, store, base):
     records = read_records(str(dataset), "train")
-    keys = keys_of(dataset, store, base.vae)
-    for record, key in zip(records, keys, strict=True):
-        entry = read_texture(store, key, record.name)
+    for record, place in zip(records, fill(store, dataset, base.vae), strict=True):
+        entry = store.get(int(place))
         picture, mask = record.model_input(64, "fill")
         with torch.no_grad():
             posterior = base.vae.encode(picture[None]).latent_dist
-        assert torch.equal(entry.mean, posterior.mean[0])
-        assert torch.equal(entry.std, posterior.std[0])
-        assert np.array_equal(entry.mask[0].numpy() > 0, mask)
+        assert np.array_equal(entry["mean"], posterior.mean[0])
+        assert np.array_equal(entry["std"], posterior.std[0])
+        assert np.array_equal(cache.unpack_mask(entry)[0].numpy() > 0, mask)
+        texture, whole = record.read()
+        for value, side in zip(entry["variance"], (texture[whole], texture[~whole]), strict=True):
+            expected = side.astype(np.float64).var(axis=0).mean() if len(side) else np.nan
+            np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
 def test_nothing_is_encoded_twice(dataset, store, base, tmp_path, monkeypatch):
-    keys = keys_of(dataset, store, base.vae)
+    places = fill(store, dataset, base.vae)
     moved = shutil.copytree(dataset, tmp_path / "moved")
     for path in moved.rglob("*.png"):
         os.utime(path, (1, 1))
     monkeypatch.setattr(type(base.vae), "encode", lambda *a: pytest.fail("encoded again"))
-    assert keys_of(moved, store, base.vae) == keys
+    assert np.array_equal(fill(store, moved, base.vae), places)
+    again = EntryStore(store.folder)
+    assert (fill(again, moved, base.vae) >= 0).all()
 
 
-def test_whatever_changes_the_result_changes_the_key(dataset, store, base, tmp_path):
-    keys = keys_of(dataset, store, base.vae)
-    assert len({*keys, *keys_of(dataset, store, base.vae, resolution=32)}) == 12
-    assert len({*keys, *keys_of(dataset, store, base.vae, background=0)}) == 12
+def test_whatever_changes_the_result_changes_the_key(dataset, base, tmp_path):
+    keys = keys_of(dataset, base.vae)
+    assert len({*keys, *keys_of(dataset, base.vae, resolution=32)}) == 12
+    assert len({*keys, *keys_of(dataset, base.vae, background=0)}) == 12
+    assert len({*keys, *keys_of(dataset, base.vae, extra=["more"])}) == 12
     edited = shutil.copytree(dataset, tmp_path / "edited")
     mask = np.asarray(Image.open(edited / "train/masks/0.png")).copy()
     mask[-1, -1] = 255
@@ -64,61 +86,73 @@ def test_whatever_changes_the_result_changes_the_key(dataset, store, base, tmp_p
     texture = np.asarray(Image.open(edited / "train/textures/1.png")).copy()
     texture[0, 0, 0] ^= 1
     Image.fromarray(texture).save(edited / "train/textures/1.png")
-    changed = keys_of(edited, store, base.vae)
+    changed = keys_of(edited, base.vae)
     assert [a != b for a, b in zip(keys, changed, strict=True)] == [True, True, False, False, False, False]
     other = load_base("nano").vae
     with torch.no_grad():
         next(other.parameters()).flatten()[0] += 1e-4
-    assert not {*keys} & {*keys_of(dataset, store, other)}
+    assert not {*keys} & {*keys_of(dataset, other)}
 
 
-def test_a_damaged_entry_is_made_again(dataset, store, base):
-    keys = keys_of(dataset, store, base.vae)
-    whole = store.get(keys[0])["mean"].clone()  # what is read is a view of the file, which is about to be spoilt
-    store.path(keys[0]).write_bytes(store.path(keys[0]).read_bytes()[:100])
-    assert store.get(keys[0]) is None
-    keys_of(dataset, store, base.vae)
-    assert torch.equal(store.get(keys[0])["mean"], whole)
-
-
-def test_an_entry_that_has_gone_is_named(dataset, store, base):
-    key = keys_of(dataset, store, base.vae)[0]
-    store.path(key).unlink()
-    with pytest.raises(InputError, match=r"the cache entry of crate\.png has gone"):
-        read_texture(store, key, "crate.png")
-
-
-def test_captions_are_what_the_pipeline_computes(store, base):
+def test_captions_are_what_the_pipeline_computes(base):
     from diffusers import StableDiffusionPipeline
 
-    captions = ["a rusty crate", "", "a rusty crate", "word " * 200]
-    keys = cache_captions(captions, store, base.tokenizer, base.text_encoder, progress=False)
-    assert len(keys) == 3
+    captions = ["a rusty crate", "", "word " * 200]
+    entries = cache.encode_captions(captions, base.tokenizer, base.text_encoder)
     pipeline = StableDiffusionPipeline.from_pretrained(base.source, safety_checker=None)
-    for caption, key in keys.items():
+    for caption, entry in zip(captions, entries, strict=True):
         expected, _ = pipeline.encode_prompt(caption, "cpu", 1, do_classifier_free_guidance=False)
-        torch.testing.assert_close(store.get(key)["text"], expected[0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(entry["text"], expected[0].detach(), rtol=1e-5, atol=1e-6)
+
+
+def kept(folder, store, base, captions=("",), mode="nearest"):
+    """The training split as `Kept`, and the texels of its latent masks."""
+    records, places = read_records(str(folder), "train"), fill(store, folder, base.vae)
+
+    def latent(record, entry):
+        return latent_weights(cache.unpack_mask(entry)[None], (8, 8), mode)[0]
+
+    masks, texts = EntryStore(None), EntryStore(None)
+    entries = (store.get(int(place)) for place in places)
+    for place, entry in enumerate(mask_entries(records, entries, latent)):
+        masks.add(place.to_bytes(16), entry)
+    masks.flush()
+    keys = cache.caption_keys(captions, "weights")
+    cache.fill_store(
+        texts,
+        keys,
+        lambda missing: cache.encode_captions([captions[i] for i in missing], base.tokenizer, base.text_encoder),
+        what="",
+        progress=False,
+    )
+    encoded = Kept(
+        texture_store=store,
+        texture_places=places,
+        mask_store=masks,
+        mask_places=(at := np.arange(len(records))),
+        caption_store=texts,
+        text_weights="weights",
+    )
+    facts = {"variance": torch.zeros(len(records), 2), "content": ""}
+    return records, encoded, {"texels": torch.from_numpy(masks.column("texels", at)), **facts}
 
 
 def test_batches_pick_captions_drop_them_and_zero_the_spread(make_dataset, store, base, tmp_path):
     folder = make_dataset(tmp_path / "several", [0.5, 1.0], text=["one", "two"])
-    records = read_records(str(folder), "train")
-    keys = keys_of(folder, store, base.vae)
-    captions = cache_captions(["", "one", "two"], store, base.tokenizer, base.text_encoder, progress=False)
-
-    def latent(mask):
-        return latent_weights(mask, (8, 8))
-
-    textures = LatentDataset(records, store, keys, captions, latent)
+    records, encoded, facts = kept(folder, store, base, ("", "one", "two"))
+    textures = LatentDataset(records, encoded, **facts)
     assert textures.texels.tolist() == [32, 64]
     assert textures.latent_shape == (4, 8, 8)
     chance = torch.tensor([[0.1, 0.5], [0.9, 0.5], [0.9, 0.05]])
     batch = textures.batch([0, 1, 1], chance, caption_dropout=0.1)
-    for row, caption in enumerate(["one", "two", ""]):
-        assert torch.equal(batch.text[row], store.get(captions[caption])["text"])
+    expected = cache.encode_captions(["one", "two", ""], base.tokenizer, base.text_encoder)
+    for row, entry in enumerate(expected):
+        assert np.array_equal(batch.text[row], entry["text"])
     assert batch.mask.sum(dim=(1, 2, 3)).tolist() == [32, 64, 64]
     assert (batch.std > 0).all()
-    assert (LatentDataset(records, store, keys, captions, latent, "mean").batch([0]).std == 0).all()
+    assert (LatentDataset(records, encoded, **facts, posterior="mean").batch([0]).std == 0).all()
+    with pytest.raises(InputError, match="the cache entry of 'three' has gone"):
+        encoded.captions(["three"])
 
 
 def test_a_mask_that_vanishes_at_latent_size_is_refused_by_name(make_dataset, store, base, tmp_path):
@@ -126,18 +160,20 @@ def test_a_mask_that_vanishes_at_latent_size_is_refused_by_name(make_dataset, st
     mask = np.zeros((64, 64), np.uint8)
     mask[3, 3] = 255
     Image.fromarray(mask).save(folder / "train/masks/1.png")
-    records, keys = read_records(str(folder), "train"), keys_of(folder, store, base.vae)
+    records, encoded, facts = kept(folder, store, base)
     with pytest.raises(InputError, match=r"textures/1\.png: none of its covered texels is left at latent size"):
-        LatentDataset(records, store, keys, {}, lambda m: latent_weights(m, (8, 8)))
-    assert LatentDataset(records, store, keys, {}, lambda m: latent_weights(m, (8, 8), "any")).texels.tolist() == [
-        64,
-        1,
-    ]
+        LatentDataset(records, encoded, **facts)
+    records, encoded, facts = kept(folder, store, base, mode="any")
+    assert LatentDataset(records, encoded, **facts).texels.tolist() == [64, 1]
 
 
-def test_fingerprint_sees_weights_and_only_them(base):
+def test_fingerprint_sees_weights_and_settings_and_only_them(base, tmp_path):
     other = load_base("nano").text_encoder
-    assert fingerprint(base.text_encoder) == fingerprint(other)
+    assert cache.fingerprint(base.text_encoder) == cache.fingerprint(other)
+    copy = load_base(str(shutil.copytree(base.source, tmp_path / "copy")))
+    assert cache.fingerprint(base.vae) == cache.fingerprint(copy.vae)
     with torch.no_grad():
         next(other.parameters()).flatten()[-1] += 1e-4
-    assert fingerprint(base.text_encoder) != fingerprint(other)
+    assert cache.fingerprint(base.text_encoder) != cache.fingerprint(other)
+    copy.vae.register_to_config(act_fn="relu", scaling_factor=0.5)
+    assert cache.fingerprint(base.vae) != cache.fingerprint(copy.vae)

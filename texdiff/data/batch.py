@@ -1,15 +1,14 @@
-"""The cached dataset as the training loop sees it: batches of moments, latent masks and text embeddings."""
+"""The encoded dataset as the training loop sees it: batches of moments, latent masks and text embeddings."""
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from texdiff.data.cache import TensorStore, read_texture
 from texdiff.data.dataset import Record
+from texdiff.data.encoded import Encoded
 from texdiff.errors import InputError
 
 
@@ -35,51 +34,42 @@ class TextureBatch:
 
 
 class LatentDataset:
-    """Reads cached textures and captions by their index.
+    """n textures with their captions, encoded, by their index.
 
-    `latent_mask` maps a mask float [1, 1, R, R] to the weights of the latent texels, [1, 1, h, w].
-    `posterior` "mean" makes every σ 0. Raises InputError, naming them, for textures of which no latent texel counts.
+    `texels` [n] is N_b of each texture, the sum of its latent mask; `variance` [n, 2] how much its values vary inside
+    the mask and outside, NaN where there is no texel; `content` a hash of all textures. `posterior` "mean" makes every
+    σ 0. Raises InputError, naming them, for textures of which no latent texel counts.
     """
 
     def __init__(
         self,
         records: Sequence[Record],
-        store: TensorStore,
-        texture_keys: Sequence[str],
-        caption_keys: dict[str, str],
-        latent_mask: Callable[[Tensor], Tensor],
+        encoded: Encoded,
+        *,
+        texels: Tensor,
+        variance: Tensor,
+        content: str,
         posterior: str = "sample",
-        progress: bool = False,
     ) -> None:
-        self.records = records
-        self.store = store
-        self.texture_keys = texture_keys
-        self.caption_keys = caption_keys
-        self.latent_mask = latent_mask
+        self.records, self.encoded = records, encoded
+        self.texels, self.variance, self.content = texels, variance, content
         self.posterior = posterior
-        self.content = hashlib.blake2b(repr(texture_keys).encode(), digest_size=8).hexdigest()
-        masks = (self.mask(i) for i in range(len(records)))
-        masks = tqdm(
-            masks, desc="counting texels", total=len(records), unit="", disable=not progress or len(self) < 1000
-        )
-        self.texels = torch.stack([mask.sum() for mask in masks])  # [n] N_b of each texture
-        mean = read_texture(store, texture_keys[0], records[0].name).mean
-        self.latent_shape = (mean.shape[0], mean.shape[1], mean.shape[2])  # (C, h, w)
-        self.cells = self.latent_shape[1] * self.latent_shape[2]
-        if lost := [r.name for r, total in zip(records, self.texels.tolist(), strict=True) if not total]:
+        if len(lost := (texels == 0).nonzero()[:, 0].tolist()):
             raise InputError(
-                f"{lost[0]}: none of its covered texels is left at latent size"
+                f"{records[lost[0]].name}: none of its covered texels is left at latent size"
                 + (f" (nor of {len(lost) - 1} others)" if len(lost) > 1 else "")
                 + "; set mask.downsample to area or any, raise data.resolution, or take it out of the dataset"
             )
+        ((mean, _, _),) = encoded.textures([0])
+        self.latent_shape = (mean.shape[0], mean.shape[1], mean.shape[2])  # (C, h, w)
+        self.cells = self.latent_shape[1] * self.latent_shape[2]
 
     def __len__(self) -> int:
         return len(self.records)
 
     def mask(self, index: int) -> Tensor:
         """Weights of a texture's latent texels, [1, h, w]."""
-        cached = read_texture(self.store, self.texture_keys[index], self.records[index].name)
-        return self.latent_mask(cached.mask[None])[0]
+        return torch.tensor(self.encoded.mask(index))
 
     def batch(self, indices: Sequence[int], chance: Tensor | None = None, caption_dropout: float = 0.0) -> TextureBatch:
         """The textures `indices`, on the CPU.
@@ -87,22 +77,19 @@ class LatentDataset:
         `chance` [B, 2], uniform in [0, 1), picks among a texture's captions and decides whether it is dropped;
         without it each texture comes with its first caption.
         """
-        cached = [read_texture(self.store, self.texture_keys[i], self.records[i].name) for i in indices]
         captions = []
         for row, index in enumerate(indices):
             choices = self.records[index].captions
             which, drop = (0.0, 1.0) if chance is None else chance[row].tolist()
             captions.append("" if drop < caption_dropout else choices[int(which * len(choices))])
-        return TextureBatch(
-            names=tuple(c.name for c in cached),
-            mean=torch.stack([c.mean for c in cached]),
-            std=torch.stack([c.std if self.posterior == "sample" else torch.zeros_like(c.std) for c in cached]),
-            mask=torch.cat([self.latent_mask(c.mask[None]) for c in cached]),
-            text=torch.stack([self._text(caption) for caption in captions]),
+        # Stacking copies, once: what the cache gives are views of its files.
+        mean, std, mask = (
+            torch.from_numpy(np.stack(part)) for part in zip(*self.encoded.textures(indices), strict=True)
         )
-
-    def _text(self, caption: str) -> Tensor:
-        entry = self.store.get(key := self.caption_keys[caption])
-        if entry is None:
-            raise InputError(f"{self.store.path(key)}: has gone since it was cached; start again to rebuild it")
-        return entry["text"]
+        return TextureBatch(
+            names=tuple(self.records[index].name for index in indices),
+            mean=mean,
+            std=std if self.posterior == "sample" else torch.zeros_like(std),
+            mask=mask,
+            text=torch.from_numpy(np.stack(self.encoded.captions(captions))),
+        )

@@ -1,29 +1,34 @@
-"""What the frozen models make of the dataset, computed once and kept on disk.
+"""What the frozen models make of the dataset, computed once and kept.
 
-A texture's entry holds the moments μ and σ of the VAE's posterior, so that each visit draws a fresh latent, and
-its mask at the picture's size. An entry's key is a hash of the files' content, of every setting that changes the
-result and of the encoder's weights, and of nothing else: no date, no path.
+A texture's entry holds the moments μ and σ of the VAE's posterior, so that each visit draws a fresh latent, its mask
+at the picture's size, and how much the picture varies inside and outside of it; a caption's holds its embedding. An
+entry's key is a hash of the files' content, of every setting that changes the result and of the encoder's weights,
+and of nothing else: no date, no path.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from texdiff.data.dataset import Record
-from texdiff.errors import InputError
+from texdiff.data.store import Entry, EntryStore, Keys, as_keys, key_of
 
-FORMAT = "1"  # part of every key; a change of what an entry holds changes it
+FORMAT = "2"  # part of every key; a change of what an entry holds changes it
+_THREADS = min(8, os.cpu_count() or 1)  # decode and fill pictures while the encoder works
+_PIXELS = 1 << 20  # of one pass through the encoder on an accelerator: some 4 GB for Stable Diffusion's VAE
+_CAPTIONS = 64  # of one pass through the text encoder on an accelerator
+# Settings of a model that do not change what it computes from given weights, or only what is done with it later.
+_NO_MATTER = {"scaling_factor", "shift_factor", "latents_mean", "latents_std", "sample_size", "force_upcast", "dtype"}
+_NO_MATTER |= {"torch_dtype", "transformers_version"}
 
 
 def default_cache_dir() -> Path:
@@ -31,130 +36,141 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "texdiff"
 
 
-def fingerprint(module: nn.Module) -> str:
-    """Hash of a module's weights, names and dtypes."""
+def fingerprint(module: Any) -> str:
+    """Hash of a model's weights, their names and dtypes, and of its settings."""
     digest = hashlib.blake2b(digest_size=16)
+    config = dict(module.config.to_dict() if hasattr(module.config, "to_dict") else module.config)
+    kept = {name: v for name, v in config.items() if not name.startswith("_") and name not in _NO_MATTER}
+    digest.update(repr(sorted(kept.items())).encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-class TensorStore:
-    """Named groups of tensors, one safetensors file each, written whole or not at all."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.safetensors"
-
-    def get(self, key: str) -> dict[str, Tensor] | None:
-        """The entry, or None where there is none that can be read."""
-        try:
-            return load_file(self.path(key))
-        except (FileNotFoundError, SafetensorError):
-            return None
-
-    def put(self, key: str, tensors: dict[str, Tensor]) -> None:
-        path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside)
-        aside.replace(path)
-
-    def fill(self, jobs: Mapping[str, Callable[[], dict[str, Tensor]]], what: str, progress: bool) -> None:
-        """Compute and store the entries that are missing; `jobs` maps each key to what computes it."""
-        missing = {key: job for key, job in jobs.items() if self.get(key) is None}
-        for key, job in tqdm(missing.items(), desc=what, unit="", disable=not (progress and missing)):
-            self.put(key, job())
+def texture_keys(
+    images: Keys, masks: Keys, *, resolution: int, background: str | int, weights: str, extra: Sequence[object] = ()
+) -> Keys:
+    """The key of each texture [n], of the hashes of its files, [n] each. `extra`: further settings that matter."""
+    settings = key_of("texture", FORMAT, resolution, background, weights, *extra)
+    pairs = np.stack([images, masks], axis=1).tobytes()
+    size = 2 * images.itemsize
+    found = [hashlib.blake2b(settings + pairs[i : i + size], digest_size=16) for i in range(0, len(pairs), size)]
+    return as_keys([digest.digest() for digest in found])
 
 
-@dataclass(frozen=True, kw_only=True)
-class CachedTexture:
-    """One texture as training uses it."""
-
-    name: str
-    mean: Tensor  # [C, h, w] μ of the VAE's posterior, not scaled
-    std: Tensor  # [C, h, w] σ
-    mask: Tensor  # float [1, R, R] in {0, 1}
+def caption_keys(captions: Iterable[str], weights: str) -> Keys:
+    """The key of each caption."""
+    return as_keys([key_of("caption", FORMAT, weights, caption) for caption in captions])
 
 
-@torch.no_grad()
-def cache_textures(
-    records: Sequence[Record],
-    store: TensorStore,
-    vae: Any,
-    *,
-    resolution: int,
-    background: str | int,
-    mine: slice = slice(None),
-    progress: bool = True,
-) -> list[str]:
-    """Encode what is not in the store yet, and return the key of each record.
+def prepare_texture(record: Record, resolution: int, background: str | int) -> tuple[Tensor, dict[str, NDArray[Any]]]:
+    """The picture float32 [3, R, R] for the VAE, and what an entry says beside its moments: mask uint8 [R, R / 8] of
+    packed bits, and variance float32 [2] of the texture's values inside its mask and outside, NaN where no texel is.
 
-    `vae` is a diffusers AutoencoderKL. `mine` picks this rank's share of the work; the keys are those of all.
     Raises InputError, naming the file, for a record that cannot be used.
     """
-    weights = fingerprint(vae)
-    keys = []
-    for record in records:
-        digest = hashlib.blake2b(f"texture {FORMAT} {resolution} {background} {weights}".encode(), digest_size=16)
-        for data in (record.image(), record.mask()):
-            digest.update(hashlib.blake2b(data).digest())
-        keys.append(digest.hexdigest())
-
-    def encode(record: Record) -> dict[str, Tensor]:
-        picture, mask = record.model_input(resolution, background)
-        posterior = vae.encode(picture[None].to(vae.device, vae.dtype)).latent_dist
-        return {
-            "mean": posterior.mean[0].float().cpu(),
-            "std": posterior.std[0].float().cpu(),
-            "mask": torch.from_numpy(np.packbits(mask, axis=1)),
-        }
-
-    jobs = {key: partial(encode, record) for key, record in list(zip(keys, records, strict=True))[mine]}
-    store.fill(jobs, "encoding textures", progress)
-    return keys
+    texture, mask = record.read()
+    picture, small = record.fit(texture, mask, resolution, background)
+    return picture, {"mask": np.packbits(small, axis=1), "variance": _variance(texture, mask)}
 
 
 @torch.no_grad()
-def cache_captions(
-    captions: Sequence[str],
-    store: TensorStore,
-    tokenizer: Any,
-    text_encoder: Any,
-    *,
-    mine: slice = slice(None),
-    progress: bool = True,
-) -> dict[str, str]:
-    """Encode what is not in the store yet, and return the key of each caption."""
-    weights = fingerprint(text_encoder)
-    keys = {
-        caption: hashlib.blake2b(f"caption {FORMAT} {weights} {caption}".encode(), digest_size=16).hexdigest()
-        for caption in sorted(set(captions))
-    }
+def encode_textures(
+    records: Sequence[Record], vae: Any, *, resolution: int, background: str | int
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """The entry of each record in its order: what `prepare_texture` says, and mean and std float32 [C, h, w].
 
-    def encode(caption: str) -> dict[str, Tensor]:
+    `vae` is a diffusers AutoencoderKL. On a CPU, where a batch gains nothing, pictures are encoded one at a time, so
+    the result is the same to the bit whatever stands beside it. Raises InputError as `prepare_texture` does.
+    """
+    size = 1 if vae.device.type == "cpu" else max(1, _PIXELS // resolution**2)
+    for batch in _batches(ahead(lambda record: prepare_texture(record, resolution, background), records), size):
+        pictures = torch.stack([picture for picture, _ in batch]).to(vae.device, vae.dtype)
+        posterior = vae.encode(pictures).latent_dist
+        mean, std = (moment.float().cpu().numpy() for moment in (posterior.mean, posterior.std))
+        for row, (_, entry) in enumerate(batch):
+            yield {"mean": mean[row], "std": std[row], **entry}
+
+
+@torch.no_grad()
+def encode_captions(captions: Sequence[str], tokenizer: Any, text_encoder: Any) -> Iterator[dict[str, NDArray[Any]]]:
+    """The entry of each caption in its order: text float32 [L, D]. One at a time on a CPU, as with textures."""
+    size = 1 if text_encoder.device.type == "cpu" else _CAPTIONS
+    for batch in _batches(iter(captions), size):
         tokens = tokenizer(
-            caption, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+            batch, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
         )
-        hidden = text_encoder(tokens.input_ids.to(text_encoder.device))[0]
-        return {"text": hidden[0].float().cpu()}
-
-    jobs = {key: partial(encode, caption) for caption, key in list(keys.items())[mine]}
-    store.fill(jobs, "encoding captions", progress)
-    return keys
+        for hidden in text_encoder(tokens.input_ids.to(text_encoder.device))[0].float().cpu().numpy():
+            yield {"text": hidden}
 
 
-def read_texture(store: TensorStore, key: str, name: str) -> CachedTexture:
-    """The entry `key`; raises InputError where it has gone since it was cached."""
-    entry = store.get(key)
-    if entry is None:
-        raise InputError(
-            f"{store.path(key)}: the cache entry of {name} has gone or is damaged; start again to rebuild it"
-        )
-    bits = np.unpackbits(entry["mask"].numpy(), axis=1)
-    return CachedTexture(
-        name=name, mean=entry["mean"], std=entry["std"], mask=torch.from_numpy(bits).float().unsqueeze(0)
-    )
+def unpack_mask(entry: Entry) -> Tensor:
+    """The mask of a texture's entry, float [1, R, R] in {0, 1}."""
+    return torch.from_numpy(np.unpackbits(entry["mask"], axis=1)).float().unsqueeze(0)
+
+
+def fill_store(
+    store: EntryStore,
+    keys: Keys,
+    encode: Callable[[list[int]], Iterable[Entry]],
+    *,
+    what: str,
+    mine: slice = slice(None),
+    wait: Callable[[], None] = lambda: None,
+    progress: bool = True,
+) -> NDArray[np.int64]:
+    """Make the entries that `store` lacks, and return the place of each key [n].
+
+    `encode` gives the entries of the indices it is given. `mine` picks this rank's share of the work, and `wait` lets
+    every rank come to the same point. What is done is kept, whatever stops the rest.
+    """
+    store.load()
+    _, first = np.unique(keys, return_index=True)
+    share = np.sort(first)[mine]  # of all of them, since another rank may be done with some of its own already
+    missing = share[store.find(keys[share]) < 0].tolist()
+    try:
+        if missing:
+            entries = tqdm(encode(missing), desc=what, total=len(missing), unit="", disable=not progress)
+            for index, entry in zip(missing, entries, strict=True):
+                store.add(keys[index].ljust(keys.itemsize, b"\0"), entry)
+    finally:
+        store.flush()
+    wait()
+    store.load()
+    return store.find(keys)
+
+
+def _variance(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Variance of the values, mean over the channels, inside the mask and outside; texels of a grid are enough."""
+    step = max(1, max(mask.shape) // 512)
+    texture, mask = texture[::step, ::step], mask[::step, ::step]
+    sides = [texture[side] for side in (mask, ~mask)]
+    return np.array([side.var(axis=0).mean() if len(side) else np.nan for side in sides], np.float32)
+
+
+def ahead(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """`work` of each item in order, done in threads a little ahead."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        coming: list[Future[Any]] = []
+        try:
+            for item in items:
+                coming.append(pool.submit(work, item))
+                if len(coming) > 2 * _THREADS:
+                    yield coming.pop(0).result()
+            while coming:
+                yield coming.pop(0).result()
+        finally:
+            for future in coming:
+                future.cancel()
+
+
+def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

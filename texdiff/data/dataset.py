@@ -1,32 +1,40 @@
 """A dataset's records: where each texture, mask and caption comes from, and how it becomes the model's input."""
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from texdiff.data.files import Source, StoredFile, TableCell
+from texdiff.data.pictures import read_surface
 from texdiff.errors import InputError
 from texdiff.uv.gutter import fill
 from texdiff.uv.picture import PictureError, read_picture
 from texdiff.uv.resize import resize
+from texdiff.uv.surface import from_grey, resize_density
+
+_SURFACE_KEY = "surface_file_name"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """One texture of a dataset. Its two files are read when asked for, never before."""
+    """One texture of a dataset. Its files are read when asked for, never before."""
 
     name: str
-    image: Callable[[], bytes]
-    mask: Callable[[], bytes]
+    image: Source
+    mask: Source
     captions: tuple[str, ...]
     coverage: float | None = None
     """Covered share of the texture where the dataset says it, 0-1."""
+    surface: Source | None = None
+    """Where the dataset has it: a 16-bit picture of how much of the mesh's surface each texel lands on."""
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Texture uint8 [H, W, 3] and mask bool [H, W]; InputError names the record where they are no such thing."""
@@ -46,13 +54,40 @@ class Record:
             raise InputError(f"{self.name}: the mask is empty (nothing is white), so there is nothing to learn from it")
         return mask
 
+    def density(self, resolution: int) -> np.ndarray:
+        """Surface of the mesh per texel, float32 [R, R], averaged over the covered part of each texel at that
+        resolution; with mean 1 over the mask there, and 0 outside of it.
+
+        Raises InputError where the record has no surface file, or one that can't be used.
+        """
+        if self.surface is None:
+            raise InputError(f"{self.name}: has no surface file; prepare the dataset again from the meshes")
+        mask = self.read_mask()
+        try:
+            grey = read_surface(self.surface(), mask.shape)
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}") from None
+        density, covered = resize_density(from_grey(grey), mask, (resolution, resolution))
+        total = density.sum(dtype=np.float64)
+        if not total > 0:
+            raise InputError(
+                f"{self.name}: the surface file is 0 wherever the mask is white at {resolution}x{resolution}; prepare "
+                "the dataset again from the meshes"
+            )
+        return density * np.float32(covered.sum() / total)
+
     def model_input(self, resolution: int, background: str | int) -> tuple[Tensor, np.ndarray]:
         """Picture float32 [3, R, R] in [-1, 1] as the VAE gets it, and mask bool [R, R].
 
         UV space is a square whatever the picture's sides, so a texture that is not square is brought to one.
         `background` is what stands in the void: "fill", "keep" or a grey of 0-255.
         """
-        texture, mask = self.read()
+        return self.fit(*self.read(), resolution, background)
+
+    def fit(
+        self, texture: np.ndarray, mask: np.ndarray, resolution: int, background: str | int
+    ) -> tuple[Tensor, np.ndarray]:
+        """`model_input` of what `read` gave."""
         size = (resolution, resolution)
         picture, small = resize(texture, mask, size)
         if not small.any():
@@ -78,11 +113,25 @@ def read_records(
     image_column: str = "image",
     mask_column: str = "mask",
     caption_column: str = "text",
+    needs_surface: bool = False,
 ) -> list[Record]:
     """The records of `split` in a folder written by `texdiff prepare`, or in any dataset that `datasets` can load.
 
-    An absent split gives an empty list, except `train`. Raises InputError in one line otherwise.
+    An absent split gives an empty list, except `train`. Raises InputError in one line otherwise, also where
+    `needs_surface` and a texture has no surface file.
     """
+    records = _read_records(dataset, split, image_column, mask_column, caption_column)
+    without = [record.name for record in records if record.surface is None]
+    if needs_surface and without:
+        others = f" (nor have {len(without) - 1} others)" if len(without) > 1 else ""
+        raise InputError(
+            f"{without[0]}: has no surface file{others}, which mask.weight surface needs; prepare the dataset again "
+            "from the meshes, or set mask.weight to texel"
+        )
+    return records
+
+
+def _read_records(dataset: str, split: str, image_column: str, mask_column: str, caption_column: str) -> list[Record]:
     folder = Path(dataset)
     if (folder / "train" / "metadata.jsonl").is_file():
         metadata = folder / split / "metadata.jsonl"
@@ -103,25 +152,28 @@ def _folder_records(metadata: Path, image_column: str, mask_column: str, caption
         "file_name" if column == "image" else f"{column}_file_name" for column in (image_column, mask_column)
     )
     records = []
-    for number, line in enumerate(metadata.read_text("utf-8").splitlines(), start=1):
+    folder = str(metadata.parent)
+    with metadata.open(encoding="utf-8") as lines:
+        rows = [(number, line) for number, line in enumerate(lines, start=1) if not line.isspace()]
+    for number, line in rows:
         where = f"{metadata}, line {number}"
-        if not line.strip():
-            continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise InputError(f"{where}: not JSON ({error.msg}); write the dataset again") from None
         if not isinstance(row, dict):
             raise InputError(f"{where}: not a JSON object; write the dataset again")
-        image, mask = (_inside(metadata.parent, row, key, where) for key in (image_key, mask_key))
+        image, mask = (_inside(folder, row, key, where) for key in (image_key, mask_key))
         coverage = row.get("coverage")
+        has_surface = row.get(_SURFACE_KEY) is not None
         records.append(
             Record(
-                name=str(image),
-                image=image.read_bytes,
-                mask=mask.read_bytes,
+                name=image,
+                image=StoredFile(image),
+                mask=StoredFile(mask),
                 captions=_captions(row.get(caption_column), caption_column, where),
                 coverage=coverage if isinstance(coverage, float | int) else None,
+                surface=StoredFile(_inside(folder, row, _SURFACE_KEY, where, exists=False)) if has_surface else None,
             )
         )
     if not records:
@@ -151,33 +203,42 @@ def _loaded_records(dataset: str, split: str, image_column: str, mask_column: st
     rows = rows.cast_column(image_column, datasets.Image(decode=False))
     rows = rows.cast_column(mask_column, datasets.Image(decode=False))
 
-    def file(index: int, column: str) -> bytes:
-        cell = rows[index][column]
-        return cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
-
-    texts = rows[caption_column]
+    surfaces: list[Source | None] = [None] * len(rows)
+    if isinstance(rows.features.get("surface"), datasets.Image):
+        rows = rows.cast_column("surface", datasets.Image(decode=False))
+        valid = rows.data.column("surface").is_valid().to_pylist()
+        surfaces = [source if there else None for source, there in zip(_sources(rows, "surface"), valid, strict=True)]
+    pictures, masks = (_sources(rows, column) for column in (image_column, mask_column))
     records = []
-    for index in range(len(rows)):
+    for index, (image, mask, text) in enumerate(zip(pictures, masks, rows[caption_column][:], strict=True)):
         name = f"{dataset} {split}[{index}]"
-        records.append(
-            Record(
-                name=name,
-                image=partial(file, index, image_column),
-                mask=partial(file, index, mask_column),
-                captions=_captions(texts[index], caption_column, name),
-            )
-        )
+        captions = _captions(text, caption_column, name)
+        records.append(Record(name=name, image=image, mask=mask, captions=captions, surface=surfaces[index]))
     return records
 
 
-def _inside(folder: Path, row: dict[str, object], key: str, where: str) -> Path:
+def _sources(rows: Any, column: str) -> list[Source]:
+    """The cells of a column of undecoded pictures, without reading their bytes."""
+    import pyarrow.compute as pc
+
+    cells = rows.data.column(column)
+    held = pc.is_valid(pc.struct_field(cells, "bytes")).to_pylist()
+    paths = pc.struct_field(cells, "path").to_pylist()
+    return [
+        TableCell(rows, index, column, rows._fingerprint) if inside else StoredFile(path)
+        for index, (inside, path) in enumerate(zip(held, paths, strict=True))
+    ]
+
+
+def _inside(folder: str, row: dict[str, object], key: str, where: str, exists: bool = True) -> str:
     name = row.get(key)
     if not isinstance(name, str):
         raise InputError(f"{where}: has no {key}; training without it would be wrong, so prepare the dataset again")
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    # Of the names alone: in a snapshot of the hub every file is a link to a place outside.
+    if os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir:
         raise InputError(f"{where}: {key} {name} leads out of the dataset's folder; give a path inside it")
-    if not path.is_file():
+    path = os.path.join(folder, name)
+    if exists and not os.path.isfile(path):
         raise InputError(f"{path}: does not exist, but {where} names it; prepare the dataset again")
     return path
 

@@ -1,17 +1,28 @@
 """The dataset through the frozen VAE and text encoder."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from texdiff.config import TrainingConfig
+from texdiff.data import cache
 from texdiff.data.batch import LatentDataset
-from texdiff.data.cache import TensorStore, cache_captions, cache_textures, default_cache_dir
 from texdiff.data.dataset import Record
+from texdiff.data.encoded import Encoded, Fresh, Kept, mask_entries
+from texdiff.data.files import StoredFile, digests
+from texdiff.data.store import Entry, EntryStore, as_keys, key_of
 from texdiff.diffusion.mask import latent_weights
+from texdiff.errors import InputError
 from texdiff.training.models import Base
+
+_NOT_IN_MASKS = ("reduction",)  # settings of the section mask that do not change a texture's latent mask
 
 
 def encode_dataset(
@@ -23,33 +34,162 @@ def encode_dataset(
 ) -> tuple[LatentDataset, LatentDataset | None]:
     """Training and held-out textures with their latents and text embeddings, encoded where the cache has none.
 
-    The ranks share the work; every one of them can read it all afterwards.
+    The ranks share the work; every one of them can read it all afterwards. The encoders are loaded only where there
+    is something to encode, and leave memory afterwards unless data.cache is `off`.
     """
-    store = TensorStore(Path(config.data.cache_dir) if config.data.cache_dir else default_cache_dir() / "encoded")
-    mine = slice(accelerator.process_index, None, accelerator.num_processes)
-    progress = accelerator.is_main_process
-    for part in (base.vae, base.text_encoder):
-        part.requires_grad_(False)
-        part.to(accelerator.device)
-    every = [*records, *held_out]
-    resolution, background = config.data.resolution, config.data.background
-    texture_keys = cache_textures(
-        every, store, base.vae, resolution=resolution, background=background, mine=mine, progress=progress
-    )
-    captions = ["", *(caption for record in every for caption in record.captions)]
-    caption_keys = cache_captions(captions, store, base.tokenizer, base.text_encoder, mine=mine, progress=progress)
-    accelerator.wait_for_everyone()
-    latent = resolution // 2 ** (len(base.vae.config.block_out_channels) - 1)
-    to_latent = partial(
-        latent_weights,
-        size=(latent, latent),
-        mode=config.mask.downsample,
-        unmasked_weight=config.mask.unmasked_weight,
-    )
-    split = len(records)
-    training = LatentDataset(
-        records, store, texture_keys[:split], caption_keys, to_latent, config.data.posterior, progress
-    )
-    if not held_out:
-        return training, None
-    return training, LatentDataset(held_out, store, texture_keys[split:], caption_keys, to_latent, "mean")
+    encoding = _Encoding(config, base, accelerator)
+    training = encoding.dataset(records, config.data.posterior)
+    validation = encoding.dataset(held_out, "mean") if held_out else None
+    base.release("vae", "text_encoder")
+    return training, validation
+
+
+class _Encoding:
+    """One run's settings, models and stores."""
+
+    def __init__(self, config: TrainingConfig, base: Base, accelerator: Accelerator) -> None:
+        self.config, self.base, self.accelerator = config, base, accelerator
+        self.setting: dict[str, Any] = {"resolution": config.data.resolution, "background": config.data.background}
+        side = config.data.resolution // base.latent_factor
+        mask = {name: value for name, value in asdict(config.mask).items() if name not in _NOT_IN_MASKS}
+        self.mask_setting = (side, *sorted(mask.items()))
+        self.to_latent = partial(
+            latent_weights,
+            size=(side, side),
+            mode=config.mask.downsample,
+            unmasked_weight=config.mask.unmasked_weight,
+        )
+        self.on_disk = config.data.cache == "disk"
+        # On disk each rank makes a share, for all; what is kept in memory each must make for itself.
+        ranks = slice(accelerator.process_index, None, accelerator.num_processes)
+        self.share: dict[str, Any] = {
+            "mine": ranks if self.on_disk else slice(None),
+            "wait": accelerator.wait_for_everyone if self.on_disk else lambda: None,
+            "progress": accelerator.is_main_process,
+        }
+        self.stores: dict[str, EntryStore] = {}
+        self.weights = self._weights("vae")
+        self.text_weights = self._weights("text_encoder", "tokenizer")
+
+    def dataset(self, records: Sequence[Record], posterior: str) -> LatentDataset:
+        """The textures `records` and their captions."""
+        sources = [source for record in records for source in (record.image, record.mask)]
+        found = digests(sources, self._store("files", str(Path(self.config.data.dataset).absolute())), **self.share)
+        keys = cache.texture_keys(found[0::2], found[1::2], weights=self.weights, **self.setting)
+        make = self._fresh if self.config.data.cache == "off" else self._kept
+        encoded, texels, variance = make(records, keys)
+        return LatentDataset(
+            records,
+            encoded,
+            texels=torch.from_numpy(texels),
+            variance=torch.from_numpy(variance),
+            content=key_of(keys.tobytes()).hex()[:16],
+            posterior=posterior,
+        )
+
+    def latent_mask(self, record: Record, entry: Entry) -> Tensor:
+        """Weights of a texture's latent texels, float [1, h, w]."""
+        return self.to_latent(cache.unpack_mask(entry)[None])[0]
+
+    def _kept(self, records: Sequence[Record], keys: np.ndarray) -> tuple[Encoded, np.ndarray, np.ndarray]:
+        textures = self._store("textures", *self.setting.values(), self.weights)
+        places = cache.fill_store(
+            textures,
+            keys,
+            lambda missing: cache.encode_textures([records[i] for i in missing], self._model("vae"), **self.setting),
+            what="encoding textures",
+            **self.share,
+        )
+        captions = ["", *dict.fromkeys(caption for record in records for caption in record.captions)]
+        texts = self._store("captions", self.text_weights)
+        caption_places = cache.fill_store(
+            texts,
+            cache.caption_keys(captions, self.text_weights),
+            lambda missing: cache.encode_captions(
+                [captions[i] for i in missing], self.base.tokenizer, self._model("text_encoder")
+            ),
+            what="encoding captions",
+            **self.share,
+        )
+        _require(places, [record.name for record in records], textures)
+        _require(caption_places, captions, texts)
+        masks = self._store("masks", *self.mask_setting)
+        mask_places = cache.fill_store(
+            masks,
+            as_keys([key_of("mask", key) for key in keys.tolist()]),
+            lambda missing: mask_entries(
+                (records[i] for i in missing), (textures.get(int(places[i])) for i in missing), self.latent_mask
+            ),
+            what="masks at latent size",
+            **self.share,
+        )
+        _require(mask_places, [record.name for record in records], masks)
+        kept = Kept(
+            texture_store=textures,
+            texture_places=places,
+            mask_store=masks,
+            mask_places=mask_places,
+            caption_store=texts,
+            text_weights=self.text_weights,
+        )
+        return kept, masks.column("texels", mask_places), textures.column("variance", places)
+
+    def _fresh(self, records: Sequence[Record], keys: np.ndarray) -> tuple[Encoded, np.ndarray, np.ndarray]:
+        def prepare(record: Record) -> Entry:
+            return cache.prepare_texture(record, **self.setting)[1]
+
+        entries = [
+            (self.latent_mask(r, e).sum().numpy(), e["variance"])
+            for r, e in cache.ahead(lambda r: (r, prepare(r)), records)
+        ]
+        texels, variance = (np.stack(part) for part in zip(*entries, strict=True))
+        fresh = Fresh(
+            records=records,
+            encode_textures=partial(cache.encode_textures, vae=self._model("vae"), **self.setting),
+            encode_captions=partial(
+                cache.encode_captions, tokenizer=self.base.tokenizer, text_encoder=self._model("text_encoder")
+            ),
+            prepare=prepare,
+            latent_mask=self.latent_mask,
+        )
+        return fresh, texels, variance
+
+    def _store(self, kind: str, *what: object) -> EntryStore:
+        name = f"{kind}-{key_of(*what).hex()[:16]}"
+        if name not in self.stores:
+            setting = self.config.data.cache_dir
+            root = Path(setting) if setting else cache.default_cache_dir() / "encoded"
+            self.stores[name] = EntryStore(root / name if self.on_disk else None)
+        return self.stores[name]
+
+    def _model(self, part: str) -> Any:
+        return getattr(self.base, part).requires_grad_(False).to(self.accelerator.device)
+
+    def _weights(self, part: str, *beside: str) -> str:
+        """Fingerprint of a model and of the files beside it. It is remembered by the state of the model's files, so
+        that a model of which nothing is needed need not be loaded."""
+        store = self._store("models", self.base.source)
+        store.load()
+        place = store.find(as_keys([self._state(part, *beside)]))[0]
+        if place < 0:
+            found = cache.fingerprint(getattr(self.base, part))
+            files = [path.read_bytes() for folder in beside for path in self._files(folder)]
+            entry = {"fingerprint": np.frombuffer(key_of(found, *files), np.uint8)}
+            store.add(key := self._state(part, *beside), entry)  # asked again: loading may have brought the files
+            store.flush()
+            place = store.find(as_keys([key]))[0]
+        return store.get(int(place))["fingerprint"].tobytes().hex()
+
+    def _state(self, *parts: str) -> bytes:
+        files = [StoredFile(str(path)).signature() for part in parts for path in self._files(part)]
+        return key_of(cache.FORMAT, self.base.variant, self.base.revision, *parts, *files)
+
+    def _files(self, part: str) -> list[Path]:
+        return sorted(path for path in (self.base.folder / part).rglob("*") if path.is_file())
+
+
+def _require(places: np.ndarray, names: Sequence[str], store: EntryStore) -> None:
+    """Every entry must be there: another rank's file system may not show yet what this rank has written."""
+    if (places < 0).any():
+        name = names[int(np.argmin(places))]
+        raise InputError(f"{store.folder}: the cache entry of {name!r} has gone; start again to rebuild it")

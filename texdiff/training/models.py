@@ -79,9 +79,32 @@ class Base:
         return self._load(AutoencoderKL, "vae")
 
     @cached_property
+    def vae_config(self) -> dict[str, Any]:
+        """The VAE's settings, which are known without its weights."""
+        try:
+            return dict(AutoencoderKL.load_config(self.source, subfolder="vae", revision=self.revision))
+        except Exception as error:  # hub, JSON
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise InputError(
+                f"model.pretrained_model_name_or_path: {self.source} has no vae that can be loaded ({reason})"
+            ) from None
+
+    @property
     def scaling_factor(self) -> float:
         """s of z = s · (μ + σ ε₀), which gives the latents a variance near 1."""
-        return float(self.vae.config.scaling_factor)
+        return float(self.vae_config.get("scaling_factor", 0.18215))
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels along a side of a latent texel."""
+        return 2 ** (len(self.vae_config["block_out_channels"]) - 1)
+
+    @property
+    def folder(self) -> Path:
+        """Where the pipeline's files are: its folder, or its snapshot in the hub's cache."""
+        if Path(self.source).is_dir():
+            return Path(self.source)
+        return Path(hf_hub_download(self.source, "model_index.json", revision=self.revision)).parent
 
     @cached_property
     def text_encoder(self) -> CLIPTextModel:

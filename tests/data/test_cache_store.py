@@ -1,0 +1,177 @@
+"""Shards: what happens to them must never cost more than what was in them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from texdiff.data import store as module
+from texdiff.data.files import StoredFile, digests
+from texdiff.data.store import EntryStore, as_keys, key_of
+from texdiff.errors import InputError
+
+
+def entry(number, side=3):
+    return {"mean": np.full((2, side, side), number, np.float32), "texels": np.asarray(number, np.float32)}
+
+
+def filled(folder, numbers):
+    store = EntryStore(folder)
+    for number in numbers:
+        store.add(key_of(number), entry(number))
+    store.flush()
+    return store
+
+
+def found(store, numbers):
+    return (store.find(as_keys([key_of(n) for n in numbers])) >= 0).tolist()
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_entries_come_back_as_they_were(tmp_path, in_memory):
+    folder = None if in_memory else tmp_path / "store"
+    store = EntryStore(folder)
+    for number in range(600):
+        store.add(key_of(number), entry(number, side=2 + number % 2))
+    store.flush()
+    assert in_memory or len(list(folder.iterdir())) == 3
+    order = np.random.default_rng(0).permutation(600)
+    places = store.find(as_keys([key_of(int(n)) for n in order]))
+    for number, place in zip(order, places, strict=True):
+        back = store.get(int(place))
+        assert all(np.array_equal(back[name], value) for name, value in entry(number, 2 + number % 2).items())
+        assert [back[name].shape for name in back] == [value.shape for value in entry(0, 2 + number % 2).values()]
+    assert np.array_equal(store.column("texels", places), order)
+    assert store.find(as_keys([key_of("none")])).tolist() == [-1]
+
+
+def test_reading_copies_nothing_and_outlives_the_file(tmp_path):
+    store = filled(tmp_path, range(4))
+    (shard,) = tmp_path.iterdir()
+    one, other = (store.get(2)["mean"] for _ in range(2))
+    assert np.shares_memory(one, other)
+    assert not one.flags.writeable
+    assert one.flags.aligned
+    shard.unlink()
+    assert (store.get(3)["mean"] == 3).all()
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:100], lambda b: b[: len(b) // 2], lambda b: b[:-1], lambda b: b"", lambda b: b"\0" * len(b)]
+)
+def test_a_damaged_shard_costs_one_line_and_its_entries(tmp_path, capsys, damage):
+    filled(tmp_path, range(3))
+    (spoilt,) = tmp_path.iterdir()
+    spoilt.write_bytes(damage(spoilt.read_bytes()))
+    filled(tmp_path, [7, 8])
+    store = EntryStore(tmp_path)
+    store.load()
+    assert found(store, [0, 1, 2, 7, 8]) == [False, False, False, True, True]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert f"{spoilt}: is damaged (" in lines[0]
+    again = filled(tmp_path, range(3))
+    again.load()
+    assert found(again, [0, 8]) == [True, True]
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_not_ours_is_left_alone_and_what_was_abandoned_goes(tmp_path, capsys):
+    filled(tmp_path, [1])
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab" / "0.safetensors").write_bytes(b"old")
+    for name, age in ((".new.1.tmp", 0), (".old.1.tmp", 48 * 3600)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    store = EntryStore(tmp_path)
+    store.load()
+    assert found(store, [1]) == [True]
+    names = {path.name for path in tmp_path.iterdir() if path.suffix != ".arrow"}
+    assert names == {"notes.txt", "ab", ".new.1.tmp"}
+    assert capsys.readouterr().err == ""
+
+
+def test_two_stores_on_one_folder_see_each_others_entries(tmp_path):
+    one, other = filled(tmp_path, range(5)), filled(tmp_path, range(3, 8))
+    one.load()
+    other.load()
+    assert found(one, range(8)) == found(other, range(8)) == [True] * 8
+    for store in (one, other):
+        places = store.find(as_keys([key_of(n) for n in range(8)]))
+        assert [store.get(int(p))["mean"].max() for p in places] == list(range(8))
+
+
+WRITER = """
+import sys, time, numpy as np
+from pathlib import Path
+from texdiff.data import store
+store.SHARD_ENTRIES = 4
+kept = store.EntryStore(Path(sys.argv[1]))
+for number in range(10**9):
+    kept.add(store.key_of(number), {"mean": np.full(100_000, number, np.float32)})
+    print(number, flush=True)
+"""
+
+
+def test_a_kill_costs_one_shard_at_most(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE, text=True)
+    while (last := int(process.stdout.readline())) < 30:
+        pass
+    process.send_signal(signal.SIGKILL)
+    rest = process.communicate()[0].split()
+    last = int(rest[-1]) if rest else last
+    store = EntryStore(tmp_path)
+    store.load()
+    there = found(store, range(last + 1))
+    assert all(there[: last + 1 - 4])
+    for number in range(last + 1 - 4):
+        place = store.find(as_keys([key_of(number)]))[0]
+        assert (store.get(int(place))["mean"] == number).all()
+
+
+def test_a_slow_encoder_does_not_leave_its_work_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_SECONDS", 0.05)
+    store = EntryStore(tmp_path)
+    store.add(key_of(0), entry(0))
+    time.sleep(0.1)
+    store.add(key_of(1), entry(1))
+    assert len(list(tmp_path.glob("*.arrow"))) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"can't be written \(.*\); name another folder with data\.cache_dir"):
+        filled(tmp_path / "file" / "store", [1])
+
+
+def test_files_are_read_again_when_anything_about_them_changed(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"one")
+    read = []
+
+    class Counted(StoredFile):
+        def __call__(self):
+            read.append(self.path)
+            return super().__call__()
+
+    def digest():
+        store = EntryStore(tmp_path / "store")
+        return digests([Counted(str(path))] * 2, store, slice(None), lambda: None, progress=False).tolist()
+
+    first = digest()
+    assert first[0] == first[1]
+    seen = len(read)
+    assert digest() == first
+    assert len(read) == seen
+    status = path.stat()
+    os.utime(path, (1, 1))
+    assert digest() == first
+    assert len(read) > seen
+    path.write_bytes(b"two")  # as long, and its date put back: only the inode's own time tells
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert digest() != first

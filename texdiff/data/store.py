@@ -1,0 +1,207 @@
+"""Entries of named arrays, in immutable Arrow files that are memory-mapped.
+
+A folder holds shards, NAME.arrow, each a few entries: a column of keys, and for every array two columns, its bytes
+and its shape. A shard is written aside, brought to disk and renamed, so it is there whole or not at all, and never
+changes; processes that write at the same time write shards of their own. Reading copies nothing, and what was read
+stays readable when the file is deleted. Whatever else lies in the folder is left alone.
+"""
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from texdiff.errors import InputError
+
+SHARD_ENTRIES = 256  # entries of a shard at most: 100,000 textures are some 400 files
+SHARD_SECONDS = 30.0  # and what took longer than this to make is not left waiting for more
+KEY = np.dtype("S16")
+_ABANDONED = 24 * 3600.0  # seconds after which a file that is still being written belongs to a process that was killed
+
+Entry = Mapping[str, NDArray[Any]]
+Keys = NDArray[np.bytes_]  # [n] of 16 bytes
+
+
+def key_of(*parts: object) -> bytes:
+    """16 bytes that say all of `parts`."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
+
+
+def as_keys(keys: Sequence[bytes]) -> Keys:
+    """Keys of 16 bytes each as one array."""
+    return np.frombuffer(b"".join(keys), KEY)
+
+
+class EntryStore:
+    """Entries by key, in a folder, or with `folder` None in this process's memory.
+
+    An entry's place is a number that stays valid while the store lives.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._read: set[str] = set()
+        self._shards: list[_Shard] = []
+        self._starts = np.zeros(1, np.int64)  # [shards + 1] place of each shard's first entry
+        self._keys, self._places = np.empty(0, KEY), np.empty(0, np.int64)  # sorted by key
+        self._waiting: dict[bytes, Entry] = {}
+        self._since = time.monotonic()
+
+    def load(self) -> None:
+        """Take in the shards that are there by now. One that is damaged goes, in one line on stderr."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        found = []
+        for path in sorted(self.folder.iterdir()):
+            if path.suffix == ".tmp":
+                _remove_abandoned(path)
+            if path.suffix != ".arrow" or path.name in self._read:
+                continue
+            try:
+                found.append(_Shard(_open(path)))
+                self._read.add(path.name)
+            except FileNotFoundError:  # another process has just found it damaged
+                continue
+            except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+                reason = " ".join(str(error).split())[:120]
+                print(f"{path}: is damaged ({reason}); what it held is made again", file=sys.stderr)
+                path.unlink(missing_ok=True)
+        self._take_in(found)
+
+    def find(self, keys: Keys) -> NDArray[np.int64]:
+        """The place of each of these keys [n], -1 where there is no such entry."""
+        if not len(self._keys):
+            return np.full(len(keys), -1, np.int64)
+        at = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, self._places[at], -1)
+
+    def get(self, place: int) -> dict[str, NDArray[Any]]:
+        """The arrays of an entry: views of the file, not to be written into."""
+        number = int(np.searchsorted(self._starts, place, "right")) - 1
+        row = place - int(self._starts[number])
+        return {name: column.row(row) for name, column in self._shards[number].columns.items()}
+
+    def column(self, name: str, places: NDArray[np.int64]) -> NDArray[Any]:
+        """An array that has the same shape in every entry, of these entries at once: [n, ...], a copy."""
+        return np.concatenate([shard.columns[name].whole() for shard in self._shards])[places]
+
+    def add(self, key: bytes, entry: Entry) -> None:
+        """Keep an entry; it can be found from the next `flush` on, which comes by itself now and then."""
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting[key] = entry
+        if len(self._waiting) >= SHARD_ENTRIES or time.monotonic() - self._since > SHARD_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting, as one shard. Raises InputError where the folder can't be written."""
+        if not self._waiting:
+            return
+        shard = _shard(self._waiting)
+        if self.folder is not None:
+            name = hashlib.blake2b(b"".join(sorted(self._waiting)), digest_size=16).hexdigest() + ".arrow"
+            try:
+                _write(self.folder / name, shard)
+            except OSError as error:
+                raise InputError(
+                    f"{self.folder}: can't be written ({error.strerror or error}); name another folder with "
+                    "data.cache_dir, or keep the cache in memory with data.cache memory"
+                ) from None
+            shard = _open(self.folder / name)
+            self._read.add(name)
+        self._waiting = {}
+        self._take_in([_Shard(shard)])
+
+    def _take_in(self, shards: list["_Shard"]) -> None:
+        if not shards:
+            return
+        self._shards += shards
+        self._starts = np.cumsum([0, *(len(shard.keys) for shard in self._shards)])
+        keys = np.concatenate([shard.keys for shard in self._shards])
+        self._places = np.argsort(keys, kind="stable")
+        self._keys = keys[self._places]
+
+
+class _Column:
+    """An array of every entry of a shard, where Arrow has it. (Arrow's own way to a single cell copies it.)"""
+
+    def __init__(self, shard: pa.RecordBatch, name: str, dtype: str) -> None:
+        cells, shapes = shard.column(name), shard.column(f"{name}.shape")
+        self.dtype = np.dtype(dtype)
+        self.starts = np.frombuffer(cells.buffers()[1], np.int64, len(shard) + 1)
+        self.data = np.frombuffer(cells.buffers()[2] or b"", np.uint8)
+        self.shape_starts = np.frombuffer(shapes.buffers()[1], np.int32, len(shard) + 1)
+        self.shapes = shapes.values.to_numpy()
+
+    def row(self, row: int) -> NDArray[Any]:
+        shape = self.shapes[self.shape_starts[row] : self.shape_starts[row + 1]]
+        return self.data[self.starts[row] : self.starts[row + 1]].view(self.dtype).reshape(shape)
+
+    def whole(self) -> NDArray[Any]:
+        """[rows, ...] of rows that have the same shape."""
+        shape = self.shapes[: self.shape_starts[1]]
+        return self.data[: self.starts[-1]].view(self.dtype).reshape(len(self.starts) - 1, *shape)
+
+
+class _Shard:
+    """A shard that is open: its keys, and its arrays by name."""
+
+    def __init__(self, shard: pa.RecordBatch) -> None:
+        self.keys = np.frombuffer(shard.column("key").buffers()[1], KEY, len(shard))
+        dtypes = {field.name: (field.metadata or {}).get(b"dtype") for field in shard.schema}
+        self.columns = {name: _Column(shard, name, dtype.decode()) for name, dtype in dtypes.items() if dtype}
+
+
+def _shard(entries: Mapping[bytes, Entry]) -> pa.RecordBatch:
+    fields, columns = [pa.field("key", pa.binary(KEY.itemsize))], [pa.array(entries, pa.binary(KEY.itemsize))]
+    first = next(iter(entries.values()))
+    for name in first:
+        arrays = [np.asarray(entry[name]) for entry in entries.values()]
+        fields.append(pa.field(name, pa.large_binary(), metadata={"dtype": arrays[0].dtype.str}))
+        columns.append(pa.array([array.tobytes() for array in arrays], pa.large_binary()))
+        fields.append(pa.field(f"{name}.shape", pa.list_(pa.int32())))
+        columns.append(pa.array([array.shape for array in arrays], pa.list_(pa.int32())))
+    return pa.record_batch(columns, schema=pa.schema(fields))
+
+
+def _write(path: Path, shard: pa.RecordBatch) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            with pa.ipc.new_file(file, shard.schema) as writer:
+                writer.write_batch(shard)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _open(path: Path) -> pa.RecordBatch:
+    """A shard, its bytes left where they are; its offsets are checked, so no damage leads outside of the file."""
+    with pa.memory_map(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        if reader.num_record_batches != 1:
+            raise ValueError("not one record batch")
+        shard = reader.get_batch(0)
+    shard.validate(full=True)
+    if shard.schema.field("key").type != pa.binary(KEY.itemsize) or not len(shard):
+        raise ValueError("no keys")
+    return shard
+
+
+def _remove_abandoned(path: Path) -> None:
+    try:
+        if time.time() - path.stat().st_mtime > _ABANDONED:
+            path.unlink()
+    except OSError:  # gone already, or not ours to delete
+        return
