@@ -42,7 +42,7 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
     # What is about to happen.
     folder, checkpoint = choose_run_folder(run.output_dir, run.resume)
     accelerator = launch.start_accelerator(run.report_to, folder)
-    columns = (data.image_column, data.mask_column, data.caption_column)
+    columns = (data.image_column, data.mask_column, data.caption_column, config.mask.weight == "surface")
     records, held_out = (read_records(data.dataset, split, *columns) for split in ("train", "validation"))
     base = load_base(config.model.pretrained_model_name_or_path, config.model.revision, config.model.variant)
     passes = launch.split_batch(run.train_batch_size, run.gradient_accumulation_steps, accelerator)

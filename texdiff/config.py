@@ -74,6 +74,10 @@ class MaskConfig:
     """How the mask is brought to latent size, one cell for 8x8 pixels."""
     reduction: Literal["texel", "sample"] = "texel"
     """Mean over the effective batch: every covered latent texel counts alike, or every texture does."""
+    weight: Literal["texel", "surface"] = "texel"
+    """Within a texture every covered texel counts alike, or by how much of the mesh's surface lies under it, so that a
+    big wall in a small island is not neglected; a texel in which the UV map gathers a whole face counts as that face.
+    What textures weigh beside each other stays. `surface` needs a dataset that `texdiff prepare` made from meshes."""
     unmasked_weight: float = 0.0
     """Weight of texels outside the mask; 1 trains without masks."""
 

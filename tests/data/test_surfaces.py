@@ -11,7 +11,9 @@ import trimesh
 from PIL import Image
 
 from texdiff.data.check import check_dataset
+from texdiff.data.dataset import read_records
 from texdiff.data.prepare import prepare_dataset
+from texdiff.errors import InputError
 from texdiff.uv.picture import read_grey16
 
 datasets = pytest.importorskip("datasets")
@@ -159,3 +161,48 @@ def test_check_warns_of_a_dataset_that_has_some(prepared: Path, tmp_path: Path) 
     finding, summary = check_dataset(str(dataset))
     assert "1 of 2 textures have no surface file" in finding
     assert summary.startswith("0 errors, 1 warnings")
+
+
+@pytest.mark.parametrize("form", ["imagefolder", "parquet"])
+def test_records_have_densities_of_mean_1(meshes: Path, prepared: Path, tmp_path: Path, form: str) -> None:
+    prepare_dataset([str(meshes)], tmp_path / "d", workers=1, validation_fraction=0, format=form)
+    for record in read_records(str(tmp_path / "d"), "train", needs_surface=True):
+        whole = np.square(surface_of(prepared, record.captions[0]) / 65535.0)
+        mask = record.read_mask()
+        expected = whole / whole[mask].mean()
+        np.testing.assert_allclose(record.density(128), expected, rtol=1e-5)
+        half = record.density(64)
+        assert half.dtype == np.float32
+        np.testing.assert_allclose(half, expected.reshape(64, 2, 64, 2).mean(axis=(1, 3)), rtol=1e-5)
+        large = record.density(192)
+        assert large[large > 0].mean() == pytest.approx(1, abs=1e-5)
+        assert np.array_equal(large > 0, record.model_input(192, "fill")[1])
+
+
+def test_records_without_surface_are_refused_only_where_it_is_needed(dataset: Path) -> None:
+    records = read_records(str(dataset), "train")
+    with pytest.raises(InputError, match=r"0\.png: has no surface file .nor have 5 others.*again from the meshes"):
+        read_records(str(dataset), "train", needs_surface=True)
+    with pytest.raises(InputError, match="no surface file"):
+        records[0].density(64)
+
+
+@pytest.mark.parametrize(("damage", "says"), [(Path.unlink, "can't be read"), (_shrink, "64x32|128x64")])
+def test_a_record_says_what_is_wrong_with_its_surface(
+    prepared: Path, tmp_path: Path, damage: Callable, says: str
+) -> None:
+    shutil.copytree(prepared, tmp_path / "d")
+    damage(tmp_path / "d" / "train" / rows_of(prepared)["one"]["surface_file_name"])
+    record = next(r for r in read_records(str(tmp_path / "d"), "train") if r.captions == ("one",))
+    with pytest.raises(InputError, match=says) as error:
+        record.density(64)
+    assert "\n" not in str(error.value)
+
+
+def test_a_surface_of_zeros_is_refused(prepared: Path, tmp_path: Path) -> None:
+    shutil.copytree(prepared, tmp_path / "d")
+    path = tmp_path / "d" / "train" / rows_of(prepared)["one"]["surface_file_name"]
+    Image.fromarray(np.zeros((128, 128), np.uint16)).save(path)
+    record = next(r for r in read_records(str(tmp_path / "d"), "train") if r.captions == ("one",))
+    with pytest.raises(InputError, match="is 0 wherever the mask is white"):
+        record.density(64)

@@ -16,8 +16,8 @@ from texdiff.data import cache
 from texdiff.data.batch import LatentDataset
 from texdiff.data.dataset import Record
 from texdiff.data.encoded import Encoded, Fresh, Kept, mask_entries
-from texdiff.data.files import StoredFile, digests
-from texdiff.data.store import Entry, EntryStore, as_keys, key_of
+from texdiff.data.files import Source, StoredFile, digests
+from texdiff.data.store import Entry, EntryStore, Keys, as_keys, key_of
 from texdiff.diffusion.mask import latent_weights
 from texdiff.errors import InputError
 from texdiff.training.models import Base
@@ -59,6 +59,7 @@ class _Encoding:
             mode=config.mask.downsample,
             unmasked_weight=config.mask.unmasked_weight,
         )
+        self.by_surface = config.mask.weight == "surface"
         self.on_disk = config.data.cache == "disk"
         # On disk each rank makes a share, for all; what is kept in memory each must make for itself.
         ranks = slice(accelerator.process_index, None, accelerator.num_processes)
@@ -73,25 +74,39 @@ class _Encoding:
 
     def dataset(self, records: Sequence[Record], posterior: str) -> LatentDataset:
         """The textures `records` and their captions."""
-        sources = [source for record in records for source in (record.image, record.mask)]
-        found = digests(sources, self._store("files", str(Path(self.config.data.dataset).absolute())), **self.share)
+        found = self._digests([source for record in records for source in (record.image, record.mask)])
         keys = cache.texture_keys(found[0::2], found[1::2], weights=self.weights, **self.setting)
+        mask_keys = self._mask_keys(keys, records)
         make = self._fresh if self.config.data.cache == "off" else self._kept
-        encoded, texels, variance = make(records, keys)
+        encoded, texels, variance = make(records, keys, mask_keys)
         return LatentDataset(
             records,
             encoded,
             texels=torch.from_numpy(texels),
             variance=torch.from_numpy(variance),
-            content=key_of(keys.tobytes()).hex()[:16],
+            content=key_of(keys.tobytes(), mask_keys.tobytes()).hex()[:16],
             posterior=posterior,
         )
 
     def latent_mask(self, record: Record, entry: Entry) -> Tensor:
         """Weights of a texture's latent texels, float [1, h, w]."""
-        return self.to_latent(cache.unpack_mask(entry)[None])[0]
+        density = None
+        if self.by_surface:
+            density = torch.from_numpy(record.density(self.config.data.resolution))[None, None]
+        return self.to_latent(cache.unpack_mask(entry)[None], density=density)[0]
 
-    def _kept(self, records: Sequence[Record], keys: np.ndarray) -> tuple[Encoded, np.ndarray, np.ndarray]:
+    def _mask_keys(self, keys: Keys, records: Sequence[Record]) -> Keys:
+        """The key of each latent mask [n]: the texture's, and where they count the hash of its surface file."""
+        if not self.by_surface:
+            return as_keys([key_of("mask", key) for key in keys.tolist()])
+        surfaces = self._digests([record.surface for record in records if record.surface is not None])
+        pairs = zip(keys.tolist(), surfaces.tolist(), strict=True)
+        return as_keys([key_of("mask", key, surface) for key, surface in pairs])
+
+    def _digests(self, sources: Sequence[Source]) -> Keys:
+        return digests(sources, self._store("files", str(Path(self.config.data.dataset).absolute())), **self.share)
+
+    def _kept(self, records: Sequence[Record], keys: Keys, mask_keys: Keys) -> tuple[Encoded, np.ndarray, np.ndarray]:
         textures = self._store("textures", *self.setting.values(), self.weights)
         places = cache.fill_store(
             textures,
@@ -116,7 +131,7 @@ class _Encoding:
         masks = self._store("masks", *self.mask_setting)
         mask_places = cache.fill_store(
             masks,
-            as_keys([key_of("mask", key) for key in keys.tolist()]),
+            mask_keys,
             lambda missing: mask_entries(
                 (records[i] for i in missing), (textures.get(int(places[i])) for i in missing), self.latent_mask
             ),
@@ -134,7 +149,7 @@ class _Encoding:
         )
         return kept, masks.column("texels", mask_places), textures.column("variance", places)
 
-    def _fresh(self, records: Sequence[Record], keys: np.ndarray) -> tuple[Encoded, np.ndarray, np.ndarray]:
+    def _fresh(self, records: Sequence[Record], keys: Keys, mask_keys: Keys) -> tuple[Encoded, np.ndarray, np.ndarray]:
         def prepare(record: Record) -> Entry:
             return cache.prepare_texture(record, **self.setting)[1]
 

@@ -21,7 +21,7 @@ def draw_first_batch(textures: LatentDataset, keys: Sequence[SampleKey], config:
     for _, index in keys[:MOST]:
         picture, mask = textures.records[index].model_input(resolution, config.data.background)
         texture = ((picture.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
-        latent = textures.mask(index)[0].numpy()
+        latent = textures.mask(index)[0].numpy().clip(max=1)  # by surface, some count for several
         cell = resolution // latent.shape[0]
         weight = np.kron(latent, np.ones((cell, cell)))[..., None]
         counted = texture * weight + (0.25 * texture + (120, 0, 0)) * (1 - weight)
