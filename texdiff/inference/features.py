@@ -38,7 +38,7 @@ def features(
     for start in tqdm(starts, desc="features", unit="batch", leave=False, disable=not progress):
         some = range(start, min(start + _BATCH, len(pictures)))
         batch = [pictures[i] if masks is None else fill(pictures[i], masks[i]) for i in some]
-        found.append(extractor(_tensor(np.stack(batch)))[0].double().numpy())
+        found.append(extractor(to_tensor(np.stack(batch)))[0].double().numpy())
     return np.concatenate(found)
 
 
@@ -63,7 +63,7 @@ def perceptual_distance(
         void = fill(target, mask)
         pair = np.stack([np.where(mask[..., None], side, void) for side in (picture, target)])
         weight = torch.from_numpy(mask).float()[None, None]
-        distances.append(np.mean([_distance(maps, weight) for maps in extractor(_tensor(pair))[1]]))
+        distances.append(np.mean([_distance(maps, weight) for maps in extractor(to_tensor(pair))[1]]))
     return np.array(distances)
 
 
@@ -74,6 +74,6 @@ def _distance(maps: Tensor, weight: Tensor) -> float:
     return float(((one - other).square().sum(dim=0) * share).sum() / share.sum())
 
 
-def _tensor(pictures: Pictures) -> Tensor:
+def to_tensor(pictures: Pictures) -> Tensor:
     """float32 [N, 3, H, W] in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
