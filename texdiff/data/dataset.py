@@ -153,14 +153,17 @@ def _folder_records(metadata: Path, image_column: str, mask_column: str, caption
     )
     records = []
     folder = str(metadata.parent)
-    with metadata.open(encoding="utf-8") as lines:
-        rows = [(number, line) for number, line in enumerate(lines, start=1) if not line.isspace()]
+    try:
+        with metadata.open(encoding="utf-8") as lines:
+            rows = [(number, line) for number, line in enumerate(lines, start=1) if not line.isspace()]
+    except ValueError:
+        raise InputError(f"{metadata}: is not text in UTF-8; write the dataset again") from None
     for number, line in rows:
         where = f"{metadata}, line {number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}: not JSON ({error.msg}); write the dataset again") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: not JSON ({error}); write the dataset again") from None
         if not isinstance(row, dict):
             raise InputError(f"{where}: not a JSON object; write the dataset again")
         image, mask = (_inside(folder, row, key, where) for key in (image_key, mask_key))

@@ -1,16 +1,18 @@
 """Entries of named arrays, in immutable Arrow files that are memory-mapped.
 
-A folder holds shards, NAME.arrow, each a few entries: a column of keys, and for every array two columns, its bytes
-and its shape. A shard is written aside, brought to disk and renamed, so it is there whole or not at all, and never
-changes; processes that write at the same time write shards of their own. Reading copies nothing, and what was read
-stays readable when the file is deleted. Whatever else lies in the folder is left alone.
+A folder holds shards, NAME.arrow, each a few entries: a column of keys, and for every array three columns, its bytes,
+its shape and their sum. A shard is written aside, brought to disk and renamed, so it is there whole or not at all, and
+never changes; processes that write at the same time write shards of their own. Reading copies nothing, and what was
+read stays readable when the file is deleted. Whatever else lies in the folder is left alone.
 """
 
 import hashlib
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,7 @@ class EntryStore:
             if path.suffix != ".arrow" or path.name in self._read:
                 continue
             try:
-                found.append(_Shard(_open(path)))
+                found.append(_Shard(_open(path), path))
                 self._read.add(path.name)
             except FileNotFoundError:  # another process has just found it damaged
                 continue
@@ -83,14 +85,22 @@ class EntryStore:
         return np.where(self._keys[at] == keys, self._places[at], -1)
 
     def get(self, place: int) -> dict[str, NDArray[Any]]:
-        """The arrays of an entry: views of the file, not to be written into."""
+        """The arrays of an entry: views of the file, not to be written into. Raises InputError where it is damaged."""
         number = int(np.searchsorted(self._starts, place, "right")) - 1
-        row = place - int(self._starts[number])
-        return {name: column.row(row) for name, column in self._shards[number].columns.items()}
+        row, shard = place - int(self._starts[number]), self._shards[number]
+        with _damage_in(shard):
+            return {name: column.row(row) for name, column in shard.columns.items()}
 
     def column(self, name: str, places: NDArray[np.int64]) -> NDArray[Any]:
-        """An array that has the same shape in every entry, of these entries at once: [n, ...], a copy."""
-        return np.concatenate([shard.columns[name].whole() for shard in self._shards])[places]
+        """An array that has the same shape in every entry, of these entries at once: [n, ...], a copy.
+
+        Raises InputError where one is damaged.
+        """
+        parts = []
+        for shard in self._shards:
+            with _damage_in(shard):
+                parts.append(shard.columns[name].whole())
+        return np.concatenate(parts)[places]
 
     def add(self, key: bytes, entry: Entry) -> None:
         """Keep an entry; it can be found from the next `flush` on, which comes by itself now and then."""
@@ -117,7 +127,7 @@ class EntryStore:
             shard = _open(self.folder / name)
             self._read.add(name)
         self._waiting = {}
-        self._take_in([_Shard(shard)])
+        self._take_in([_Shard(shard, self.folder / name if self.folder is not None else None)])
 
     def _take_in(self, shards: list["_Shard"]) -> None:
         if not shards:
@@ -135,17 +145,27 @@ class _Column:
     def __init__(self, shard: pa.RecordBatch, name: str, dtype: str) -> None:
         cells, shapes = shard.column(name), shard.column(f"{name}.shape")
         self.dtype = np.dtype(dtype)
+        self.sums = shard.column(f"{name}.crc32").to_numpy()
+        self.checked = np.zeros(len(shard), bool)
         self.starts = np.frombuffer(cells.buffers()[1], np.int64, len(shard) + 1)
         self.data = np.frombuffer(cells.buffers()[2] or b"", np.uint8)
         self.shape_starts = np.frombuffer(shapes.buffers()[1], np.int32, len(shard) + 1)
         self.shapes = shapes.values.to_numpy()
 
     def row(self, row: int) -> NDArray[Any]:
+        """Raises ValueError where its bytes are not what was written, which is looked at once."""
         shape = self.shapes[self.shape_starts[row] : self.shape_starts[row + 1]]
-        return self.data[self.starts[row] : self.starts[row + 1]].view(self.dtype).reshape(shape)
+        data = self.data[self.starts[row] : self.starts[row + 1]]
+        if not self.checked[row]:
+            if zlib.crc32(data, zlib.crc32(shape.tobytes())) != self.sums[row]:
+                raise ValueError("not what was written")
+            self.checked[row] = True
+        return data.view(self.dtype).reshape(shape)
 
     def whole(self) -> NDArray[Any]:
-        """[rows, ...] of rows that have the same shape."""
+        """[rows, ...] of rows that have the same shape. Raises ValueError as `row` does."""
+        for row in range(len(self.sums)):
+            self.row(row)
         shape = self.shapes[: self.shape_starts[1]]
         return self.data[: self.starts[-1]].view(self.dtype).reshape(len(self.starts) - 1, *shape)
 
@@ -153,10 +173,24 @@ class _Column:
 class _Shard:
     """A shard that is open: its keys, and its arrays by name."""
 
-    def __init__(self, shard: pa.RecordBatch) -> None:
+    def __init__(self, shard: pa.RecordBatch, path: Path | None = None) -> None:
+        self.path = path
         self.keys = np.frombuffer(shard.column("key").buffers()[1], KEY, len(shard))
         dtypes = {field.name: (field.metadata or {}).get(b"dtype") for field in shard.schema}
         self.columns = {name: _Column(shard, name, dtype.decode()) for name, dtype in dtypes.items() if dtype}
+
+
+@contextmanager
+def _damage_in(shard: _Shard) -> Iterator[None]:
+    """A shard whose bytes have changed since they were written goes, so that the next start makes it again."""
+    try:
+        yield
+    except (ValueError, KeyError) as error:
+        if shard.path is not None:
+            shard.path.unlink(missing_ok=True)
+        raise InputError(
+            f"{shard.path}: is damaged ({error}) and has been deleted; start again to rebuild it"
+        ) from None
 
 
 def _shard(entries: Mapping[bytes, Entry]) -> pa.RecordBatch:
@@ -167,7 +201,11 @@ def _shard(entries: Mapping[bytes, Entry]) -> pa.RecordBatch:
         fields.append(pa.field(name, pa.large_binary(), metadata={"dtype": arrays[0].dtype.str}))
         columns.append(pa.array([array.tobytes() for array in arrays], pa.large_binary()))
         fields.append(pa.field(f"{name}.shape", pa.list_(pa.int32())))
-        columns.append(pa.array([array.shape for array in arrays], pa.list_(pa.int32())))
+        shapes = [np.array(array.shape, np.int32) for array in arrays]
+        columns.append(pa.array(shapes, pa.list_(pa.int32())))
+        sums = [zlib.crc32(a.tobytes(), zlib.crc32(s.tobytes())) for a, s in zip(arrays, shapes, strict=True)]
+        fields.append(pa.field(f"{name}.crc32", pa.uint32()))
+        columns.append(pa.array(sums, pa.uint32()))
     return pa.record_batch(columns, schema=pa.schema(fields))
 
 

@@ -143,7 +143,8 @@ class Document:
         sparse = accessor.get("sparse")
         if sparse is not None:
             stored = self._with_sparse(stored, sparse)
-        values = stored.astype(np.float64)
+        with np.errstate(invalid="ignore"):  # signalling NaN is NaN, and what it means is decided later
+            values = stored.astype(np.float64)
         if accessor.get("normalized") is True and stored.dtype.kind in "iu":
             values = np.maximum(values / np.iinfo(stored.dtype).max, -1.0)
         return values

@@ -1,6 +1,7 @@
 """Read the formats that trimesh takes textures from beside glTF and OBJ: PLY, and DAE where pycollada is installed."""
 
 import io
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from texdiff.uv.part import Material, Part, Picture
 from texdiff.uv.picture import open_picture
 
 MAX_BYTES = 1 << 30
+logging.getLogger("trimesh").addHandler(logging.NullHandler())  # it would print tracebacks of pictures that are damaged
 
 
 def read_other(path: Path) -> list[Part]:
