@@ -157,7 +157,7 @@ class _Column:
         shape = self.shapes[self.shape_starts[row] : self.shape_starts[row + 1]]
         data = self.data[self.starts[row] : self.starts[row + 1]]
         if not self.checked[row]:
-            if zlib.crc32(data, zlib.crc32(shape.tobytes())) != self.sums[row]:
+            if zlib.crc32(data.data, zlib.crc32(shape.tobytes())) != self.sums[row]:
                 raise ValueError("not what was written")
             self.checked[row] = True
         return data.view(self.dtype).reshape(shape)
