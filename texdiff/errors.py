@@ -6,3 +6,6 @@ class InputError(Exception):
 
     Programs print the line to stderr and exit with 2; no traceback is shown.
     """
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())  # what it quotes, a file's name say, may have several

@@ -86,8 +86,17 @@ def dress(wearer: Wearer, texture: NDArray[np.uint8]) -> bytes:
     """The mesh with `texture` (uint8 [H, W, 3]) as its base colour, as the bytes of a GLB.
 
     Raises:
-        InputError: the mesh can no longer be read.
+        InputError: the mesh can no longer be read, or something in it that no texture needs is not sound.
     """
+    try:
+        return _dressed(wearer, texture)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        # Reading for textures looks at little of a glTF tree; to write all of it again, all of it must make sense.
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{wearer.path}: is not sound as a whole ({reason}); export the mesh again") from None
+
+
+def _dressed(wearer: Wearer, texture: NDArray[np.uint8]) -> bytes:
     if wearer.path.suffix.lower() in (".glb", ".gltf"):
         asset = gltf.read(wearer.path)
         primitives = _wearing(asset, wearer.replaced)

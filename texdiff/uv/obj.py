@@ -125,6 +125,8 @@ def _corners(path: Path, lines: _Lines) -> tuple[NDArray[np.int64], NDArray[np.i
     try:
         for word in set(words):
             numbers = [int(number) if number else 0 for number in word.split("/")] + [0, 0]
+            if max(map(abs, numbers)) >= 1 << 40:
+                raise ValueError
             table[word] = (numbers[0], numbers[1], numbers[2])
     except ValueError:
         raise InputError(f"{path}: the face corner {word!r} can't be read; export the mesh again") from None
