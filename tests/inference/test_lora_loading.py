@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from texdiff.errors import InputError
 from texdiff.inference.generate import draw
-from texdiff.inference.lora import add_lora, lora_file
+from texdiff.inference.lora import PEFT_NAME, add_lora, lora_file
 
 # diffusers' sampler hands a tensor to NumPy 2 in the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -133,3 +133,18 @@ def test_layers_that_are_not_in_the_base_are_counted(pipeline: Any, factors: Any
         tmp_path / "some.safetensors",
     )
     assert add_lora(pipeline, tmp_path / "some.safetensors") == (1, 2)
+
+
+def test_an_adapter_in_pefts_own_layout(pipeline: Any, factors: Any, tmp_path: Path) -> None:
+    """What PEFT's save_pretrained writes of a U-Net: weights, and alpha in a file of its own."""
+    from peft import LoraConfig
+
+    expected = noise_prediction(pipeline, write_diffusers(tmp_path / "a.safetensors", factors(1.0), alpha=8))
+    folder = tmp_path / "peft"
+    folder.mkdir()
+    prefix = f"base_model.model.{LAYER}.lora_"
+    save_file({f"{prefix}{name}.weight": t.contiguous() for name, t in factors(1.0).items()}, folder / PEFT_NAME)
+    with pytest.raises(InputError, match=r"adapter_config\.json is not beside it"):
+        add_lora(pipeline, folder)
+    LoraConfig(r=4, lora_alpha=8, target_modules=[LAYER]).save_pretrained(str(folder))
+    np.testing.assert_allclose(noise_prediction(pipeline, folder), expected, atol=1e-6)

@@ -1,0 +1,135 @@
+"""Several prompts and seeds at once, and restyling an atlas with its void left alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from texdiff import cli
+from texdiff.errors import InputError
+from texdiff.inference.apply import read_wearer
+from texdiff.inference.generate import cut_prompts, draw, generate, load_pipeline, numbered
+from texdiff.inference.restyle import Initial
+from texdiff.uv.coverage import coverage_mask
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def test_each_prompt_with_each_seed_in_batches(
+    base: Path, loaded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["generate", "--model", str(base), "--output", str(tmp_path / "x.png"), "--num_inference_steps", "2"]
+    arguments += ["--prompt", "a crate", "--prompt", "red bricks", "--seed", "3", "5", "--batch_size", "3"]
+    assert cli.main(arguments) == 0
+    said = capsys.readouterr()
+    files = [tmp_path / f"x-{number:02d}.png" for number in range(4)]
+    assert sorted(tmp_path.iterdir()) == files
+    jobs = [("a crate", 3), ("a crate", 5), ("red bricks", 3), ("red bricks", 5)]
+    assert said.out.splitlines() == [f"wrote {file} (seed {s}: {p})" for file, (p, s) in zip(files, jobs, strict=True)]
+    assert "1-3 of 4" in said.err
+    assert "4-4 of 4" in said.err
+    for file, (prompt, seed) in zip(files, jobs, strict=True):
+        alone = draw(loaded, prompt, seed, num_inference_steps=2).astype(int)
+        assert np.abs(np.asarray(Image.open(file)) - alone).max() <= 1  # a batch rounds otherwise
+    shown = [Image.open(file).tobytes() for file in files]
+    assert len(set(shown)) == 4
+
+
+def test_numbers_sort_like_names(tmp_path: Path) -> None:
+    assert numbered(tmp_path / "a.glb", 1) == [tmp_path / "a.glb"]
+    names = [file.name for file in numbered(tmp_path / "a.glb", 101)]
+    assert names[0] == "a-000.glb"
+    assert names == sorted(names)
+    assert len(set(names)) == 101
+
+
+def test_a_prompt_too_long_for_the_text_encoder_is_said(loaded: Any) -> None:
+    assert cut_prompts(loaded, ["short"]) == []
+    (line,) = cut_prompts(loaded, ["short", "very " * 100 + "red"])
+    assert "101 tokens of which 75 are read" in line
+
+
+@pytest.fixture
+def old_atlas(tmp_path: Path) -> np.ndarray:
+    """A coloured atlas, not square and not of the model's size; `old.png` is this."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 12, 3), dtype=np.uint8))
+    return np.asarray(coarse.resize((96, 48), Image.Resampling.BICUBIC))
+
+
+def test_restyling_leaves_the_void_alone(base: Path, four_squares_obj: Path, old_atlas: np.ndarray) -> None:
+    folder = four_squares_obj.parent
+    Image.fromarray(old_atlas).save(folder / "old.png")
+    mask = coverage_mask(read_wearer(four_squares_obj).triangles, old_atlas.shape[:2], mode="conservative")
+    assert 0.1 < mask.mean() < 0.9
+    shown = {}
+    for strength in (0.5, 1.0):
+        (file,) = generate(
+            str(base), ["a crate"], folder / "new.png", mesh=four_squares_obj, strength=strength, num_inference_steps=4
+        )
+        shown[strength] = np.asarray(Image.open(file))
+        assert shown[strength].shape == old_atlas.shape
+        np.testing.assert_array_equal(shown[strength][~mask], old_atlas[~mask])
+        assert (shown[strength][mask] != old_atlas[mask]).any()
+    assert (shown[0.5] != shown[1.0]).any()
+
+    # On a mesh the void is filled from what is drawn, so nothing of the old atlas is left in it.
+    (file,) = generate(
+        str(base), ["a crate"], folder / "new.glb", mesh=four_squares_obj, strength=0.5, num_inference_steps=4
+    )
+    (part,) = trimesh.load_scene(file, process=False).geometry.values()
+    worn = np.asarray(part.visual.material.baseColorTexture)
+    np.testing.assert_array_equal(worn[mask], shown[0.5][mask])
+    assert (worn[~mask] != old_atlas[~mask]).any(axis=1).mean() > 0.9
+
+
+def test_the_void_says_nothing_to_the_islands(base: Path, four_squares_obj: Path, old_atlas: np.ndarray) -> None:
+    """Two atlases that differ in the void alone come out the same inside."""
+    mask = coverage_mask(read_wearer(four_squares_obj).triangles, old_atlas.shape[:2], mode="conservative")
+    inside = []
+    for number, void in enumerate([(255, 0, 255), (0, 0, 0)]):
+        image = four_squares_obj.parent / f"init{number}.png"
+        Image.fromarray(np.where(mask[..., None], old_atlas, np.uint8(void))).save(image)
+        settings: dict[str, Any] = {"mesh": four_squares_obj, "init_image": image, "num_inference_steps": 4}
+        (file,) = generate(str(base), ["a crate"], image.with_name("out.png"), strength=0.5, **settings)
+        inside.append(np.asarray(Image.open(file))[mask])
+    np.testing.assert_array_equal(*inside)
+
+
+def test_little_strength_changes_little() -> None:
+    """With the trained small base, whose VAE can give back what it was given."""
+    ramp = np.linspace(60, 180, 64)
+    texture = (ramp[:, None, None] * np.array([1.0, 0.8, 0.6])).repeat(64, axis=1).astype(np.uint8)
+    initial = Initial(texture=texture, mask=np.ones((64, 64), bool))
+    nano = load_pipeline("nano")
+    errors = []
+    for strength in (0.25, 1.0):
+        (drawn,) = initial.restyle(nano, ["wood"], [0], strength, num_inference_steps=8, guidance_scale=1)
+        errors.append(np.abs(drawn.astype(float) - texture).mean())
+    assert errors[0] < 0.6 * errors[1], errors
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"strength": 0.5}, "nothing to restyle"),
+        ({"strength": 0.0, "mesh": True}, "above 0"),
+        ({"strength": 1.5, "mesh": True}, "at most 1"),
+        ({"strength": 0.1, "mesh": True, "num_inference_steps": 5}, "leaves none"),
+        ({"init_image": Path("none.png")}, "--init_image none.png"),
+        ({"batch_size": 0}, "--batch_size"),
+        ({"prompts": []}, "at least one"),
+        ({"seeds": [0, -1]}, "--seed -1"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_loaded(
+    four_squares_obj: Path, tmp_path: Path, settings: dict[str, Any], what: str
+) -> None:
+    settings = {"prompts": ["a crate"]} | settings
+    if settings.get("mesh"):
+        settings["mesh"] = four_squares_obj
+    with pytest.raises(InputError, match=what):
+        generate("./no model here", output=tmp_path / "x.png", **settings)
