@@ -42,8 +42,12 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_house.py
 
+# A quarter of an hour; BENCH=nano takes three minutes of it, BENCH=sd15 the rest.
 bench: $(READY)
+ifndef BENCH
 	$(BIN)/python -m benchmarks.coverage
+endif
+	$(BIN)/python -m benchmarks.step $(BENCH)
 
 clean:
 	rm -rf outputs build *.egg-info

@@ -1,0 +1,46 @@
+"""The floor of a training step: forward, backward and AdamW of a U-Net with LoRA, on tensors that are already there.
+
+    python benchmarks/bare_step.py FOLDER [--resolution 512] [--batch 1] [--rank 8] [--steps 6] [--seed 0]
+
+Nothing of texdiff is in it. FOLDER is a diffusers pipeline; float32, on the GPU where there is one.
+"""
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    for name, default in {"resolution": 512, "batch": 1, "rank": 8, "steps": 6, "seed": 0}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    given = parser.parse_args()
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(given.seed)
+    unet = UNet2DConditionModel.from_pretrained(given.folder, subfolder="unet").float()
+    unet.requires_grad_(False)
+    layers = ["to_q", "to_k", "to_v", "to_out.0"]
+    unet.add_adapter(
+        LoraConfig(r=given.rank, lora_alpha=given.rank, init_lora_weights="gaussian", target_modules=layers)
+    )
+    unet.to(device).train()
+    optimizer = torch.optim.AdamW([p for p in unet.parameters() if p.requires_grad], lr=1e-4)
+
+    side = given.resolution // 8
+    latents, target = torch.randn(2, given.batch, unet.config.in_channels, side, side, device=device)
+    text = torch.randn(given.batch, 77, unet.config.cross_attention_dim, device=device)
+    timesteps = torch.randint(1000, (given.batch,), device=device)
+    for _ in range(given.steps):
+        loss = F.mse_loss(unet(latents, timesteps, text).sample, target)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+if __name__ == "__main__":
+    main()
