@@ -75,8 +75,8 @@ class MeshViews:
         self._scene = EmbreeScene(robust=True)
         TriangleMesh(self._scene, self._surface.corners.astype(np.float32))
         turns = [_rotation(yaw, pitch) for yaw, pitch in views]
-        distance = max(self._distance(turn) for turn in turns)
-        self._seen = [self._look_from(turn, distance) for turn in turns]
+        self.distance = max(self._distance(turn) for turn in turns)
+        self._seen = [self._look_from(turn, self.distance) for turn in turns]
 
     def draw(self, texture: NDArray[np.uint8] | None = None, parts: Iterable[str] | None = None) -> NDArray[np.uint8]:
         """The pictures, uint8 [V, H, W, 3]: as the file has it, or with `texture` (uint8 [h, w, 3]) instead of another.
