@@ -57,9 +57,7 @@ def torus(folder: Path, texture: np.ndarray, repeats: float) -> tuple[Path, np.n
     return folder / "torus.obj", flat[faces.reshape(-1)]
 
 
-def draw_with_opengl(
-    gl: Any, corners: np.ndarray, texture: np.ndarray, turn: np.ndarray, distance: float
-) -> np.ndarray:
+def draw_with_opengl(gl: Any, corners: np.ndarray, texture: np.ndarray, turn: np.ndarray, far_off: float) -> np.ndarray:
     """uint8 [SIDE, SIDE, 3] of triangles [N, 8], from 2 x 2 samples a pixel, averaged in linear light."""
     side = 2 * SIDE
     near, far, field = 0.1, 20.0, np.tan(np.radians(15))
