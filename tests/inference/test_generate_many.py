@@ -87,8 +87,8 @@ def test_restyling_leaves_the_void_alone(base: Path, four_squares_obj: Path, old
 
 
 def test_the_void_says_nothing_to_the_islands(base: Path, four_squares_obj: Path, old_atlas: np.ndarray) -> None:
-    """Two atlases that differ in the void alone come out the same inside."""
-    mask = coverage_mask(read_wearer(four_squares_obj).triangles, old_atlas.shape[:2], mode="conservative")
+    """Two atlases that differ in the void alone, and in texels that lie in it for the most part, come out the same."""
+    mask = coverage_mask(read_wearer(four_squares_obj).triangles, old_atlas.shape[:2], mode="center")
     inside = []
     for number, void in enumerate([(255, 0, 255), (0, 0, 0)]):
         image = four_squares_obj.parent / f"init{number}.png"
@@ -103,7 +103,8 @@ def test_little_strength_changes_little() -> None:
     """With the trained small base, whose VAE can give back what it was given."""
     ramp = np.linspace(60, 180, 64)
     texture = (ramp[:, None, None] * np.array([1.0, 0.8, 0.6])).repeat(64, axis=1).astype(np.uint8)
-    initial = Initial(texture=texture, mask=np.ones((64, 64), bool))
+    whole = np.ones((64, 64), bool)
+    initial = Initial(texture=texture, covered=whole, touched=whole)
     nano = load_pipeline("nano")
     errors = []
     for strength in (0.25, 1.0):

@@ -24,7 +24,8 @@ class Initial:
     """An atlas to start from."""
 
     texture: NDArray[np.uint8]  # [H, W, 3]
-    mask: NDArray[np.bool_]  # [H, W], every texel that the UV map touches at all; all of them without a mesh
+    covered: NDArray[np.bool_]  # [H, W], texels whose centre is mapped: what the model gets to see; all without a mesh
+    touched: NDArray[np.bool_]  # [H, W], and every texel that the UV map touches at all: what is drawn anew
 
     def restyle(
         self,
@@ -35,7 +36,7 @@ class Initial:
         num_inference_steps: int,
         guidance_scale: float,
     ) -> list[NDArray[np.uint8]]:
-        """The atlas anew for each prompt and its seed, uint8 [H, W, 3] each; outside the mask its texels are the same.
+        """The atlas anew for each prompt and its seed, uint8 [H, W, 3] each; texels that are not touched stay the same.
 
         Drawn at the pipeline's own size. The void is filled for that, as in training, so that it says nothing to the
         islands; it is put back afterwards.
@@ -46,7 +47,7 @@ class Initial:
         from texdiff.inference.generate import draw_batch
 
         side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-        small = _resize(fill(self.texture, self.mask), (side, side))
+        small = _resize(fill(self.texture, self.covered), (side, side))
         pixels = torch.from_numpy(small).permute(2, 0, 1)[None].to(pipeline.device, pipeline.dtype) / 127.5 - 1
         with torch.no_grad():
             latents = pipeline.vae.encode(pixels).latent_dist.mean * pipeline.vae.config.scaling_factor
@@ -57,7 +58,7 @@ class Initial:
             restyler, prompts, seeds, num_inference_steps, guidance_scale, image=image, strength=strength
         )
         size = (self.texture.shape[0], self.texture.shape[1])
-        return [np.where(self.mask[..., None], _resize(one, size), self.texture) for one in drawn]
+        return [np.where(self.touched[..., None], _resize(one, size), self.texture) for one in drawn]
 
 
 def read_initial(image: Path | None, wearer: Wearer | None) -> Initial:
@@ -76,10 +77,11 @@ def read_initial(image: Path | None, wearer: Wearer | None) -> Initial:
         raise InputError(f"{wearer.path}: has no texture to restyle; give --init_image")
     else:
         texture = wearer.replaced
-    mask = np.ones(texture.shape[:2], bool)
-    if wearer is not None:
-        mask = coverage_mask(wearer.triangles, texture.shape[:2], mode="conservative")
-    return Initial(texture=texture, mask=mask)
+    size = texture.shape[:2]
+    if wearer is None:
+        return Initial(texture=texture, covered=np.ones(size, bool), touched=np.ones(size, bool))
+    covered, touched = (coverage_mask(wearer.triangles, size, mode=mode) for mode in ("center", "conservative"))
+    return Initial(texture=texture, covered=covered if covered.any() else touched, touched=touched)
 
 
 def _resize(texture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
