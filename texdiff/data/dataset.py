@@ -17,6 +17,7 @@ from texdiff.data.pictures import read_surface
 from texdiff.errors import InputError
 from texdiff.uv.gutter import fill
 from texdiff.uv.picture import PictureError, read_picture
+from texdiff.uv.reach import leads_out
 from texdiff.uv.resize import resize
 from texdiff.uv.surface import from_grey, resize_density
 
@@ -237,10 +238,11 @@ def _inside(folder: str, row: dict[str, object], key: str, where: str, exists: b
     name = row.get(key)
     if not isinstance(name, str):
         raise InputError(f"{where}: has no {key}; training without it would be wrong, so prepare the dataset again")
-    # Of the names alone: in a snapshot of the hub every file is a link to a place outside.
-    if os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir:
-        raise InputError(f"{where}: {key} {name} leads out of the dataset's folder; give a path inside it")
     path = os.path.join(folder, name)
+    if "\0" in name or os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir:
+        raise InputError(f"{where}: {key} {name!r} leads out of the dataset's folder; give a path inside it")
+    if leads_out(path, os.path.dirname(folder)):
+        raise InputError(f"{where}: {key} {name} is a link out of the dataset's folder; put the file itself there")
     if exists and not os.path.isfile(path):
         raise InputError(f"{path}: does not exist, but {where} names it; prepare the dataset again")
     return path

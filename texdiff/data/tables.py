@@ -24,6 +24,7 @@ from texdiff.data.asset import Asset, key_of
 from texdiff.data.captions import caption_from_name, one_line, read_text
 from texdiff.data.reading import write_whole
 from texdiff.errors import InputError
+from texdiff.uv.reach import leads_out
 
 _IMAGE = ("image", "texture", "diffuse")
 _TEXT = ("text", "caption", "prompt", "captions")
@@ -47,12 +48,15 @@ def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
             picture, mask = _files(row, path.parent, spool)
             name = row.get("surface_file_name")
             surface = path.parent / name if isinstance(name, str) and name else None
+            for file in (picture, mask, *([surface] if surface else [])):
+                if not file.is_relative_to(spool) and ("\0" in str(file) or leads_out(str(file), str(root))):
+                    raise InputError(f"{file.name!r} leads out of the dataset's folder: put the file itself there")
+            credit = _credit(row, picture.stem)
         except InputError as error:
             yield _unusable(path, f"{path.relative_to(root).as_posix()}, line {number}", split, str(error))
             continue
         label = picture.relative_to(root).as_posix() if picture.is_relative_to(root) else picture.name
         key = key_of(picture, mask, *([surface] if surface else []))
-        credit = _credit(row, picture.stem)
         yield Asset(path=picture, mask=mask, surface=surface, label=label, key=key, split=split, **credit)
 
 
@@ -112,7 +116,7 @@ def read_table(source: str, spool: Path) -> Iterator[Asset]:
 
 def _credit(row: dict[str, Any], stem: str) -> dict[str, Any]:
     texts = next((row[key] for key in _TEXT if row.get(key)), ())
-    texts = [texts] if isinstance(texts, str) else texts
+    texts = texts if isinstance(texts, list) else [texts]
     given = tuple(dict.fromkeys(one_line(text) for text in texts if isinstance(text, str) and text.strip()))
     kept = {key: row[key] for key in ("license", "author") if isinstance(row.get(key), str) and row[key] != "unknown"}
     return {"captions": given or (caption_from_name(stem),), "named": not given} | kept

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from texdiff.errors import InputError
 from texdiff.uv.part import PartError
+from texdiff.uv.reach import within_reach
 
 MAX_BYTES = 4 << 30  # a GLB can't hold more: its lengths are 32 bits
 MAX_ELEMENTS = 1 << 26  # of an accessor without data of its own, which would be all zeros: 1 GiB of positions
@@ -83,6 +84,8 @@ class Document:
         try:
             for name in (unquote(uri), uri, unquote(uri).replace("\\", "/")):
                 if "\0" not in name and (self.path.parent / name).is_file():
+                    if not within_reach(self.path.parent / name, self.path):
+                        raise PartError(f"names the file {uri[:200]}, which lies too far from the mesh to be followed")
                     return self.path.parent / name
         except OSError:
             pass

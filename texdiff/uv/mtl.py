@@ -35,7 +35,8 @@ def find_file(name: str, folders: list[Path]) -> Path | None:
     """The file that a material file means by ``name``.
 
     Tried in turn: the path as written (also with the other kind of slashes), then its last component beside the
-    material, each exactly and then without regard to case. Made for paths from another machine.
+    material, each exactly and then without regard to case. Made for paths from another machine, and followed no farther
+    than `within_reach`.
     """
     posix = name.strip().strip("\"'").replace("\\", "/")
     posix = re.sub(r"/{2,}", "/", posix)
@@ -45,7 +46,7 @@ def find_file(name: str, folders: list[Path]) -> Path | None:
     for candidate in tries:
         for folder in folders:
             found = _beneath(folder, candidate)
-            if found is not None:
+            if found is not None and within_reach(found, folders[0] / "mesh"):
                 return found
     return None
 
@@ -127,7 +128,7 @@ def _material(name: str, values: dict[str, str], folders: list[Path]) -> Materia
         return Material(name=name, problem=problem, facts=facts, look=look)
     found = find_file(file_name, folders)
     if found is None:
-        problem = f"names the picture {file_name}, which does not exist, nor does a file of that name beside the mesh"
+        problem = f"names the picture {file_name}, which does not exist near the mesh, nor does a file of that name beside it"
         return Material(name=name, problem=problem, facts=facts, look=look)
     picture = Picture(name=found.name, source=found)
     return Material(name=name, picture=picture, wrap=wrap, facts=facts, look=look)
