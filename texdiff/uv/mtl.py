@@ -9,6 +9,7 @@ from trimesh.visual.material import PBRMaterial
 
 from texdiff.uv.part import Fact, Material, Picture
 from texdiff.uv.picture import open_picture
+from texdiff.uv.reach import within_reach
 
 # Options of a texture statement and the most arguments each takes (Wavefront's "MTL material format", 1995).
 OPTIONS = {
@@ -46,7 +47,7 @@ def find_file(name: str, folders: list[Path]) -> Path | None:
     for candidate in tries:
         for folder in folders:
             found = _beneath(folder, candidate)
-            if found is not None and within_reach(found, folders[0] / "mesh"):
+            if found is not None and within_reach(found, folders[-1] / "mesh"):
                 return found
     return None
 
@@ -128,7 +129,7 @@ def _material(name: str, values: dict[str, str], folders: list[Path]) -> Materia
         return Material(name=name, problem=problem, facts=facts, look=look)
     found = find_file(file_name, folders)
     if found is None:
-        problem = f"names the picture {file_name}, which does not exist near the mesh, nor does a file of that name beside it"
+        problem = f"names the picture {file_name}, which is not near the mesh, nor is a file of that name beside it"
         return Material(name=name, problem=problem, facts=facts, look=look)
     picture = Picture(name=found.name, source=found)
     return Material(name=name, picture=picture, wrap=wrap, facts=facts, look=look)
