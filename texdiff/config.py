@@ -75,11 +75,27 @@ class MaskConfig:
     reduction: Literal["texel", "sample"] = "texel"
     """Mean over the effective batch: every covered latent texel counts alike, or every texture does."""
     weight: Literal["texel", "surface"] = "texel"
-    """Within a texture every covered texel counts alike, or by how much of the mesh's surface lies under it, so that a
-    big wall in a small island is not neglected; a texel in which the UV map gathers a whole face counts as that face.
-    What textures weigh beside each other stays. `surface` needs a dataset that `texdiff prepare` made from meshes."""
-    unmasked_weight: float = 0.0
-    """Weight of texels outside the mask; 1 trains without masks."""
+    """Within a texture every covered texel counts alike, or by how much of the mesh's surface it lands on, so that a big
+    wall in a small island is not neglected; a texel on which the UV map gathers a whole face counts as that face. What
+    textures weigh beside each other stays. `surface` needs a dataset that `texdiff prepare` made from meshes."""
+    dilation: int = 0
+    """Latent cells by which the mask at latent size grows in each direction; a negative number shrinks it."""
+    outside: Literal["nothing", "base_model"] = "nothing"
+    """Outside the mask nothing is asked for, or the base model's own prediction, so that the void is neither learnt
+    nor forgotten: `base_model` costs a second forward pass, and needs model.train lora."""
+    unmasked_weight: float | None = None
+    """Weight of latent cells outside the mask. Default: 0, or 1 where mask.outside is `base_model`. With `nothing`
+    there, it weighs the training target: 1 trains without masks."""
+    pixel_weight: float = 0.0
+    """Weight of the masked squared error in pixels of [-1, 1], decoded, beside that of latents. The VAE
+    stays in memory, and its decoder runs twice and backwards in every pass."""
+
+    @property
+    def outside_weight(self) -> float:
+        """What a latent cell outside the mask weighs."""
+        if self.unmasked_weight is None:
+            return 1.0 if self.outside == "base_model" else 0.0
+        return self.unmasked_weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +104,14 @@ class NoiseConfig:
 
     offset: float = 0.0
     """Standard deviation of noise that is common to a whole channel."""
+    input_perturbation: float = 0.0
+    """Standard deviation of further noise that the U-Net sees and is not asked to predict; 0.1 in its paper."""
+    rescale_betas_zero_snr: bool = False
+    """Stretch the schedule until its last step is noise alone, in training, samples and export. Not for a base that
+    predicts epsilon."""
+    timestep_sampling: Literal["uniform", "stratified"] = "uniform"
+    """Timesteps: each sample's own, or one from each of as many equal parts of the range as the effective batch has
+    samples, which makes loss and gradient vary less at no cost."""
     snr_gamma: float | None = None
     """Min-SNR weighting's gamma, 5 in its paper. Default: no weighting."""
 
@@ -108,6 +132,10 @@ class OptimConfig:
     """Decay of the weights, decoupled from the gradient."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm where theirs is larger."""
+    use_ema: bool = False
+    """Keep an exponential moving average of the trained weights, and validate, draw samples and export with it."""
+    ema_decay: float = 0.9999
+    """Share of the average that stays at each step; it starts smaller, (1 + n) / (10 + n) after n steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +203,8 @@ class TrainingConfig:
         }
         not_negative = {
             "noise.offset": self.noise.offset,
+            "noise.input_perturbation": self.noise.input_perturbation,
+            "mask.pixel_weight": self.mask.pixel_weight,
             "optim.lr_warmup_steps": self.optim.lr_warmup_steps,
             "optim.weight_decay": self.optim.weight_decay,
             "validation.every": self.validation.every,
@@ -189,6 +219,7 @@ class TrainingConfig:
         for key, share in {
             "data.caption_dropout": self.data.caption_dropout,
             "lora.dropout": self.lora.dropout,
+            "optim.ema_decay": self.optim.ema_decay,
         }.items():
             _require(0 <= share < 1, key, share, "give a share from 0 to below 1")
         for key, value in at_least_one.items():
@@ -207,7 +238,13 @@ class TrainingConfig:
         _require(
             isinstance(grey, str) or 0 <= grey <= 255, "data.background", grey, "give fill, keep or a grey of 0-255"
         )
-        _require(0 <= self.mask.unmasked_weight <= 1, "mask.unmasked_weight", self.mask.unmasked_weight, "give 0 to 1")
+        _require(0 <= self.mask.outside_weight <= 1, "mask.unmasked_weight", self.mask.unmasked_weight, "give 0 to 1")
+        _require(
+            self.mask.outside != "base_model" or self.model.train == "lora",
+            "mask.outside",
+            self.mask.outside,
+            "without adapters to switch off there is no base model beside the trained one; set model.train to lora",
+        )
         _require(len(self.lora.target_modules) > 0, "lora.target_modules", "empty", "name at least one layer")
         warmup_ignored = self.optim.lr_scheduler == "constant" and self.optim.lr_warmup_steps > 0
         _require(
@@ -254,9 +291,6 @@ def parse_command_line(arguments: Sequence[str] | None = None, usage: str = "") 
         return Command(config=TrainingConfig(**sections), dry_run=parsed.dry_run)
     except (ArgumentError, InputError) as error:
         raise SystemExit(report_error(error)) from None
-    except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
-        # What the library raises for files that are no text, or no settings at all.
-        raise SystemExit(report_error(InputError(f"--config: a file is no YAML of settings ({error})"))) from None
 
 
 def _files_first(arguments: list[str]) -> list[str]:

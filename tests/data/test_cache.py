@@ -11,10 +11,11 @@ from PIL import Image
 from texdiff.data import cache
 from texdiff.data.batch import LatentDataset
 from texdiff.data.dataset import read_records
-from texdiff.data.encoded import Kept, mask_entries
+from texdiff.data.encoded import Cells, Kept, mask_entries
 from texdiff.data.files import digests
+from texdiff.data.pictures import variation
 from texdiff.data.store import EntryStore
-from texdiff.diffusion.mask import latent_weights
+from texdiff.diffusion.mask import cell_weights
 from texdiff.errors import InputError
 from texdiff.training.models import load_base
 
@@ -58,9 +59,8 @@ def test_an_entry_is_the_encoders_posterior_and_the_mask(dataset, store, base):
         assert np.array_equal(entry["std"], posterior.std[0])
         assert np.array_equal(cache.unpack_mask(entry)[0].numpy() > 0, mask)
         texture, whole = record.read()
-        for value, side in zip(entry["variance"], (texture[whole], texture[~whole]), strict=True):
-            expected = side.astype(np.float64).var(axis=0).mean() if len(side) else np.nan
-            np.testing.assert_allclose(value, expected, rtol=1e-5)
+        expected = variation(texture, whole) or (np.nan, np.nan)
+        np.testing.assert_allclose(entry["variation"], expected, rtol=1e-6)
 
 
 def test_nothing_is_encoded_twice(dataset, store, base, tmp_path, monkeypatch):
@@ -110,11 +110,11 @@ def kept(folder, store, base, captions=("",), mode="nearest"):
     records, places = read_records(str(folder), "train"), fill(store, folder, base.vae)
 
     def latent(record, entry):
-        return latent_weights(cache.unpack_mask(entry)[None], (8, 8), mode)[0]
+        return Cells(*(plane[0].numpy() for plane in cell_weights(cache.unpack_mask(entry)[None], (8, 8), mode)))
 
     masks, texts = EntryStore(None), EntryStore(None)
     entries = (store.get(int(place)) for place in places)
-    for place, entry in enumerate(mask_entries(records, entries, latent)):
+    for place, entry in enumerate(mask_entries(records, entries, latent, outside=False)):
         masks.add(place.to_bytes(16), entry)
     masks.flush()
     keys = cache.caption_keys(captions, "weights")
@@ -133,8 +133,8 @@ def kept(folder, store, base, captions=("",), mode="nearest"):
         caption_store=texts,
         text_weights="weights",
     )
-    facts = {"variance": torch.zeros(len(records), 2), "content": ""}
-    return records, encoded, {"texels": torch.from_numpy(masks.column("texels", at)), **facts}
+    facts = {"variation": torch.zeros(len(records), 2), "content": ""}
+    return records, encoded, {"sums": torch.from_numpy(masks.column("sums", at)), **facts}
 
 
 def test_batches_pick_captions_drop_them_and_zero_the_spread(make_dataset, store, base, tmp_path):

@@ -139,7 +139,7 @@ def test_weights_follow_the_file_and_nothing_else_is_made_again(surfaced, tmp_pa
     rows = rows_of(surfaced)
     textures = encode(surfaced, tmp_path / "cache")
     for index, row in enumerate(rows):
-        np.testing.assert_allclose(textures.mask(index)[0], weights_by_hand(surfaced / "train", row), rtol=1e-5)
+        np.testing.assert_allclose(textures.cells(index).target[0], weights_by_hand(surfaced / "train", row), rtol=1e-5)
     texel = encode(surfaced, tmp_path / "cache", "texel")
     assert torch.allclose(texel.texels, textures.texels)
     assert texel.content != textures.content
@@ -153,9 +153,9 @@ def test_weights_follow_the_file_and_nothing_else_is_made_again(surfaced, tmp_pa
     changed = encode(surfaced, tmp_path / "cache")
     assert "encoding" not in (said := capfd.readouterr().err)
     assert "masks" in said
-    np.testing.assert_allclose(changed.mask(0)[0], weights_by_hand(surfaced / "train", rows[0]), rtol=1e-5)
-    assert not torch.allclose(changed.mask(0), textures.mask(0))
-    assert torch.equal(changed.mask(1), textures.mask(1))
+    np.testing.assert_allclose(changed.cells(0).target[0], weights_by_hand(surfaced / "train", rows[0]), rtol=1e-5)
+    assert not np.allclose(changed.cells(0).target, textures.cells(0).target)
+    assert np.array_equal(changed.cells(1).target, textures.cells(1).target)
     assert changed.content != textures.content  # so a run does not go on with other weights unasked
 
 

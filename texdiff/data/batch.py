@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from texdiff.data.dataset import Record
-from texdiff.data.encoded import Encoded
+from texdiff.data.encoded import SUMS, Array, Cells, Encoded
 from texdiff.errors import InputError
 
 
@@ -19,7 +19,10 @@ class TextureBatch:
     names: tuple[str, ...]
     mean: Tensor  # [B, C, h, w] μ of the VAE's posterior, not scaled
     std: Tensor  # [B, C, h, w] σ
-    mask: Tensor  # [B, 1, h, w] what each latent texel counts in the loss, 0-1
+    mask: Tensor  # [B, 1, h, w] what each latent cell counts in the loss: the UV mask at latent size
+    outside: Tensor  # [B, 1, h, w] what the error against what stands outside the mask counts
+    covered: Tensor  # [B, 1, h, w] covered share of the cell's texels, 0-1
+    texels: Tensor | None  # bool [B, 1, R, R] the UV mask itself, where it was asked for
     text: Tensor  # [B, L, D] text embedding
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "TextureBatch":
@@ -29,16 +32,20 @@ class TextureBatch:
             mean=self.mean.to(device, non_blocking=True),
             std=self.std.to(device, non_blocking=True),
             mask=self.mask.to(device, non_blocking=True),
-            text=self.text.to(device, dtype, non_blocking=True),
+            outside=self.outside.to(device, non_blocking=True),
+            covered=self.covered.to(device, non_blocking=True),
+            texels=None if self.texels is None else self.texels.to(device, non_blocking=True),
+            text=self.text.to(device, non_blocking=True).to(dtype),  # in one step it would wait for the device
         )
 
 
 class LatentDataset:
     """n textures with their captions, encoded, by their index.
 
-    `texels` [n] is N_b of each texture, the sum of its latent mask; `variance` [n, 2] how much its values vary inside
-    the mask and outside, NaN where there is no texel; `content` a hash of all textures. `posterior` "mean" makes every
-    σ 0. Raises InputError, naming them, for textures of which no latent texel counts.
+    `sums` [n, 5] are each texture's sums over its latent cells (`encoded.SUMS`), of which `texels` [n] is N_b, what
+    they count in all; `variation` [n, 2] how much its values vary inside the mask and outside, NaN where there is no
+    texel; `content` a hash of all textures. `posterior` "mean" makes every σ 0; with `full_masks` batches carry the
+    masks at full resolution. Raises InputError, naming them, for textures of whose mask no latent cell is left.
     """
 
     def __init__(
@@ -46,30 +53,40 @@ class LatentDataset:
         records: Sequence[Record],
         encoded: Encoded,
         *,
-        texels: Tensor,
-        variance: Tensor,
+        sums: Tensor,
+        variation: Tensor,
         content: str,
         posterior: str = "sample",
+        full_masks: bool = False,
     ) -> None:
         self.records, self.encoded = records, encoded
-        self.texels, self.variance, self.content = texels, variance, content
-        self.posterior = posterior
-        if len(lost := (texels == 0).nonzero()[:, 0].tolist()):
+        self.sums = {name: sums[:, column] for column, name in enumerate(SUMS)}
+        self.texels = self.sums["target"] + self.sums["outside"]
+        self.variation, self.content = variation, content
+        self.posterior, self.full_masks = posterior, full_masks
+        if len(lost := (self.sums["target"] == 0).nonzero()[:, 0].tolist()):
             raise InputError(
                 f"{records[lost[0]].name}: none of its covered texels is left at latent size"
                 + (f" (nor of {len(lost) - 1} others)" if len(lost) > 1 else "")
-                + "; set mask.downsample to area or any, raise data.resolution, or take it out of the dataset"
+                + "; set mask.downsample to area or any, do not shrink it by mask.dilation, raise data.resolution, or "
+                "take it out of the dataset"
             )
-        ((mean, _, _),) = encoded.textures([0])
-        self.latent_shape = (mean.shape[0], mean.shape[1], mean.shape[2])  # (C, h, w)
-        self.cells = self.latent_shape[1] * self.latent_shape[2]
+        first = encoded.textures([0])[0]
+        channels, height, width = first.mean.shape
+        self.latent_shape = (channels, height, width)
+        side = len(first.mask) // height
+        self.pixels = self.sums["covered"] * side**2  # [n] covered texels of the masks themselves
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def mask(self, index: int) -> Tensor:
-        """Weights of a texture's latent texels, [1, h, w]."""
-        return torch.tensor(self.encoded.mask(index))
+    def coverage(self, indices: Sequence[int]) -> float:
+        """Mean share of latent cells that the masks leave of these textures, 0-1."""
+        return float(self.sums["target"][indices].mean()) / (self.latent_shape[1] * self.latent_shape[2])
+
+    def cells(self, index: int) -> Cells:
+        """A texture's latent cells."""
+        return self.encoded.cells(index)
 
     def batch(self, indices: Sequence[int], chance: Tensor | None = None, caption_dropout: float = 0.0) -> TextureBatch:
         """The textures `indices`, on the CPU.
@@ -83,13 +100,21 @@ class LatentDataset:
             which, drop = (0.0, 1.0) if chance is None else chance[row].tolist()
             captions.append("" if drop < caption_dropout else choices[int(which * len(choices))])
         # Stacking copies, once: what the cache gives are views of its files.
-        mean, std, mask = (
-            torch.from_numpy(np.stack(part)) for part in zip(*self.encoded.textures(indices), strict=True)
-        )
+        textures = self.encoded.textures(indices)
+        mean, std = (_stack(parts) for parts in zip(*((t.mean, t.std) for t in textures), strict=True))
+        target, outside, covered = (_stack(parts) for parts in zip(*(t.cells for t in textures), strict=True))
+        texels = _stack([np.unpackbits(t.mask, axis=1)[None] for t in textures]).bool() if self.full_masks else None
         return TextureBatch(
             names=tuple(self.records[index].name for index in indices),
             mean=mean,
             std=std if self.posterior == "sample" else torch.zeros_like(std),
-            mask=mask,
-            text=torch.from_numpy(np.stack(self.encoded.captions(captions))),
+            mask=target,
+            outside=outside,
+            covered=covered,
+            texels=texels,
+            text=_stack(self.encoded.captions(captions)),
         )
+
+
+def _stack(arrays: Sequence[Array]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))

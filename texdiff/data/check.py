@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from texdiff.data.asset import Asset
-from texdiff.data.pictures import THRESHOLD, fit_mask, looks_inverted, read_pair, read_surface, variation
+from texdiff.data.pictures import THRESHOLD, fit_mask, looks_inverted, many_inverted, read_pair, read_surface, variation
 from texdiff.data.reading import content_hash
 from texdiff.data.sources import find_assets
 from texdiff.data.worker import Failure, Workers
@@ -20,9 +20,6 @@ from texdiff.uv.audit import measure, verdict
 
 _GREY = (16, 239)  # between these a texel of a mask is neither black nor white, whatever JPEG did to it
 _MUCH_GREY = 0.05  # an anti-aliased rim has less
-# Of 155 furniture textures with a void, 83 % vary more inside the mask than outside. Among 8 textures whose masks are
-# right, two thirds the other way round would happen once in 2,000 datasets.
-_ENOUGH, _MOST = 8, 2 / 3
 _TIME_LIMIT, _MEMORY_LIMIT = 120.0, 4.0  # seconds and GiB per picture
 
 
@@ -151,7 +148,7 @@ def _captions(assets: list[Asset]) -> Iterator[Finding]:
 def _inverted(looked: dict[Asset, Looked], source: str) -> Iterator[Finding]:
     shares = [one.variation for one in looked.values() if one.variation is not None]
     outside = sum(outer > inner for inner, outer in shares)
-    if len(shares) >= _ENOUGH and outside >= _MOST * len(shares):
+    if many_inverted(outside, len(shares)):
         text = f"the masks look inverted: {outside} of {len(shares)} textures vary more outside the mask than inside"
         yield Finding(source, text, wrong=True)
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from texdiff.data.cache import caption_keys
 from texdiff.data.dataset import Record
@@ -14,19 +13,46 @@ from texdiff.data.store import Entry, EntryStore
 from texdiff.errors import InputError
 
 Array = NDArray[Any]
-LatentMask = Callable[[Record, Entry], Tensor]
-"""From a record and its texture's entry to the weights of its latent texels, float [1, h, w]."""
+SUMS = ("target", "outside", "covered", "dropped", "void")
+
+
+class Cells(NamedTuple):
+    """A texture's latent cells, float32 [1, h, w] each."""
+
+    target: Array  # weight of the error against the training target
+    outside: Array  # weight of the error against what stands outside the mask
+    covered: Array  # covered share of the cell's texels, 0-1
+
+    def sums(self) -> Array:
+        """float32 [5], in cells: both weights and the covered share summed; the covered share in cells that do not
+        count, so is dropped; the weight that lies on void."""
+        dropped = np.where(self.target > 0, 0, self.covered)
+        parts = (self.target, self.outside, self.covered, dropped, self.target * (1 - self.covered))
+        return np.array([part.sum(dtype=np.float64) for part in parts], np.float32)
+
+
+LatentMask = Callable[[Record, Entry], Cells]
+"""From a record and its texture's entry to its latent cells."""
+
+
+class Texture(NamedTuple):
+    """One encoded texture."""
+
+    mean: Array  # float32 [C, h, w] μ of the VAE's posterior, not scaled
+    std: Array  # float32 [C, h, w] σ
+    mask: Array  # uint8 [R, R / 8] the mask's packed bits
+    cells: Cells
 
 
 class Encoded(Protocol):
     """n textures by their index, and captions."""
 
-    def textures(self, indices: Sequence[int]) -> list[tuple[Array, Array, Array]]:
-        """Of each: mean and std float32 [C, h, w], weights of its latent texels float32 [1, h, w]."""
+    def textures(self, indices: Sequence[int]) -> list[Texture]:
+        """These textures; arrays may be views of a store."""
         ...
 
-    def mask(self, index: int) -> Array:
-        """Weights of a texture's latent texels, float32 [1, h, w]."""
+    def cells(self, index: int) -> Cells:
+        """A texture's latent cells alone."""
         ...
 
     def captions(self, captions: Sequence[str]) -> list[Array]:
@@ -48,12 +74,21 @@ class Kept:
     caption_store: EntryStore
     text_weights: str
 
-    def textures(self, indices: Sequence[int]) -> list[tuple[Array, Array, Array]]:
+    def textures(self, indices: Sequence[int]) -> list[Texture]:
         entries = [self.texture_store.get(int(self.texture_places[i])) for i in indices]
-        return [(entry["mean"], entry["std"], self.mask(i)) for i, entry in zip(indices, entries, strict=True)]
+        return [
+            Texture(entry["mean"], entry["std"], entry["mask"], self._cells(index, entry))
+            for index, entry in zip(indices, entries, strict=True)
+        ]
 
-    def mask(self, index: int) -> Array:
-        return self.mask_store.get(int(self.mask_places[index]))["weights"]
+    def cells(self, index: int) -> Cells:
+        return self._cells(index, self.texture_store.get(int(self.texture_places[index])))
+
+    def _cells(self, index: int, entry: Entry) -> Cells:
+        kept = self.mask_store.get(int(self.mask_places[index]))
+        target = kept["target"]
+        outside = kept["outside"] if "outside" in kept else np.zeros_like(target)
+        return Cells(target, outside, covered_share(entry["mask"], target.shape[1]))
 
     def captions(self, captions: Sequence[str]) -> list[Array]:
         places = self.caption_store.find(caption_keys(captions, self.text_weights))
@@ -73,21 +108,32 @@ class Fresh:
     prepare: Callable[[Record], Entry]
     latent_mask: LatentMask
 
-    def textures(self, indices: Sequence[int]) -> list[tuple[Array, Array, Array]]:
+    def textures(self, indices: Sequence[int]) -> list[Texture]:
         records = [self.records[i] for i in indices]
         entries = zip(records, self.encode_textures(records), strict=True)
-        return [(entry["mean"], entry["std"], self.latent_mask(record, entry).numpy()) for record, entry in entries]
+        return [Texture(e["mean"], e["std"], e["mask"], self.latent_mask(record, e)) for record, e in entries]
 
-    def mask(self, index: int) -> Array:
+    def cells(self, index: int) -> Cells:
         record = self.records[index]
-        return self.latent_mask(record, self.prepare(record)).numpy()
+        return self.latent_mask(record, self.prepare(record))
 
     def captions(self, captions: Sequence[str]) -> list[Array]:
         return [entry["text"] for entry in self.encode_captions(captions)]
 
 
-def mask_entries(records: Iterable[Record], entries: Iterable[Entry], latent_mask: LatentMask) -> Iterator[Entry]:
-    """For each record and its texture's entry: weights float32 [1, h, w], and texels float32 [], their sum."""
+def mask_entries(
+    records: Iterable[Record], entries: Iterable[Entry], latent_mask: LatentMask, outside: bool
+) -> Iterator[Entry]:
+    """For each record and its texture's entry: target float32 [1, h, w], the `sums` of its cells float32 [5], and
+    outside float32 [1, h, w] if that is asked for. The covered share follows from the texture's own entry."""
     for record, entry in zip(records, entries, strict=True):
-        weights = latent_mask(record, entry)
-        yield {"weights": weights.numpy(), "texels": weights.sum().numpy()}
+        cells = latent_mask(record, entry)
+        kept = {"target": cells.target, "sums": cells.sums()}
+        yield kept | {"outside": cells.outside} if outside else kept
+
+
+def covered_share(mask: Array, cells: int) -> Array:
+    """Of packed bits uint8 [R, R / 8], the share of each of `cells` x `cells` cells that is set, float32 [1, h, w]."""
+    bits = np.unpackbits(mask, axis=1)
+    side = len(bits) // cells
+    return bits.reshape(1, cells, side, cells, side).mean(axis=(2, 4), dtype=np.float32)

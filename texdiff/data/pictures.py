@@ -11,6 +11,9 @@ from texdiff.errors import InputError
 from texdiff.uv.picture import PictureError, read_grey16, read_picture
 
 THRESHOLD = 128  # from here on a texel of a grey mask counts as mapped, in training too
+# Of 155 furniture textures with a void, 83 % vary more inside the mask than outside. Among 8 textures whose masks are
+# right, two thirds the other way round would happen once in 2,000 datasets.
+_ENOUGH, _MOST = 8, 2 / 3
 
 
 def read_pair(picture: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -63,6 +66,12 @@ def variation(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[floa
     if not inside.any() or outside.sum() < 0.02 * mask.size:
         return None
     return float(differ[inside].mean()), float(differ[outside].mean())
+
+
+def many_inverted(outside: int, compared: int) -> bool:
+    """Whether a dataset's masks must be inverted, of which so many textures, out of those that could be compared, vary
+    more outside than inside."""
+    return compared >= _ENOUGH and outside >= _MOST * compared
 
 
 def looks_inverted(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bool:

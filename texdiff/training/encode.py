@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from texdiff.config import TrainingConfig
 from texdiff.data import cache
 from texdiff.data.batch import LatentDataset
 from texdiff.data.dataset import Record
-from texdiff.data.encoded import Encoded, Fresh, Kept, mask_entries
+from texdiff.data.encoded import Cells, Encoded, Fresh, Kept, mask_entries
 from texdiff.data.files import Source, StoredFile, digests
 from texdiff.data.store import Entry, EntryStore, Keys, as_keys, key_of
-from texdiff.diffusion.mask import latent_weights
+from texdiff.diffusion.mask import cell_weights
 from texdiff.errors import InputError
 from texdiff.training.models import Base
 
-_NOT_IN_MASKS = ("reduction",)  # settings of the section mask that do not change a texture's latent mask
+# Settings of the section mask that do not change a texture's latent cells, or only by way of `outside_weight`.
+_NOT_IN_CELLS = ("reduction", "outside", "unmasked_weight", "pixel_weight")
 
 
 def encode_dataset(
@@ -51,13 +51,14 @@ class _Encoding:
         self.config, self.base, self.accelerator = config, base, accelerator
         self.setting: dict[str, Any] = {"resolution": config.data.resolution, "background": config.data.background}
         side = config.data.resolution // base.latent_factor
-        mask = {name: value for name, value in asdict(config.mask).items() if name not in _NOT_IN_MASKS}
-        self.mask_setting = (side, *sorted(mask.items()))
+        mask = {name: value for name, value in asdict(config.mask).items() if name not in _NOT_IN_CELLS}
+        self.mask_setting = (side, config.mask.outside_weight, *sorted(mask.items()))
         self.to_latent = partial(
-            latent_weights,
+            cell_weights,
             size=(side, side),
             mode=config.mask.downsample,
-            unmasked_weight=config.mask.unmasked_weight,
+            unmasked_weight=config.mask.outside_weight,
+            dilation=config.mask.dilation,
         )
         self.by_surface = config.mask.weight == "surface"
         self.on_disk = config.data.cache == "disk"
@@ -78,22 +79,24 @@ class _Encoding:
         keys = cache.texture_keys(found[0::2], found[1::2], weights=self.weights, **self.setting)
         mask_keys = self._mask_keys(keys, records)
         make = self._fresh if self.config.data.cache == "off" else self._kept
-        encoded, texels, variance = make(records, keys, mask_keys)
+        encoded, sums, variation = make(records, keys, mask_keys)
         return LatentDataset(
             records,
             encoded,
-            texels=torch.from_numpy(texels),
-            variance=torch.from_numpy(variance),
+            sums=torch.from_numpy(sums),
+            variation=torch.from_numpy(variation),
             content=key_of(keys.tobytes(), mask_keys.tobytes()).hex()[:16],
             posterior=posterior,
+            full_masks=self.config.mask.pixel_weight > 0,
         )
 
-    def latent_mask(self, record: Record, entry: Entry) -> Tensor:
-        """Weights of a texture's latent texels, float [1, h, w]."""
+    def latent_mask(self, record: Record, entry: Entry) -> Cells:
+        """A texture's latent cells."""
         density = None
         if self.by_surface:
             density = torch.from_numpy(record.density(self.config.data.resolution))[None, None]
-        return self.to_latent(cache.unpack_mask(entry)[None], density=density)[0]
+        planes = self.to_latent(cache.unpack_mask(entry)[None], density=density)
+        return Cells(*(plane[0].numpy() for plane in planes))
 
     def _mask_keys(self, keys: Keys, records: Sequence[Record]) -> Keys:
         """The key of each latent mask [n]: the texture's, and where they count the hash of its surface file."""
@@ -133,7 +136,10 @@ class _Encoding:
             masks,
             mask_keys,
             lambda missing: mask_entries(
-                (records[i] for i in missing), (textures.get(int(places[i])) for i in missing), self.latent_mask
+                (records[i] for i in missing),
+                (textures.get(int(places[i])) for i in missing),
+                self.latent_mask,
+                self.config.mask.outside_weight > 0,
             ),
             what="masks at latent size",
             **self.share,
@@ -147,17 +153,16 @@ class _Encoding:
             caption_store=texts,
             text_weights=self.text_weights,
         )
-        return kept, masks.column("texels", mask_places), textures.column("variance", places)
+        return kept, masks.column("sums", mask_places), textures.column("variation", places)
 
     def _fresh(self, records: Sequence[Record], keys: Keys, mask_keys: Keys) -> tuple[Encoded, np.ndarray, np.ndarray]:
         def prepare(record: Record) -> Entry:
             return cache.prepare_texture(record, **self.setting)[1]
 
         entries = [
-            (self.latent_mask(r, e).sum().numpy(), e["variance"])
-            for r, e in cache.ahead(lambda r: (r, prepare(r)), records)
+            (self.latent_mask(r, e).sums(), e["variation"]) for r, e in cache.ahead(lambda r: (r, prepare(r)), records)
         ]
-        texels, variance = (np.stack(part) for part in zip(*entries, strict=True))
+        sums, variation = (np.stack(part) for part in zip(*entries, strict=True))
         fresh = Fresh(
             records=records,
             encode_textures=partial(cache.encode_textures, vae=self._model("vae"), **self.setting),
@@ -167,7 +172,7 @@ class _Encoding:
             prepare=prepare,
             latent_mask=self.latent_mask,
         )
-        return fresh, texels, variance
+        return fresh, sums, variation
 
     def _store(self, kind: str, *what: object) -> EntryStore:
         name = f"{kind}-{key_of(*what).hex()[:16]}"

@@ -14,7 +14,7 @@ from texdiff.config import TrainingConfig
 from texdiff.training.about import read_about
 from texdiff.training.card import write_card
 from texdiff.training.lora_metadata import lora_metadata
-from texdiff.training.models import Base
+from texdiff.training.models import Base, zero_snr_sampler
 from texdiff.training.weights_file import write_weights
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -40,9 +40,10 @@ def export_lora(unet: UNet2DConditionModel, folder: Path, about: Mapping[str, st
     return folder / LORA_FILE
 
 
-def assemble_pipeline(base: Base, unet: UNet2DConditionModel) -> StableDiffusionPipeline:
-    """The base's pipeline around `unet`, with the sampler that the base names."""
-    return StableDiffusionPipeline.from_pretrained(
+def assemble_pipeline(base: Base, unet: UNet2DConditionModel, zero_snr: bool = False) -> StableDiffusionPipeline:
+    """The base's pipeline around `unet`, with the sampler that the base names; with `zero_snr` its schedule ends in
+    noise alone, as that of the training does."""
+    pipeline = StableDiffusionPipeline.from_pretrained(
         base.source,
         revision=base.revision,
         variant=base.variant,
@@ -53,11 +54,14 @@ def assemble_pipeline(base: Base, unet: UNet2DConditionModel) -> StableDiffusion
         safety_checker=None,
         requires_safety_checker=False,
     )
+    if zero_snr:
+        pipeline.scheduler = zero_snr_sampler(pipeline.scheduler)
+    return pipeline
 
 
-def export_pipeline(base: Base, unet: UNet2DConditionModel, folder: Path) -> None:
+def export_pipeline(base: Base, unet: UNet2DConditionModel, folder: Path, zero_snr: bool = False) -> None:
     """Write the whole pipeline, so that `DiffusionPipeline.from_pretrained(folder)` loads it."""
-    assemble_pipeline(base, unet).save_pretrained(folder)
+    assemble_pipeline(base, unet, zero_snr).save_pretrained(folder)
 
 
 def export(config: TrainingConfig, base: Base, unet: UNet2DConditionModel, run: Path, accelerator: Accelerator) -> None:
@@ -67,6 +71,6 @@ def export(config: TrainingConfig, base: Base, unet: UNet2DConditionModel, run: 
             textures = read_about(run)["dataset"]["textures"]
             export_lora(unet, run, lora_metadata(config, unet, base.scheduler.config.prediction_type, textures))
         else:
-            export_pipeline(base, unet, run)
+            export_pipeline(base, unet, run, config.noise.rescale_betas_zero_snr)
         write_card(run)
     accelerator.wait_for_everyone()

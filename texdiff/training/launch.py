@@ -1,7 +1,7 @@
 """A run's first moves: the processes, the folder, and what is said before anything is done."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
 from texdiff.config import TrainingConfig, write_yaml
+from texdiff.data.dataset import Record, mean_coverage, read_records
 from texdiff.errors import InputError
 from texdiff.training.about import write_about
 
@@ -84,12 +85,26 @@ class Sizes(NamedTuple):
     effective_batch: int  # samples of one optimiser step
 
 
+def read_splits(config: TrainingConfig) -> tuple[list[Record], list[Record]]:
+    """The textures to train on, and those held out."""
+    data = config.data
+    columns = (data.image_column, data.mask_column, data.caption_column, config.mask.weight == "surface")
+    return read_records(data.dataset, "train", *columns), read_records(data.dataset, "validation", *columns)
+
+
 def announce(
-    config: TrainingConfig, accelerator: Accelerator, sizes: Sizes, run: Path, checkpoint: Path | None
-) -> None:
-    """Print, once, what is about to happen."""
+    config: TrainingConfig,
+    accelerator: Accelerator,
+    records: Sequence[Record],
+    held_out: Sequence[Record],
+    effective_batch: int,
+    run: Path,
+    checkpoint: Path | None,
+) -> Sizes:
+    """Print, once, what is about to happen, and return what the run is made of."""
+    sizes = Sizes(len(records), len(held_out), mean_coverage(records), effective_batch)
     if not accelerator.is_main_process:
-        return
+        return sizes
     import yaml
 
     setting = config.run
@@ -97,17 +112,21 @@ def announce(
     begin = f"goes on from {checkpoint}" if checkpoint else "starts new"
     print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
     passes = f"{setting.train_batch_size} a pass x {setting.gradient_accumulation_steps} passes"
+    outside = f"latent cells outside weigh {config.mask.outside_weight:g}"
+    if config.mask.outside == "base_model":
+        outside += ", with the base model's prediction as their target"
     processes = (
         f"{accelerator.num_processes} on {accelerator.device.type}, mixed precision {accelerator.mixed_precision}"
     )
     print(f"textures         {sizes.textures} to train on, {sizes.held_out} held out")
-    print(f"mean coverage    {sizes.coverage:.1%} of a texture; texels outside weigh {config.mask.unmasked_weight:g}")
+    print(f"mean coverage    {sizes.coverage:.1%} of a texture; {outside}")
     print(f"processes        {processes}")
     print(f"effective batch  {sizes.effective_batch} = {passes} x {accelerator.num_processes} processes")
     print(
         f"length           {setting.max_train_steps} steps = {samples} samples = {samples / sizes.textures:.1f} epochs"
     )
     print(f"run folder       {run} ({begin})", flush=True)
+    return sizes
 
 
 def open_run_folder(config: TrainingConfig, accelerator: Accelerator, run: Path, sizes: Sizes) -> None:
@@ -122,13 +141,6 @@ def open_run_folder(config: TrainingConfig, accelerator: Accelerator, run: Path,
     accelerator.wait_for_everyone()
     if config.run.report_to != "none":
         accelerator.init_trackers("texdiff", config=_flat(config.to_dict()))
-
-
-def due(step: int, config: TrainingConfig) -> tuple[bool, bool]:
-    """Whether a checkpoint and whether a validation is due after `step` steps; both are after the last."""
-    last = step == config.run.max_train_steps
-    every = config.validation.every
-    return last or step % config.run.checkpointing_steps == 0, last or (every > 0 and step % every == 0)
 
 
 def finish(accelerator: Accelerator, run: Path) -> None:

@@ -71,4 +71,6 @@ def _kohya(config: TrainingConfig, base: str, version: str | None, prediction: s
         "ss_caption_dropout_rate": config.data.caption_dropout,
         "ss_min_snr_gamma": config.noise.snr_gamma,
         "ss_noise_offset": config.noise.offset or None,
+        "ss_ip_noise_gamma": config.noise.input_perturbation or None,
+        "ss_zero_terminal_snr": config.noise.rescale_betas_zero_snr,
     }

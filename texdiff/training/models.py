@@ -1,5 +1,6 @@
 """The base pipeline's parts, and the low-rank adapters put into its U-Net."""
 
+import inspect
 import json
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -171,3 +172,11 @@ def add_lora(unet: UNet2DConditionModel, config: LoraConfig, seed: int) -> None:
 def trainable_parameters(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Name and parameter of everything that has a gradient."""
     return {name: parameter for name, parameter in unet.named_parameters() if parameter.requires_grad}
+
+
+def zero_snr_sampler(sampler: Any) -> Any:
+    """The sampler with its schedule rescaled to end in noise alone, and its steps beginning there (Lin et al. 2023);
+    DDIM in the place of one that does not know how."""
+    known = "rescale_betas_zero_snr" in inspect.signature(type(sampler)).parameters
+    kind = type(sampler) if known else DDIMScheduler
+    return kind.from_config(sampler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")

@@ -1,7 +1,9 @@
 """The run's folder: which one it is, what it says at the start, and its figures."""
 
 import json
+import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from texdiff.errors import InputError
 from texdiff.training.checkpoint import newest_good
+from texdiff.training.loss_guard import LossGuard
 from texdiff.training.whole import sync, write_whole
 
 FLUSH_STEPS = 10  # reading a figure from a GPU waits for it, so figures are read in blocks
@@ -46,6 +49,7 @@ class RunLog:
         self.effective_batch = effective_batch
         self.path = run / "metrics.jsonl"
         self.accelerator = accelerator
+        self.guard = LossGuard(accelerator)
         self.pending: list[dict[str, Any]] = []
         self.since = time.perf_counter()
         # Lines after the checkpoint that we go on from belong to steps that will be done again.
@@ -54,40 +58,39 @@ class RunLog:
         if accelerator.is_main_process and self.path.exists():
             write_whole(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
-    def add(self, *, loss: Tensor, **figures: Any) -> None:
-        """Figures of one step; `loss` is this rank's part of the effective batch's."""
-        self.pending.append({"loss": loss, **figures})
+    def add(self, *, loss: Tensor, errors: Tensor, **figures: Any) -> None:
+        """Figures of one step; `loss` [] and `errors` [2, 3], the `region_errors`, are this rank's parts of the
+        effective batch's."""
+        self.pending.append({"sums": torch.cat([loss.view(1), errors.flatten()]), **figures})
 
     def flush_if_due(self, now: bool = False) -> float | None:
         """Write what is pending once it is a block, or `now`; returns the newest loss then. Every rank must call it.
 
-        Raises InputError where a loss is not finite.
+        Raises InputError where a loss is not finite: nothing is written after it, so that no checkpoint can be either.
         """
         if not self.pending or not (now or len(self.pending) >= FLUSH_STEPS):
             return None
-        losses = self.accelerator.reduce(torch.stack([f["loss"] for f in self.pending]), "sum").tolist()
+        self.guard.finish()
+        totals = self.accelerator.reduce(torch.stack([f.pop("sums") for f in self.pending]), "sum").tolist()
         seconds = (time.perf_counter() - self.since) / len(self.pending)
+        speed = round(self.effective_batch / seconds, 4)
         lines = []
-        for figures, loss in zip(self.pending, losses, strict=True):
+        for figures, (loss, *errors) in zip(self.pending, totals, strict=True):
             figures = {name: v.item() if isinstance(v, Tensor) else v for name, v in figures.items()}
-            names = figures.pop("batch")
             samples = figures["step"] * self.effective_batch
-            if not torch.isfinite(torch.tensor(loss)):
-                textures = ", ".join(names[:8])
-                raise InputError(f"step {figures['step']}: the loss is {loss}, so the run stops; look at {textures}")
-            speed = round(self.effective_batch / seconds, 4)
-            lines.append({**figures, "samples_seen": samples, "loss": loss, "images_per_second": speed})
+            line = {**figures, "samples_seen": samples, "loss": loss, **error_figures(errors)}
+            lines.append(line | {"images_per_second": speed})
         self.pending = []
         self.since = time.perf_counter()
         for line in lines:
             self._write(line)
         if now and self.accelerator.is_main_process:
             sync(self.path)  # a checkpoint comes next, and may not outlive its figures
-        return losses[-1]
+        return lines[-1]["loss"]
 
-    def validation(self, step: int, loss: float) -> None:
-        """A line of its own for the held-out loss."""
-        self._write({"step": step, "samples_seen": step * self.effective_batch, "validation_loss": loss})
+    def validation(self, step: int, figures: dict[str, float | None]) -> None:
+        """A line of its own for the held-out loss and errors."""
+        self._write({"step": step, "samples_seen": step * self.effective_batch, **figures})
 
     def restart_clock(self) -> None:
         """What was done since the last step, validation say, is nobody's step."""
@@ -97,8 +100,17 @@ class RunLog:
         if self.accelerator.is_main_process:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        figures = {name: value for name, value in line.items() if name != "step"}
+        figures = {name: value for name, value in line.items() if name != "step" and value is not None}
         self.accelerator.log(figures, step=line["step"])
+
+
+def error_figures(errors: Sequence[float]) -> dict[str, float | None]:
+    """Mean squared errors per latent cell of `region_errors`' six numbers; None where a region has no cell, or where
+    its error is not finite, which JSON cannot say."""
+    means = {}
+    for region, total, cells in zip(("inside", "border", "outside"), errors[:3], errors[3:], strict=True):
+        means[f"error_{region}"] = total / cells if cells and math.isfinite(total) else None
+    return means
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

@@ -12,12 +12,14 @@ from diffusers import DPMSolverMultistepScheduler
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.data.dataset import Record
-from texdiff.diffusion.loss import masked_error
+from texdiff.diffusion.loss import masked_error, region_errors
 from texdiff.diffusion.noise import add_noise, keyed_generator, training_target
+from texdiff.training.ema import Ema
 from texdiff.training.export import assemble_pipeline
 from texdiff.training.launch import weight_dtype
 from texdiff.training.models import Base
-from texdiff.training.run_folder import RunLog
+from texdiff.training.objective import Objective
+from texdiff.training.run_folder import RunLog, error_figures
 from texdiff.training.samples import SamplePictures
 
 TIMESTEPS = 8  # points of the grid; the loss is a smooth function of t, so more of them change little
@@ -25,37 +27,41 @@ TEXTURES = 64  # at most, so that validation stays short beside training
 
 
 class Validation:
-    """Looks at the model while it is trained: the main process does, and the others wait."""
+    """Looks at the model while it is trained, at its averaged weights where there are such: the main process does, and
+    the others wait."""
 
     def __init__(
         self,
         config: TrainingConfig,
         base: Base,
+        objective: Objective,
         unet: Any,
+        ema: Ema,
         accelerator: Accelerator,
         log: RunLog,
         held_out: LatentDataset | None,
         records: Sequence[Record],
         run: Path,
     ) -> None:
-        self.config, self.base, self.unet, self.accelerator, self.log = config, base, unet, accelerator, log
+        self.config, self.base, self.objective, self.unet, self.ema = config, base, objective, unet, ema
+        self.accelerator, self.log = accelerator, log
         self.held_out = held_out
         self.dtype = weight_dtype(accelerator)
         self.samples = SamplePictures(config, accelerator, run, held_out.records if held_out else records)
 
     def loss(self, step: int) -> None:
-        """Log the held-out masked loss after `step` steps, where there are held-out textures."""
+        """Log the held-out masked loss and errors after `step` steps, where there are held-out textures."""
         if self.held_out and self.accelerator.is_main_process:
             with self._evaluating():
-                value = held_out_loss(
+                figures = held_out_errors(
                     self.unet,
                     self.held_out,
+                    self.objective,
                     seed=self.config.run.seed,
-                    scheduler=self.base.scheduler,
                     scaling_factor=self.base.scaling_factor,
                     dtype=self.dtype,
                 )
-            self.log.validation(step, value)
+            self.log.validation(step, figures)
         self.accelerator.wait_for_everyone()
 
     def pictures(self, step: int) -> None:
@@ -63,7 +69,7 @@ class Validation:
         if self.config.validation.num_images and self.accelerator.is_main_process:
             for part in (self.base.vae, self.base.text_encoder):
                 part.to(self.accelerator.device)
-            pipeline = assemble_pipeline(self.base, self.unet)
+            pipeline = assemble_pipeline(self.base, self.unet, self.config.noise.rescale_betas_zero_snr)
             pipeline.set_progress_bar_config(desc="sampling", leave=False)
             # Good pictures in 20-30 steps whatever sampler the base names; plain DDPM would need hundreds.
             pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
@@ -76,24 +82,34 @@ class Validation:
     def _evaluating(self) -> Iterator[None]:
         """The U-Net without dropout, gradients, or more than the run's own precision."""
         self.unet.eval()
-        device = self.accelerator.device.type
-        with torch.no_grad(), torch.autocast(device, self.dtype, enabled=self.dtype != torch.float32):
+        autocast = torch.autocast(self.accelerator.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        with self.ema.averaged(), torch.no_grad(), autocast:
             yield
         self.unet.train()
 
 
-def held_out_loss(
-    unet: Any, textures: LatentDataset, *, seed: int, scheduler: Any, scaling_factor: float, dtype: torch.dtype
-) -> float:
-    """Masked MSE per covered latent texel, over held-out textures and a fixed grid of timesteps.
+def held_out_errors(
+    unet: Any,
+    textures: LatentDataset,
+    objective: Objective,
+    *,
+    seed: int,
+    scaling_factor: float,
+    dtype: torch.dtype,
+) -> dict[str, float | None]:
+    """validation_loss, the masked MSE per covered latent cell, and error_inside, error_border and error_outside, over
+    held-out textures and a fixed grid of timesteps.
 
-    Noise is keyed by texture and timestep and latents are the posterior's mean, so two values differ by the weights
-    alone: from step to step, and between runs on one dataset.
+    A cell counts by its covered share, whatever the settings of the training mask. Noise is keyed by texture and
+    timestep and latents are the posterior's mean, so two values differ by the weights alone: from step to step, and
+    between runs on one dataset.
     """
     device = next(unet.parameters()).device
-    alphas, steps = scheduler.alphas_cumprod, scheduler.config.num_train_timesteps
-    grid = torch.tensor([int((i + 0.5) * steps / TIMESTEPS) for i in range(TIMESTEPS)])
-    error = texels = 0.0
+    alphas, kind = objective.alphas_cumprod, objective.prediction_type
+    grid = torch.tensor([int((i + 0.5) * len(alphas) / TIMESTEPS) for i in range(TIMESTEPS)])
+    timesteps = grid.to(device)
+    error, errors = torch.zeros((), device=device), torch.zeros(2, 3, device=device)
+    covered_cells = 0.0
     for index in range(min(len(textures), TEXTURES)):
         one = textures.batch([index]).to(device, dtype)
         draws = [
@@ -101,10 +117,11 @@ def held_out_loss(
         ]
         noise = torch.stack(draws).to(device)  # [T, C, h, w]
         latents = (scaling_factor * one.mean).expand_as(noise)
-        timesteps = grid.to(device)
+        covered = one.covered.expand(TIMESTEPS, -1, -1, -1)
         noisy = add_noise(latents, noise, timesteps, alphas)
-        target = training_target(scheduler.config.prediction_type, latents, noise, timesteps, alphas)
+        target = training_target(kind, latents, noise, timesteps, alphas)
         prediction = unet(noisy.to(dtype), timesteps, one.text.expand(TIMESTEPS, -1, -1)).sample
-        error += masked_error(prediction, target, one.mask.expand(TIMESTEPS, -1, -1, -1)).sum().item()
-        texels += TIMESTEPS * one.mask.sum().item()
-    return error / texels
+        error += masked_error(prediction, target, covered).sum()
+        errors += region_errors(prediction, target, covered)
+        covered_cells += TIMESTEPS * float(textures.sums["covered"][index])
+    return {"validation_loss": error.item() / covered_cells, **error_figures(errors.flatten().tolist())}
