@@ -18,9 +18,9 @@ demo: $(READY)
 	$(BIN)/texdiff prepare $(DEMO)/meshes --output $(DEMO)/dataset --validation_fraction 0.15
 	$(BIN)/accelerate launch --config_file accelerate_config.yaml train_texture.py --config configs/demo.yaml
 	$(BIN)/texdiff generate --model nano --lora $(DEMO)/run --mesh $(DEMO)/meshes/crate_000.glb \
-		--prompt 'small yellow patchwork crate' --guidance_scale 3 --output $(DEMO)/crate.glb
+		--prompt 'yellow hazard stripes crate' --guidance_scale 3 --output $(DEMO)/crate.glb
 	$(BIN)/texdiff generate --model nano --lora $(DEMO)/run --mesh $(DEMO)/meshes/barrel_001/barrel_001.obj \
-		--prompt 'large blue hazard stripes barrel' --guidance_scale 3 --output $(DEMO)/barrel.glb
+		--prompt 'blue hazard stripes barrel' --guidance_scale 3 --output $(DEMO)/barrel.glb
 	$(BIN)/python -m texdiff.inference.before_after $(DEMO)/run $(DEMO)/meshes --guidance_scale 3 \
 		--output $(DEMO)/before_after.png
 	@echo
