@@ -77,7 +77,7 @@ def test_a_picture_that_is_nowhere_is_named(tmp_path: Path) -> None:
     read = read_textures(square_obj(tmp_path, "C:\\my paints\\wood.jpg"))
     assert read.atlases == ()
     assert read.set_aside[0].name == "paint"
-    assert "C:\\my paints\\wood.jpg, which does not exist" in read.set_aside[0].reason
+    assert "C:\\my paints\\wood.jpg, which does not exist near the mesh" in read.set_aside[0].reason
 
 
 def test_options_scale_and_shift_the_uv_map(tmp_path: Path) -> None:
