@@ -29,9 +29,8 @@ def ciede2000(lab_a: ArrayLike, lab_b: ArrayLike) -> Floats:
     )
     grey = c_1 * c_2 == 0  # no hue on one side
     turn = (h_2 - h_1 + 180) % 360 - 180  # the short way around, in [-180, 180)
-    # The mean hue lies on the short way too; on opposite sides the paper takes the plain mean.
-    opposite = np.abs(h_2 - h_1) <= 180
-    mean_h = np.where(opposite, (h_1 + h_2) / 2, (h_1 + h_2 + 360) / 2 % 360)
+    across = np.abs(h_2 - h_1) > 180  # the short way leads over 0
+    mean_h = np.where(across, (h_1 + h_2 + 360) / 2 % 360, (h_1 + h_2) / 2)
     mean_h = np.where(grey, h_1 + h_2, mean_h)
     mean_l, mean_c = (l_1 + l_2) / 2, (c_1 + c_2) / 2
     delta_h = np.where(grey, 0, 2 * np.sqrt(c_1 * c_2) * np.sin(np.radians(turn) / 2))
