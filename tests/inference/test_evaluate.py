@@ -1,0 +1,138 @@
+"""`texdiff evaluate`, from the command line to RUN/evaluation.json."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from texdiff import cli
+from texdiff.config import DataConfig, ModelConfig, RunConfig, TrainingConfig, ValidationConfig, write_yaml
+from texdiff.data.prepare import prepare_dataset
+from texdiff.demo.make import write_meshes
+from texdiff.inference.evaluation_data import read_evaluation_data
+from texdiff.inference.evaluation_table import table
+
+LAYER = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+def write_run(folder: Path, base: Path, dataset: Path, factors: dict[str, torch.Tensor]) -> Path:
+    """A finished LoRA run, as far as an evaluation looks at it."""
+    folder.mkdir()
+    config = TrainingConfig(
+        model=ModelConfig(pretrained_model_name_or_path=str(base)),
+        data=DataConfig(dataset=str(dataset), resolution=64),
+        run=RunConfig(output_dir=str(folder), seed=3),
+        validation=ValidationConfig(num_inference_steps=4),
+    )
+    write_yaml(config, folder / "config.yaml")
+    tensors = {f"{LAYER}.lora_{name}.weight": tensor.contiguous() for name, tensor in factors.items()}
+    save_file(tensors, folder / "pytorch_lora_weights.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def meshes_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_meshes(folder / "meshes", count=6, seed=0, size=64)
+    prepare_dataset([str(folder / "meshes")], folder / "dataset", validation_fraction=0.34, workers=1)
+    return folder / "dataset"
+
+
+@pytest.mark.slow
+def test_a_run_beside_its_base(
+    base: Path, factors: Any, meshes_dataset: Path, tmp_path: Path, run_program: Any
+) -> None:
+    """A LoRA of zeros has its base's figures to the last digit, one that is not has others; and twice is the same."""
+    found = {}
+    for name, strength in (("zero", 0.0), ("strong", 3.0), ("again", 3.0)):
+        run = write_run(tmp_path / name, base, meshes_dataset, factors(strength))
+        command = [Path(sys.executable).with_name("texdiff"), "evaluate", run, "--dataset", meshes_dataset]
+        done = run_program(*command, "--num_images", 4, "--guidance_scale", 2, OMP_NUM_THREADS="1")
+        assert done.returncode == 0, done.stderr
+        found[name] = json.loads((run / "evaluation.json").read_text("utf-8"))
+        assert "trained: drawing" in done.stderr  # the bars, and nothing that is no bar
+        assert all("%|" in line or not line.strip() for line in done.stderr.replace("\r", "\n").split("\n"))
+        for word in ("PSNR", "KID (95 % interval)", "renders: FID", "seams: mean", "2 held-out textures", "Note: "):
+            assert word in done.stdout
+    zero, strong, again = found.values()
+    for kind in ("reconstruction", "atlases", "renders", "seams"):
+        assert zero[kind]["trained"] == zero[kind]["base"]
+        assert strong[kind]["base"] == zero[kind]["base"]
+        assert strong[kind]["trained"] != strong[kind]["base"]
+    assert {**again, "run": None} == {**strong, "run": None}
+    assert (zero["held_out"], zero["references"], zero["num_images"]) == (2, 6, 4)
+    for figures in zero["reconstruction"].values():
+        assert 3 < figures["psnr"] < 60
+        assert -1 < figures["ssim"] < 1
+        assert figures["perceptual_distance"] > 0
+    for kind in ("atlases", "renders"):
+        one = zero[kind]["base"]
+        assert one["kid_low"] < one["kid"] < one["kid_high"]
+        assert one["fid"] > 0
+    assert zero["seams"]["own"]["mean"] > 0
+    assert zero["prompt_agreement"] is None
+
+
+def test_textures_come_with_their_void_filled(meshes_dataset: Path) -> None:
+    notes: list[str] = []
+    data = {"image_column": "image", "mask_column": "mask", "caption_column": "text", "resolution": 64}
+    held_out, references = read_evaluation_data(str(meshes_dataset), data, notes)
+    assert (len(held_out), len(references)) == (2, 6)
+    assert held_out.names == references.names[:2]
+    assert "2 held-out textures are few" in notes[0]
+    five = held_out.repeated(5)
+    assert five.prompts == (*held_out.prompts, *held_out.prompts, held_out.prompts[0])
+    red = np.full((5, 64, 64, 3), (200, 0, 0), np.uint8)
+    red[~five.masks] = 255
+    assert (five.wearing(red).pictures == (200, 0, 0)).all()
+
+
+def test_the_table_leaves_out_what_there_is_not() -> None:
+    one = {"psnr": 20.0, "ssim": 0.5, "perceptual_distance": 1.0}
+    both = {"kid": 0.1, "kid_low": 0.0, "kid_high": 0.2, "fid": 3.0}
+    figures = {"reconstruction": dict.fromkeys(("vae", "base", "trained"), one), "renders": None, "seams": None}
+    figures |= {"atlases": {"base": both, "trained": both}, "prompt_agreement": None, "held_out": 4, "references": 9}
+    text = table(figures | {"num_images": 8, "features": "some", "notes": ["careful"]})
+    assert "0.100 (0.000 to 0.200)  0.100 (0.000 to 0.200)" in text
+    assert "renders" not in text
+    assert text.endswith("Note: careful.")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"run": "none"}, "none: is no run's folder"),
+        ({"run": "damaged"}, "damaged: is no run's folder"),
+        ({"--dataset": "none"}, "none"),
+        ({"--num_images": "2"}, "--num_images 2: KID needs 3 or more"),
+        ({"--features": "./none"}, "--features ./none"),
+        ({"--clip": "./none"}, "--clip ./none"),
+    ],
+)
+def test_bad_input_is_one_line(
+    base: Path,
+    factors: Any,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, str],
+    what: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "run", base, dataset, factors(0.0))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged/config.yaml").write_text(yaml.safe_dump({"model": {}}))
+    arguments = {"--dataset": str(dataset)} | {key: value for key, value in change.items() if key != "run"}
+    flags = [word for pair in arguments.items() for word in pair]
+    assert cli.main(["evaluate", change.get("run", "run"), *flags]) == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.strip().splitlines()) == 1
+    assert what in captured.err
+    assert not (tmp_path / "run/evaluation.json").exists()
