@@ -59,8 +59,8 @@ class Part:
 
 
 PARTS = {
-    "nano": Part("nano, the embedded base", 256, 4, 28, 6, 10, 1.5, True),
-    "sd15": Part("Stable Diffusion 1.5's shapes", 512, 1, 4, 5, 1, 8.5, False),
+    "nano": Part("nano, the embedded base", 256, 4, 28, 5, 8, 1.5, True),
+    "sd15": Part("Stable Diffusion 1.5's shapes", 512, 1, 2, 5, 1, 8.5, False),
 }
 
 
