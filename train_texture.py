@@ -24,6 +24,7 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
 
     from texdiff.diffusion.loss import masked_error, region_errors
     from texdiff.diffusion.noise import add_noise, sample_keys, seed_layers, training_target
+    from texdiff.inference.report import write_report
     from texdiff.training import launch
     from texdiff.training.checkpoint import RunState
     from texdiff.training.ema import Ema
@@ -122,6 +123,8 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
 
     with ema.averaged():
         export(config, base, unet, folder, accelerator)
+    if accelerator.is_main_process:
+        write_report(folder)
     launch.finish(accelerator, folder)
 
 

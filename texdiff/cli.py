@@ -181,7 +181,19 @@ def evaluate(
     return 0
 
 
-SUBCOMMANDS: list[Callable[..., int | None]] = [prepare, check, generate, export, evaluate]
+def report(run: str, /) -> int:
+    """Write a run's report.html anew: curves, samples, meshes to turn, settings, in one file.
+
+    Args:
+        run: Folder of a run, finished or not.
+    """
+    from texdiff.inference.report import write_report
+
+    print(f"wrote {write_report(Path(run))}")
+    return 0
+
+
+SUBCOMMANDS: list[Callable[..., int | None]] = [prepare, check, generate, export, report, evaluate]
 
 
 class OneLineParser(ArgumentParser):

@@ -11,8 +11,10 @@ from tqdm import tqdm
 from texdiff.config import TrainingConfig
 from texdiff.training.checkpoint import RunState
 from texdiff.training.feed import Pass
-from texdiff.training.run_folder import RunLog
+from texdiff.training.run_folder import RunLog, RunningMean
 from texdiff.training.validation import Validation
+
+SMOOTHED = 100  # steps that the bar's loss looks back on
 
 
 class Housekeeping:
@@ -28,6 +30,7 @@ class Housekeeping:
         validation: Validation,
     ) -> None:
         self.config, self.run, self.log, self.state, self.validation = config, run, log, state, validation
+        self.loss = RunningMean(SMOOTHED)  # the loss of single steps mostly says which timesteps were drawn
         self.bar = tqdm(total=config.run.max_train_steps, unit="step", disable=not accelerator.is_main_process)
 
     def counting(self, passes: Iterable[Pass], first_step: int) -> Iterator[Pass]:
@@ -48,8 +51,9 @@ class Housekeeping:
         save_now = last or done % setting.checkpointing_steps == 0
         validate_now = last or (every > 0 and done % every == 0)
         # Figures come first: they stop a run whose loss is not finite, before it is saved.
-        if (newest_loss := self.log.flush_if_due(save_now or validate_now)) is not None:
-            self.bar.set_postfix(loss=f"{newest_loss:.4f}")
+        for line in self.log.flush_if_due(save_now or validate_now):
+            shown = {"loss": f"{self.loss.add(line['loss']):.4f}", "images/s": f"{line['images_per_second']:.3g}"}
+            self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
         if save_now:
             self.state.save(self.run, done)

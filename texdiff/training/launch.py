@@ -147,7 +147,7 @@ def finish(accelerator: Accelerator, run: Path) -> None:
     """Close trackers and the process group, and say where to look."""
     accelerator.end_training()
     if accelerator.is_main_process:
-        print(f"done: weights, samples and figures are in {run}")
+        print(f"done: weights and samples are in {run}; look at {run / 'report.html'}")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

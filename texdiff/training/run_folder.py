@@ -63,13 +63,13 @@ class RunLog:
         effective batch's."""
         self.pending.append({"sums": torch.cat([loss.view(1), errors.flatten()]), **figures})
 
-    def flush_if_due(self, now: bool = False) -> float | None:
-        """Write what is pending once it is a block, or `now`; returns the newest loss then. Every rank must call it.
+    def flush_if_due(self, now: bool = False) -> list[dict[str, Any]]:
+        """Write what is pending once it is a block, or `now`; returns the lines written. Every rank must call it.
 
         Raises InputError where a loss is not finite: nothing is written after it, so that no checkpoint can be either.
         """
         if not self.pending or not (now or len(self.pending) >= FLUSH_STEPS):
-            return None
+            return []
         self.guard.finish()
         totals = self.accelerator.reduce(torch.stack([f.pop("sums") for f in self.pending]), "sum").tolist()
         seconds = (time.perf_counter() - self.since) / len(self.pending)
@@ -86,7 +86,7 @@ class RunLog:
             self._write(line)
         if now and self.accelerator.is_main_process:
             sync(self.path)  # a checkpoint comes next, and may not outlive its figures
-        return lines[-1]["loss"]
+        return lines
 
     def validation(self, step: int, figures: dict[str, float | None]) -> None:
         """A line of its own for the held-out loss and errors."""
@@ -102,6 +102,20 @@ class RunLog:
                 file.write(json.dumps(line) + "\n")
         figures = {name: value for name, value in line.items() if name != "step" and value is not None}
         self.accelerator.log(figures, step=line["step"])
+
+
+class RunningMean:
+    """The exponential running mean that looks back on about `window` values, without a bias to where it starts."""
+
+    def __init__(self, window: float) -> None:
+        self.keep = 1 - 1 / max(window / 2, 1)
+        self.total = self.weight = 0.0
+
+    def add(self, value: float) -> float:
+        """Take one more value in; returns the mean."""
+        self.total = self.keep * self.total + (1 - self.keep) * value
+        self.weight = self.keep * self.weight + (1 - self.keep)
+        return self.total / self.weight
 
 
 def error_figures(errors: Sequence[float]) -> dict[str, float | None]:

@@ -1,0 +1,191 @@
+"""RUN/report.html: everything about a run to look at, in one file that needs no network and no other file."""
+
+import html
+import json
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from texdiff.data.reading import write_whole
+from texdiff.errors import InputError
+from texdiff.inference.report_curves import charts, read_metrics
+from texdiff.inference.report_pictures import data_uri, meshes, timeline
+from texdiff.training.about import read_about
+
+REPORT = "report.html"
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def write_report(run: Path) -> Path:
+    """Write RUN/report.html of what stands in the run's folder, whatever of it there is; returns its path.
+
+    Raises InputError where the folder holds no run, or cannot be written.
+    """
+    if not (run / "config.yaml").is_file():
+        raise InputError(f"{run}: holds no run (no config.yaml in it); name the folder of a run")
+    lines = read_metrics(run)
+    config = _settings(run / "config.yaml")
+    about = read_about(run)
+    data = {"charts": charts(lines), "samples": timeline(run), "meshes": meshes(run)}
+    parts = [_head(run, config, about, lines), _curves(data), _samples(data), _viewer(data), _first_batch(run)]
+    parts += [_evaluation(run), _configuration(config), _machine(about)]
+    try:
+        write_whole(run / REPORT, _page(run.resolve().name, "\n".join(parts), data).encode())
+    except OSError as error:
+        raise InputError(f"{run / REPORT}: cannot be written ({error.strerror})") from None
+    return run / REPORT
+
+
+def _page(title: str, body: str, data: dict[str, Any]) -> str:
+    assets = files("texdiff").joinpath("assets/report")
+    css, *scripts = (assets.joinpath(name).read_text("utf-8") for name in _ASSETS)
+    # Nothing in a JSON string can end the script element then.
+    plain = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            '<link rel="icon" href="data:,">',
+            f"<title>{html.escape(title)}: report</title>\n<style>\n{css}</style></head>\n<body>",
+            body,
+            f'<script type="application/json" id="data">{plain}</script>',
+            *(f"<script>\n{script}</script>" for script in scripts),
+            "</body></html>\n",
+        ]
+    )
+
+
+_ASSETS = ("page.css", "charts.js", "viewer.js", "page.js")
+
+
+def _head(run: Path, config: dict[str, Any], about: dict[str, Any], lines: list[dict[str, Any]]) -> str:
+    wanted = _of(config, "run", "max_train_steps")
+    done = max((line["step"] for line in lines if "loss" in line), default=0)
+    finished = (run / "pytorch_lora_weights.safetensors").is_file() or (run / "model_index.json").is_file()
+    state = "finished" if finished and done == wanted else "not finished"
+    kind = f"LoRA of rank {_of(config, 'lora', 'rank')}" if _of(config, "model", "train") == "lora" else "Every weight"
+    dataset = about["dataset"]
+    on = f", on {dataset['textures']} textures" if "textures" in dataset else ""
+    line = f"{kind} for {_of(config, 'model', 'pretrained_model_name_or_path')}{on}; {state}."
+    facts = [(f"{done} of {wanted}", "steps"), *_figures(lines)]
+    if "coverage" in dataset:
+        facts.append((f"{dataset['coverage']:.1%}", "mean coverage of a texture"))
+    cards = "".join(f'<div class="fact"><b>{html.escape(a)}</b>{html.escape(b)}</div>' for a, b in facts)
+    name = html.escape(run.resolve().name)
+    return f'<h1>{name}</h1>\n<p>{html.escape(line)}</p>\n<div class="facts">{cards}</div>'
+
+
+def _figures(lines: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
+    held_out = [line for line in lines if "validation_loss" in line]
+    if held_out:
+        first, last = held_out[0], held_out[-1]
+        yield f"{last['validation_loss']:.4f}", f"held-out masked error at step {last['step']}"
+        if first["step"] == 0 and last["step"] > 0:
+            change = last["validation_loss"] / first["validation_loss"] - 1
+            yield f"{change:+.1%}", f"against the base's own {first['validation_loss']:.4f}"
+    speeds = sorted(line["images_per_second"] for line in lines if "images_per_second" in line)
+    if speeds:
+        yield f"{speeds[len(speeds) // 2]:.3g}", "images per second (median)"
+    if lines:
+        yield str(max(line.get("samples_seen", 0) for line in lines)), "images seen"
+
+
+def _curves(data: dict[str, Any]) -> str:
+    return '<h2>Curves</h2>\n<div id="charts" class="charts"></div>' if data["charts"] else ""
+
+
+def _samples(data: dict[str, Any]) -> str:
+    if not data["samples"]["steps"]:
+        return ""
+    return (
+        "<h2>Samples over time</h2>\n"
+        '<p class="soft">From the same noise each time. Left, the atlas, its void dimmed; right, on the mesh.</p>\n'
+        '<div class="slide"><input type="range" id="step" min="0" step="1" aria-label="training step">'
+        '<output id="which"></output></div>\n<div id="samples" class="samples"></div>'
+    )
+
+
+def _viewer(data: dict[str, Any]) -> str:
+    if not data["meshes"]:
+        return ""
+    return (
+        "<h2>The newest samples on their meshes</h2>\n"
+        '<p class="soft">Drag or use the arrow keys to turn, the wheel or + and - to come nearer.</p>\n'
+        '<div id="choice" class="choice"></div>\n'
+        '<canvas id="viewer" tabindex="0" aria-label="mesh that wears the sample"></canvas>'
+    )
+
+
+def _first_batch(run: Path) -> str:
+    uri = data_uri(run / "first_batch.png", 1600)
+    if uri is None:
+        return ""
+    note = "Each row: the texture as the VAE gets it, its mask, and in red what of it does not count in the loss."
+    return f'<h2>First batch</h2>\n<p class="soft">{note}</p>\n<img class="first" alt="first batch" src="{uri}">'
+
+
+def _evaluation(run: Path) -> str:
+    try:
+        found = json.loads((run / "evaluation.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return f"<h2>Evaluation</h2>\n{_table(_flat(found))}" if isinstance(found, dict) else ""
+
+
+def _configuration(config: dict[str, Any]) -> str:
+    sections = [
+        f"<section><h3>{html.escape(str(name))}</h3>{_table(section.items())}</section>"
+        for name, section in config.items()
+        if isinstance(section, dict)
+    ]
+    return f'<h2>Configuration</h2>\n<div class="settings">{"".join(sections)}</div>' if sections else ""
+
+
+def _machine(about: dict[str, Any]) -> str:
+    rows = _flat(about["machine"])
+    return f"<h2>Machine</h2>\n{_table(rows)}" if rows else ""
+
+
+def _table(rows: Iterable[tuple[str, Any]]) -> str:
+    cells = (f"<tr><th>{html.escape(_words(str(k)))}</th><td>{html.escape(_shown(v))}</td></tr>" for k, v in rows)
+    return f"<table>{''.join(cells)}</table>"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value)) or "none"
+    if value is None:
+        return "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested figures as rows, their names joined; lists of nested ones (one per texture) are left out."""
+    rows: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{name} ")
+        elif not (isinstance(value, list) and any(isinstance(one, dict | list) for one in value)):
+            rows.append((f"{prefix}{name}", value))
+    return rows
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _of(config: dict[str, Any], section: str, name: str) -> Any:
+    values = config.get(section)
+    return values.get(name) if isinstance(values, dict) else None
