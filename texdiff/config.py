@@ -76,8 +76,8 @@ class MaskConfig:
     """Mean over the effective batch: every covered latent texel counts alike, or every texture does."""
     weight: Literal["texel", "surface"] = "texel"
     """Within a texture every covered texel counts alike, or by how much of the mesh's surface it lands on, so that a big
-    wall in a small island is not neglected; a texel on which the UV map gathers a whole face counts as that face. What
-    textures weigh beside each other stays. `surface` needs a dataset that `texdiff prepare` made from meshes."""
+    wall in a small island is not neglected, but up to 16 times the texture's median. What textures weigh beside each
+    other stays. `surface` needs a dataset that `texdiff prepare` made from meshes."""
     dilation: int = 0
     """Latent cells by which the mask at latent size grows in each direction; a negative number shrinks it."""
     outside: Literal["nothing", "base_model"] = "nothing"

@@ -15,7 +15,10 @@ def by_hand(weights: np.ndarray, mask: np.ndarray, density: np.ndarray) -> np.nd
     for i, j in np.ndindex(*weights.shape):
         inside = mask[i * cell : (i + 1) * cell, j * cell : (j + 1) * cell] > 0
         here = density[i * cell : (i + 1) * cell, j * cell : (j + 1) * cell][inside]
-        result[i, j] = weights[i, j] * (here.mean() if inside.any() else density[mask > 0].mean())
+        result[i, j] = here.mean() if inside.any() else density[mask > 0].mean()
+    counted = np.sort(result[weights > 0])
+    if len(counted):
+        result = weights * np.minimum(result, 16 * counted[(len(counted) - 1) // 2])
     return result * weights.sum() / result.sum() if result.sum() else weights
 
 
@@ -26,6 +29,7 @@ def test_equals_the_sum_by_hand(seed: int, mode: str, dilation: int) -> None:
     mask = (rng.random((2, 1, 32, 24)) < rng.choice([0.1, 0.6, 0.95])).astype(np.float32)
     mask[:, :, 5, 7] = 1
     density = (10.0 ** rng.uniform(-5, 1, mask.shape)).astype(np.float32)
+    density[:, :, :8, :8] *= rng.choice([1, 1000])
     planes = torch.from_numpy(mask), torch.from_numpy(density)
     before = latent_weights(planes[0], (4, 3), mode, dilation=dilation)
     after = latent_weights(planes[0], (4, 3), mode, dilation=dilation, density=planes[1])
@@ -43,6 +47,14 @@ def test_of_area_weights_a_cell_has_the_surface_that_lands_in_it() -> None:
     after = weigh_by_density(downsample(mask, (4, 4), "area"), mask, density)
     surface = (mask * density).reshape(4, 8, 4, 8).sum(dim=(1, 3))
     torch.testing.assert_close(after[0, 0] / after.sum(), surface / surface.sum())
+
+
+def test_one_texel_with_most_of_the_surface_does_not_outweigh_the_rest() -> None:
+    mask = torch.ones(1, 1, 32, 32)
+    density = torch.ones(1, 1, 32, 32)
+    density[..., 3, 3] = 1e6
+    weights = weigh_by_density(downsample(mask, (4, 4)), mask, density)
+    assert weights.max() / weights.min() == pytest.approx(16)
 
 
 def test_even_density_changes_nothing_and_units_do_not_matter() -> None:

@@ -52,6 +52,8 @@ def weights_by_hand(folder: Path, row: dict) -> np.ndarray:
         cell = (slice(8 * i, 8 * i + 8), slice(8 * j, 8 * j + 8))
         if mask[8 * i, 8 * j]:
             weights[i, j] = density[cell][mask[cell]].mean()
+    counted = np.sort(weights[mask[::8, ::8]])
+    weights = np.minimum(weights, 16 * counted[(len(counted) - 1) // 2])
     return weights * mask[::8, ::8].sum() / weights.sum()
 
 

@@ -48,8 +48,14 @@ def latent_mask(mask: Tensor, size: tuple[int, int], mode: str = "nearest", dila
     return dilate(downsample(mask, size, mode), dilation)
 
 
+MOST = 16.0
+"""A cell's density counts up to this many times its texture's median. Meshes are found whose UV map gathers faces in
+a single texel (up to three quarters of a texture's surface), and without a limit that texel is all that trains."""
+
+
 def weigh_by_density(weights: Tensor, mask: Tensor, density: Tensor) -> Tensor:
-    """Weights of latent cells, float [B, 1, h, w] in [0, 1], times the mean density of the covered texels in each cell.
+    """Weights of latent cells, float [B, 1, h, w] in [0, 1], times the mean density of the covered texels in each
+    cell, of which no more than MOST times the median over the texture's cells counts.
 
     Each texture's weights keep their sum: what shifts is which of its cells count, not how much the texture does
     beside others. Cells with a weight but no covered texel, as dilation makes them, take the texture's mean density.
@@ -62,7 +68,9 @@ def weigh_by_density(weights: Tensor, mask: Tensor, density: Tensor) -> Tensor:
     size = (weights.shape[2], weights.shape[3])
     covered, surface = F.adaptive_avg_pool2d(mask, size), F.adaptive_avg_pool2d(density * mask, size)
     over_all = surface.sum(dim=(2, 3), keepdim=True) / covered.sum(dim=(2, 3), keepdim=True)
-    weighed = weights * torch.where(covered > 0, surface / covered, over_all)
+    mean = torch.where(covered > 0, surface / covered, over_all)
+    median = torch.where(weights > 0, mean, torch.nan).flatten(1).nanmedian(dim=1).values.view(-1, 1, 1, 1)
+    weighed = weights * torch.where(median > 0, mean.minimum(MOST * median), mean)
     before, after = weights.sum(dim=(2, 3), keepdim=True), weighed.sum(dim=(2, 3), keepdim=True)
     return torch.where(after > 0, weighed * (before / after), weights)
 
