@@ -1,0 +1,236 @@
+"""The parts of the objective on the embedded base: weights, the base's own prediction, pixels, the loss's guard."""
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from diffusers import DDPMScheduler
+from diffusers.training_utils import EMAModel
+
+from texdiff.config import DataConfig, LoraConfig, MaskConfig, ModelConfig, NoiseConfig, OptimConfig, TrainingConfig
+from texdiff.errors import InputError
+from texdiff.training.ema import Ema
+from texdiff.training.loss_guard import LossGuard
+from texdiff.training.mask_report import report_masks
+from texdiff.training.models import add_lora, load_base, trainable_parameters, zero_snr_sampler
+from texdiff.training.objective import Objective, PixelError, base_prediction
+from texdiff.training.run_folder import error_figures
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_base("nano")
+
+
+def configured(**sections) -> TrainingConfig:
+    return TrainingConfig(data=DataConfig(dataset="somewhere"), **sections)
+
+
+def velocity(base):
+    """The base as if it predicted v."""
+    other = copy.copy(base)
+    other.__dict__["scheduler"] = DDPMScheduler.from_config(base.scheduler.config, prediction_type="v_prediction")
+    return other
+
+
+@pytest.mark.parametrize("reduction", ["texel", "sample"])
+def test_weights_are_the_formulas(base, reduction):
+    setting = configured(mask=MaskConfig(reduction=reduction, pixel_weight=0.25), noise=NoiseConfig(snr_gamma=5.0))
+    textures = SimpleNamespace(texels=torch.tensor([3.0, 40.0, 7.5]), pixels=torch.tensor([100.0, 2500.0, 480.0]))
+    indices, timesteps = [2, 0, 0, 1], torch.tensor([0, 300, 999, 650])
+    latent, pixel = Objective(setting, base).weights(textures, indices, timesteps).double().numpy()
+
+    alpha = base.scheduler.alphas_cumprod.double().numpy()[timesteps.numpy()]
+    snr = alpha / (1 - alpha)
+    for got, totals, extra in (
+        (latent, np.array([7.5, 3, 3, 40]), np.minimum(snr, 5) / snr),
+        (pixel, np.array([480.0, 100, 100, 2500]), 0.25 * np.minimum(snr, 1)),
+    ):
+        share = np.full(4, 1 / totals.sum()) if reduction == "texel" else 1 / (4 * totals)
+        np.testing.assert_allclose(got, share * extra, rtol=1e-5)
+
+
+def test_a_zero_terminal_schedule_needs_a_base_that_predicts_v(base):
+    setting = configured(noise=NoiseConfig(rescale_betas_zero_snr=True))
+    with pytest.raises(InputError, match=r"noise.rescale_betas_zero_snr: .* predicts epsilon"):
+        Objective(setting, base)
+    alphas = Objective(setting, velocity(base)).alphas_cumprod
+    theirs = DDPMScheduler.from_config(base.scheduler.config, rescale_betas_zero_snr=True).alphas_cumprod
+    torch.testing.assert_close(alphas, theirs, rtol=2e-4, atol=1e-7)  # diffusers computes it in float32
+    assert alphas[-1] == 0
+
+
+def test_outside_base_model_needs_adapters():
+    with pytest.raises(InputError, match=r"mask.outside: base_model cannot be; .* set model.train to lora"):
+        configured(mask=MaskConfig(outside="base_model"), model=ModelConfig(train="full"))
+    assert MaskConfig(outside="base_model").outside_weight == 1
+    assert MaskConfig().outside_weight == 0
+    assert MaskConfig(outside="base_model", unmasked_weight=0.25).outside_weight == 0.25
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers' own, of NumPy 2
+def test_the_samplers_of_a_zero_terminal_base_start_from_noise_alone():
+    from diffusers import DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
+
+    plain = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    for kind in (PNDMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, DDPMScheduler):
+        sampler = zero_snr_sampler(kind(**plain, prediction_type="v_prediction"))
+        assert sampler.config.rescale_betas_zero_snr
+        assert sampler.config.prediction_type == "v_prediction"
+        sampler.set_timesteps(10)
+        assert sampler.timesteps[0] == 999
+        assert sampler.alphas_cumprod[-1] < 1e-6
+
+
+@pytest.fixture(scope="module")
+def trained(base):
+    """A U-Net with adapters that do something, and an input for it."""
+    unet = copy.deepcopy(base.unet)
+    add_lora(unet, LoraConfig(rank=2), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in trainable_parameters(unet).items():
+        if "lora_B" in name:
+            parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
+    noisy = torch.randn(2, 4, 8, 8, generator=generator)
+    text = torch.randn(2, 77, unet.config.cross_attention_dim, generator=generator)
+    return unet, noisy, torch.tensor([10, 700]), text
+
+
+def test_the_base_prediction_is_that_of_the_base_and_leaves_the_adapters_as_they_were(base, trained):
+    unet, *inputs = trained
+    before = unet(*inputs).sample
+    gradients = {name: p.requires_grad for name, p in unet.named_parameters()}
+    own = base_prediction(unet, *inputs)
+    assert torch.equal(own, base.unet(*inputs).sample)
+    assert not own.requires_grad
+    assert (own - before).abs().max() > 1e-3
+    after = unet(*inputs).sample
+    assert torch.equal(after, before)
+    assert gradients == {name: p.requires_grad for name, p in unet.named_parameters()}
+    assert any(gradients.values())
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_the_error_in_pixels_is_that_of_decoded_pictures(base, prediction_type):
+    with_target = base if prediction_type == "epsilon" else velocity(base)
+    setting = configured(mask=MaskConfig(pixel_weight=1.0))
+    objective = Objective(setting, with_target)
+    error = PixelError(setting, with_target, objective, Accelerator(cpu=True))
+    generator = torch.Generator().manual_seed(0)
+    latents, noise, prediction = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(3))
+    timesteps = torch.tensor([50, 600])
+    noisy = with_target.scheduler.add_noise(latents, noise, timesteps)
+    texels = torch.rand(2, 1, 64, 64, generator=generator) < torch.tensor([0.2, 0.9]).view(2, 1, 1, 1)
+    prediction.requires_grad_(True)
+    got = error(prediction, noisy, latents, timesteps, texels)
+
+    for row, t in enumerate(timesteps.tolist()):
+        step = with_target.scheduler.step(prediction[row : row + 1], t, noisy[row : row + 1])
+        with torch.no_grad():
+            said, true = (
+                base.vae.decode(z / base.scaling_factor).sample[0].double().numpy()
+                for z in (step.pred_original_sample, latents[row : row + 1])
+            )
+        squares = ((said - true) ** 2).mean(axis=0)
+        np.testing.assert_allclose(got[row].item(), squares[texels[row, 0].numpy()].sum(), rtol=1e-4)
+    got.sum().backward()
+    assert prediction.grad.isfinite().all()
+    assert prediction.grad.abs().max() > 0
+    assert not any(p.requires_grad for p in error.vae.parameters())
+    right = error(
+        {"epsilon": noise}.get(prediction_type, with_target.scheduler.get_velocity(latents, noise, timesteps)),
+        *(noisy, latents, timesteps, texels),
+    )
+    assert (right < 1e-4 * got.detach()).all()  # the right prediction means the right picture
+
+
+def test_a_loss_that_is_not_finite_is_told_by_its_files():
+    guard = LossGuard(Accelerator(cpu=True))
+    guard.check(1, torch.tensor([1.0, 2.0]), ("a.png", "b.png"))
+    with pytest.raises(InputError, match=r"^step 2: the loss of b.png, d.png is not finite.*last checkpoint$"):
+        guard.check(2, torch.tensor([1.0, float("nan"), 3.0, float("inf")]), ("a.png", "b.png", "c.png", "d.png"))
+    guard.finish()
+    names = tuple(f"{i}.png" for i in range(30))
+    with pytest.raises(InputError, match=r"7.png and 22 more is not finite"):
+        guard.check(3, torch.full((30,), float("nan")), names)
+
+
+def test_the_average_is_the_closed_form_and_comes_back_from_its_state():
+    parameters = [torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2))]
+    values = [1.0, -2.0, 5.0, 0.5, 3.0]
+    ema, expected = Ema(parameters, 0.35), 0.0
+    for number, value in enumerate(values, start=1):
+        for parameter in parameters:
+            parameter.data.fill_(value)
+        ema.step()
+        decay = min((1 + number - 1) / (10 + number - 1), 0.35) if number > 1 else 0.0
+        expected = decay * expected + (1 - decay) * value
+        if number == 3:
+            state = copy.deepcopy(ema.state_dict())
+    with ema.averaged():
+        assert all(torch.allclose(p, torch.tensor(expected)) for p in parameters)
+    assert all((p == values[-1]).all() for p in parameters)
+
+    again = Ema(parameters, 0.35)
+    again.load_state_dict(state)
+    for value in values[3:]:
+        for parameter in parameters:
+            parameter.data.fill_(value)
+        again.step()
+    for one, other in zip(again.model.shadow_params, ema.model.shadow_params, strict=True):
+        assert torch.equal(one, other)
+    assert isinstance(ema.model, EMAModel)
+
+
+def test_without_an_average_nothing_happens():
+    parameter = torch.nn.Parameter(torch.ones(3))
+    ema = Ema([parameter], None)
+    ema.step()
+    ema.load_state_dict(ema.state_dict())
+    with ema.averaged():
+        assert (parameter == 1).all()
+    assert not OptimConfig().use_ema
+
+
+def textures_of(sums, variation):
+    columns = dict(zip(("target", "outside", "covered", "dropped", "void"), torch.tensor(sums).T, strict=True))
+    records = [SimpleNamespace(name=f"{i}.png") for i in range(len(sums))]
+    return SimpleNamespace(sums=columns, variation=torch.tensor(variation), records=records)
+
+
+def test_the_mask_report_adds_up():
+    sums = [[10.0, 0.0, 8.0, 2.0, 4.0], [20.0, 0.0, 30.0, 6.0, 1.0], [5.0, 0.0, 2.0, 0.0, 3.0]]
+    report = report_masks(textures_of(sums, [[0.5, 0.1], [float("nan"), float("nan")], [0.2, 0.3]]))
+    assert report.dropped == pytest.approx(8 / 40)
+    assert report.void == pytest.approx(8 / 35)
+    assert report.worst == (("0.png", 0.25), ("1.png", pytest.approx(0.2)))
+    assert (report.compared, report.inverted, report.warning) == (2, 1, None)
+
+
+def test_inverted_masks_are_said_in_one_line():
+    right, wrong = [0.6, 0.1], [0.1, 0.6]
+    sums = [[1.0, 0.0, 1.0, 0.0, 0.0]] * 9
+    report = report_masks(textures_of(sums, [wrong] * 6 + [right] * 3))
+    assert report.warning.startswith("warning: the masks look inverted: 6 of 9 textures vary more outside")
+    assert report_masks(textures_of(sums, [wrong] * 5 + [right] * 4)).warning is None
+
+
+def test_regions_without_cells_have_no_error():
+    figures = error_figures([6.0, 0.0, float("inf"), 3.0, 0.0, 2.0])
+    assert figures == {"error_inside": 2.0, "error_border": None, "error_outside": None}
+
+
+def test_settings_that_cannot_be_are_refused():
+    for section, key in (
+        ({"mask": MaskConfig(pixel_weight=-1.0)}, "mask.pixel_weight"),
+        ({"mask": MaskConfig(unmasked_weight=1.5)}, "mask.unmasked_weight"),
+        ({"noise": NoiseConfig(input_perturbation=-0.1)}, "noise.input_perturbation"),
+        ({"optim": OptimConfig(ema_decay=1.0)}, "optim.ema_decay"),
+    ):
+        with pytest.raises(InputError, match=key):
+            configured(**section)
+    assert replace(MaskConfig(), dilation=-3).dilation == -3
