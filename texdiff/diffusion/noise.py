@@ -8,6 +8,7 @@ was stopped and resumed; and a new kind of draw does not shift the others.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -30,11 +31,15 @@ def sample_keys(seed: int, start: int, count: int, dataset_size: int) -> list[Sa
     position, end = start, start + count
     while position < end:
         epoch, offset = divmod(position, dataset_size)
-        order = torch.randperm(dataset_size, generator=keyed_generator(seed, epoch, "order"))
-        taken = order[offset : offset + end - position].tolist()
+        taken = _order(seed, epoch, dataset_size)[offset : offset + end - position].tolist()
         keys += [(epoch, index) for index in taken]
         position += len(taken)
     return keys
+
+
+@lru_cache(maxsize=2)  # a step may end one epoch and begin the next; a large dataset's takes longer than a step
+def _order(seed: int, epoch: int, dataset_size: int) -> Tensor:
+    return torch.randperm(dataset_size, generator=keyed_generator(seed, epoch, "order"))
 
 
 def seed_layers(seed: int, keys: Sequence[SampleKey]) -> None:

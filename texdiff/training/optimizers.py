@@ -1,19 +1,72 @@
 """The optimiser and the course of its learning rate."""
 
 from collections.abc import Iterable
+from importlib import import_module
+from typing import Any
 
 import torch
 from diffusers.optimization import get_scheduler
+from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from texdiff.config import OptimConfig
+from texdiff.errors import InputError
 
 
-def make_optimizer(config: OptimConfig, parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
-    """The optimiser that `config.name` says, over `parameters`."""
-    kind = torch.optim.Adafactor if config.name == "adafactor" else torch.optim.AdamW
-    return kind(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+def make_optimizer(config: OptimConfig, parameters: Iterable[Parameter], scaled: bool = False) -> Optimizer:
+    """The optimiser that `config.name` says, over `parameters`, which are on their device.
+
+    `scaled`: gradients are scaled for float16. A fused step then leaves out infinite gradients without saying so, and
+    the learning rate's course would go on; so there AdamW is not fused. Raises InputError for one that is not there.
+    """
+    parameters = list(parameters)
+    options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.name == "adafactor":
+        return torch.optim.Adafactor(parameters, **options)
+    if config.name == "adamw8bit":
+        try:
+            kind = import_module("bitsandbytes").optim.AdamW8bit
+        except Exception as error:  # not installed, or without a library for this machine
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"optim.name: adamw8bit needs bitsandbytes, which cannot be had ({reason}); pip install bitsandbytes, "
+                "or take adamw or adafactor"
+            ) from None
+        return kind(parameters, **options)
+    fused = not scaled and all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    return torch.optim.AdamW(parameters, fused=fused, **options)
+
+
+def step_in_backward(optimizer: Optimizer) -> list[Tensor]:
+    """Let `optimizer` take its step for each parameter as soon as its gradient is there, and then forget the gradient.
+
+    So there is never more than one gradient in memory. Returns a list that every backward pass fills with the squared
+    norms of the gradients; empty it after each step.
+    """
+    norms: list[Tensor] = []
+    settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    pairs = list(zip(settings, optimizer.param_groups, strict=True))
+    optimizer.param_groups = [{"params": [p], **setting} for setting, group in pairs for p in group["params"]]
+
+    def hook(group: dict[str, Any]) -> Any:
+        def step(parameter: Parameter) -> None:
+            assert parameter.grad is not None
+            norms.append(parameter.grad.detach().float().square().sum())
+            every, optimizer.param_groups = optimizer.param_groups, [group]
+            try:
+                optimizer.step()
+            finally:
+                optimizer.param_groups = every
+            parameter.grad = None
+
+        return step
+
+    for group in optimizer.param_groups:
+        (parameter,) = group["params"]
+        parameter.register_post_accumulate_grad_hook(hook(group))
+    return norms
 
 
 def make_lr_scheduler(config: OptimConfig, optimizer: Optimizer, max_train_steps: int) -> LRScheduler:

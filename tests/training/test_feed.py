@@ -1,0 +1,137 @@
+"""Passes made ahead are the passes made when they are asked for; and each way to cache gives the same ones."""
+
+import shutil
+import threading
+import time
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from texdiff.config import DataConfig, MaskConfig, NoiseConfig, RunConfig, TrainingConfig
+from texdiff.data.dataset import read_records
+from texdiff.diffusion.noise import sample_keys
+from texdiff.training.encode import encode_dataset
+from texdiff.training.feed import feed, make_passes, prefetch
+from texdiff.training.launch import split_batch
+from texdiff.training.models import Base, load_base
+from texdiff.training.objective import Objective
+
+
+@pytest.fixture(scope="module")
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+def configured(dataset, cache_dir, cache="disk", **run):
+    return TrainingConfig(
+        data=DataConfig(
+            dataset=str(dataset), resolution=64, caption_dropout=0.3, cache=cache, cache_dir=str(cache_dir)
+        ),
+        mask=MaskConfig(unmasked_weight=0.1, pixel_weight=0.5),
+        noise=NoiseConfig(snr_gamma=5, input_perturbation=0.1),
+        run=RunConfig(max_train_steps=5, train_batch_size=2, gradient_accumulation_steps=2, **run),
+    )
+
+
+def passes_of(config, accelerator, first_step=0):
+    """This configuration's passes, in the direct way."""
+    base = load_base("nano")
+    splits = (read_records(config.data.dataset, split) for split in ("train", "validation"))
+    textures, _ = encode_dataset(config, base, accelerator, *splits)
+    share = split_batch(config.run.train_batch_size, config.run.gradient_accumulation_steps, accelerator)
+    return make_passes(config, textures, share, Objective(config, base), first_step)
+
+
+def tensors(one):
+    parts = {"weights": one.weights}
+    for name in ("mean", "std", "mask", "outside", "covered", "texels", "text"):
+        parts[name] = getattr(one.batch, name)
+    for name in ("posterior", "noise", "perturbation", "timesteps", "caption"):
+        parts[name] = getattr(one.draws, name)
+    return parts
+
+
+def assert_same(ones, others):
+    for one, other in zip(ones, others, strict=True):
+        assert (one.step, one.last, one.keys, one.coverage) == (other.step, other.last, other.keys, other.coverage)
+        assert one.batch.names == other.batch.names
+        mine, theirs = tensors(one), tensors(other)
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_fed_passes_are_the_direct_ones(dataset, accelerator, tmp_path):
+    config = configured(dataset, tmp_path)
+    direct = list(passes_of(config, accelerator))
+    assert [(one.step, one.last) for one in direct] == [(s, last) for s in range(5) for last in (False, True)]
+    assert [key for one in direct for key in one.keys] == sample_keys(0, 0, 20, 6)
+    assert_same(feed(passes_of(config, accelerator), torch.device("cpu"), torch.float32), direct)
+    assert_same(passes_of(config, accelerator, first_step=3), direct[6:])
+    half = next(feed(direct, torch.device("cpu"), torch.bfloat16))
+    assert (half.batch.text.dtype, half.batch.mean.dtype) == (torch.bfloat16, torch.float32)
+
+
+def test_every_way_to_cache_gives_the_same_numbers(dataset, accelerator, tmp_path):
+    disk = list(passes_of(configured(dataset, tmp_path / "disk"), accelerator))
+    for cache in ("memory", "off"):
+        assert_same(passes_of(configured(dataset, tmp_path / cache, cache), accelerator), disk)
+        assert not (tmp_path / cache).exists()
+
+
+def test_a_second_start_loads_no_encoder_and_an_edit_only_what_it_needs(dataset, accelerator, tmp_path, monkeypatch):
+    copy = shutil.copytree(dataset, tmp_path / "dataset")
+    first = list(passes_of(configured(copy, tmp_path / "cache"), accelerator))
+    loaded = []
+    load = Base._load
+    monkeypatch.setattr(Base, "_load", lambda self, kind, part: loaded.append(part) or load(self, kind, part))
+    assert_same(passes_of(configured(copy, tmp_path / "cache"), accelerator), first)
+    assert loaded == ["scheduler"]
+    moved = copy.rename(tmp_path / "moved")
+    loaded.clear()
+    names = [name.replace("/dataset/", "/moved/") for one in first for name in one.batch.names]
+    again = list(passes_of(configured(moved, tmp_path / "cache"), accelerator))
+    assert [name for one in again for name in one.batch.names] == names
+    assert loaded == ["scheduler"]
+    metadata = moved / "train/metadata.jsonl"
+    metadata.write_text(metadata.read_text().replace("colours number 3", "another caption"))
+    passes_of(configured(moved, tmp_path / "cache"), accelerator)
+    assert set(loaded) == {"scheduler", "tokenizer", "text_encoder"}
+
+
+def test_a_prefetched_error_comes_in_its_place():
+    def items():
+        yield from range(5)
+        raise ValueError("the sixth")
+
+    coming = prefetch(items())
+    assert [next(coming) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="the sixth"):
+        next(coming)
+
+
+def test_prefetching_is_ahead_but_not_far_and_stops_at_once():
+    made = []
+
+    def items():
+        for number in range(10**9):
+            made.append(number)
+            yield number
+
+    coming = prefetch(items(), ahead=2)
+    assert next(coming) == 0
+    time.sleep(0.3)
+    assert 2 <= len(made) <= 4
+    before = threading.active_count()
+    start = time.perf_counter()
+    coming.close()
+    assert time.perf_counter() - start < 1
+    assert threading.active_count() == before - 1
+
+
+def test_the_order_of_an_epoch_is_made_once(monkeypatch):
+    made = []
+    randperm = torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda *a, **k: made.append(a) or randperm(*a, **k))
+    keys = [key for step in range(100) for key in sample_keys(987, 7 * step, 7, 350)]
+    assert made == [(350,), (350,)]
+    assert [sorted(index for e, index in keys if e == epoch) for epoch in (0, 1)] == [list(range(350))] * 2
