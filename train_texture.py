@@ -36,8 +36,9 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
     from texdiff.training.mask_report import say_masks
     from texdiff.training.models import add_lora, load_base, trainable_parameters
     from texdiff.training.objective import Objective, PixelError, base_prediction
-    from texdiff.training.optimizers import make_lr_scheduler, make_optimizer
+    from texdiff.training.optimizers import make_clip, make_lr_scheduler, make_optimizer
     from texdiff.training.run_folder import RunLog, choose_run_folder
+    from texdiff.training.speed import speed_up
     from texdiff.training.validation import Validation
 
     run, mask = config.run, config.mask
@@ -49,7 +50,7 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
     records, held_out = launch.read_splits(config)
     base = load_base(config.model.pretrained_model_name_or_path, config.model.revision, config.model.variant)
     objective = Objective(config, base)
-    alphas, prediction_type = objective.alphas_cumprod, objective.prediction_type
+    alphas, prediction_type = objective.alphas_cumprod.to(device), objective.prediction_type
     passes = launch.split_batch(run.train_batch_size, run.gradient_accumulation_steps, accelerator)
     sizes = launch.announce(config, accelerator, records, held_out, passes.effective_batch, folder, checkpoint)
     if dry_run:
@@ -65,10 +66,10 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
     unet = base.unet
     if config.model.train == "lora":
         add_lora(unet.to(dtype), config.lora, run.seed)
-    if run.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+    speed_up(unet, run, device)
     parameters = trainable_parameters(unet)
-    optimizer = make_optimizer(config.optim, parameters.values())
+    optimizer = make_optimizer(config.optim, parameters.values(), scaled=accelerator.scaler is not None)
+    clip_gradients = make_clip(config.optim, optimizer, parameters.values(), accelerator)
     lr_scheduler = make_lr_scheduler(config.optim, optimizer, run.max_train_steps)
     model, optimizer = accelerator.prepare(unet.train(), optimizer)
     ema = Ema(parameters.values(), config.optim.ema_decay if config.optim.use_ema else None)
@@ -110,7 +111,7 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
         if not one.last:
             continue
 
-        grad_norm = accelerator.clip_grad_norm_(parameters.values(), config.optim.max_grad_norm)
+        grad_norm = clip_gradients()
         learning_rate = lr_scheduler.get_last_lr()[0]
         optimizer.step()
         optimizer.zero_grad()

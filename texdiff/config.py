@@ -75,9 +75,9 @@ class MaskConfig:
     reduction: Literal["texel", "sample"] = "texel"
     """Mean over the effective batch: every covered latent texel counts alike, or every texture does."""
     weight: Literal["texel", "surface"] = "texel"
-    """Within a texture every covered texel counts alike, or by how much of the mesh's surface it lands on, so that a big
-    wall in a small island is not neglected, but up to 16 times the texture's median. What textures weigh beside each
-    other stays. `surface` needs a dataset that `texdiff prepare` made from meshes."""
+    """Within a texture every covered texel counts alike, or by how much of the mesh's surface it lands on, so that a
+    big wall in a small island is not neglected, but up to 16 times the texture's median. What textures weigh beside
+    each other stays. `surface` needs a dataset that `texdiff prepare` made from meshes."""
     dilation: int = 0
     """Latent cells by which the mask at latent size grows in each direction; a negative number shrinks it."""
     outside: Literal["nothing", "base_model"] = "nothing"
@@ -120,8 +120,9 @@ class NoiseConfig:
 class OptimConfig:
     """The optimiser."""
 
-    name: Literal["adamw", "adafactor"] = "adamw"
-    """AdamW, or Adafactor, whose state is smaller."""
+    name: Literal["adamw", "adafactor", "adamw8bit"] = "adamw"
+    """AdamW; Adafactor, whose state is next to nothing; or AdamW with a state of 8 bits, for which bitsandbytes must be
+    installed."""
     learning_rate: float = 1e-4
     """Learning rate at its highest."""
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
@@ -130,8 +131,11 @@ class OptimConfig:
     """Optimiser steps over which the learning rate rises from 0; not for `constant`."""
     weight_decay: float = 1e-2
     """Decay of the weights, decoupled from the gradient."""
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm where theirs is larger."""
+    max_grad_norm: float | None = 1.0
+    """Gradients are scaled down to this norm where theirs is larger; `null` leaves them."""
+    in_backward: bool = False
+    """Take each weight's step as soon as its gradient is there, so that there is only one gradient in memory at a time:
+    for model.train `full` with one process, one pass a step and max_grad_norm `null`. The numbers are the same."""
     use_ema: bool = False
     """Keep an exponential moving average of the trained weights, and validate, draw samples and export with it."""
     ema_decay: float = 0.9999
@@ -154,6 +158,9 @@ class RunConfig:
     """Forward passes per optimiser step."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: slower, less memory."""
+    compile: bool = False
+    """Compile the U-Net's transformer blocks before the first step: it takes a while, which long runs on a GPU win
+    back."""
     checkpointing_steps: int = 500
     """Optimiser steps from one checkpoint to the next."""
     checkpoints_total_limit: int = 2
@@ -245,6 +252,20 @@ class TrainingConfig:
             self.mask.outside,
             "without adapters to switch off there is no base model beside the trained one; set model.train to lora",
         )
+        if self.optim.in_backward:
+            _require(
+                self.model.train == "full" and self.run.gradient_accumulation_steps == 1,
+                "optim.in_backward",
+                True,
+                "it needs model.train full and run.gradient_accumulation_steps 1",
+            )
+            clipped = self.optim.max_grad_norm
+            _require(
+                clipped is None,
+                "optim.max_grad_norm",
+                clipped,
+                "with optim.in_backward a gradient has gone before the norm of all is known; set it to null",
+            )
         _require(len(self.lora.target_modules) > 0, "lora.target_modules", "empty", "name at least one layer")
         warmup_ignored = self.optim.lr_scheduler == "constant" and self.optim.lr_warmup_steps > 0
         _require(

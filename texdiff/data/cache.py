@@ -23,7 +23,7 @@ from texdiff.data.dataset import Record
 from texdiff.data.pictures import variation
 from texdiff.data.store import Entry, EntryStore, Keys, as_keys, key_of
 
-FORMAT = "2"  # part of every key; a change of what an entry holds changes it
+FORMAT = "3"  # part of every key and folder; a change of what an entry holds changes it
 _THREADS = min(8, os.cpu_count() or 1)  # decode and fill pictures while the encoder works
 _PIXELS = 1 << 20  # of one pass through the encoder on an accelerator: some 4 GB for Stable Diffusion's VAE
 _CAPTIONS = 64  # of one pass through the text encoder on an accelerator

@@ -175,7 +175,7 @@ class _Encoding:
         return fresh, sums, variation
 
     def _store(self, kind: str, *what: object) -> EntryStore:
-        name = f"{kind}-{key_of(*what).hex()[:16]}"
+        name = f"{kind}-{key_of(cache.FORMAT, *what).hex()[:16]}"
         if name not in self.stores:
             setting = self.config.data.cache_dir
             root = Path(setting) if setting else cache.default_cache_dir() / "encoded"

@@ -1,10 +1,12 @@
 """The optimiser and the course of its learning rate."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 from torch import Tensor
 from torch.nn import Parameter
@@ -67,6 +69,29 @@ def step_in_backward(optimizer: Optimizer) -> list[Tensor]:
         (parameter,) = group["params"]
         parameter.register_post_accumulate_grad_hook(hook(group))
     return norms
+
+
+def make_clip(
+    config: OptimConfig, optimizer: Optimizer, parameters: Iterable[Parameter], accelerator: Accelerator
+) -> Callable[[], Tensor]:
+    """What is to be called between backward pass and step: it scales gradients down to `config.max_grad_norm` and
+    returns the norm [] that they had. With `config.in_backward` the optimiser takes its steps in the backward pass.
+
+    Raises InputError where that cannot be. To be called before there is a scheduler: it changes the optimiser's groups.
+    """
+    if not config.in_backward:
+        parameters = list(parameters)
+        return lambda: accelerator.clip_grad_norm_(parameters, config.max_grad_norm or math.inf)
+    if accelerator.num_processes > 1 or accelerator.scaler is not None:
+        raise InputError("optim.in_backward: needs a single process and bf16 or no mixed precision; set it to false")
+    squares = step_in_backward(optimizer)
+
+    def norm() -> Tensor:
+        total = torch.stack(squares).sum().sqrt()
+        squares.clear()
+        return total
+
+    return norm
 
 
 def make_lr_scheduler(config: OptimConfig, optimizer: Optimizer, max_train_steps: int) -> LRScheduler:
