@@ -15,9 +15,10 @@ from contextlib import nullcontext
 
 from texdiff.config import TrainingConfig, parse_command_line, report_error
 from texdiff.errors import InputError
+from texdiff.training.stopping import StopSignals
 
 
-def train(config: TrainingConfig, dry_run: bool) -> None:
+def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     """One run, from the dataset to exported weights."""
     # Imported here, so that --help and a wrong key need not wait for torch.
     import torch
@@ -45,6 +46,7 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
 
     # What is about to happen.
     folder, checkpoint = choose_run_folder(run.output_dir, run.resume)
+    stop.run = folder
     accelerator = launch.start_accelerator(run.report_to, folder)
     device, dtype = accelerator.device, launch.weight_dtype(accelerator)
     records, held_out = launch.read_splits(config)
@@ -80,13 +82,13 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
     )
     first_step = state.load(checkpoint) if checkpoint else 0
     log = RunLog(folder, accelerator, first_step, passes.effective_batch)
-    validation = Validation(config, base, objective, unet, ema, accelerator, log, held_out_textures, records, folder)
-    house = Housekeeping(config, accelerator, folder, log, state, validation)
-    if first_step == 0:
-        if accelerator.is_main_process:
-            draw_first_batch(textures, sample_keys(run.seed, 0, passes.effective_batch, len(textures)), config, folder)
-        validation.loss(step=0)  # the base's own figures and pictures, to compare with
-        validation.pictures(step=0)
+    validation = Validation(
+        config, base, objective, unet, ema, accelerator, log, held_out_textures, records, folder, stop
+    )
+    house = Housekeeping(config, accelerator, folder, log, state, validation, stop)
+    if first_step == 0 and accelerator.is_main_process:
+        draw_first_batch(textures, sample_keys(run.seed, 0, passes.effective_batch, len(textures)), config, folder)
+    house.begin(first_step)
 
     coming = make_passes(config, textures, passes, objective, first_step=first_step)
     loss, errors = torch.zeros((), device=device), torch.zeros(2, 3, device=device)
@@ -112,6 +114,7 @@ def train(config: TrainingConfig, dry_run: bool) -> None:
             continue
 
         grad_norm = clip_gradients()
+        log.guard.check_gradient(one.step + 1, grad_norm)
         learning_rate = lr_scheduler.get_last_lr()[0]
         optimizer.step()
         optimizer.zero_grad()
@@ -133,7 +136,8 @@ def main() -> None:
     """Entry point: bad input is one line on stderr and exit code 2."""
     command = parse_command_line(usage=__doc__)
     try:
-        train(command.config, command.dry_run)
+        with StopSignals(command.config.run.resume) as stop:
+            train(command.config, command.dry_run, stop)
     except InputError as error:
         sys.exit(report_error(error))
 

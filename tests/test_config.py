@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from texdiff.config import DataConfig, TrainingConfig, parse_command_line, write_yaml
+from texdiff.config import DataConfig, TrainingConfig, parse_command_line, to_yaml
 from texdiff.errors import InputError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -30,7 +30,7 @@ def test_flags_beat_later_files_beat_earlier_files_beat_defaults(tmp_path):
 
 def test_what_is_written_reads_back(tmp_path):
     config = parse("--data.dataset", "d", "--lora.target_modules", "[to_q,to_k]", "--data.background", 128)
-    write_yaml(config, tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(to_yaml(config), "utf-8")
     assert parse("--config", tmp_path / "config.yaml") == config
     assert config.lora.target_modules == ("to_q", "to_k")
 

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from texdiff.errors import InputError
@@ -333,8 +332,8 @@ def report_error(error: Exception) -> int:
     return 2
 
 
-def write_yaml(config: TrainingConfig, path: Path) -> None:
-    """Write the resolved configuration; the file can be given to `--config` again."""
+def to_yaml(config: TrainingConfig) -> str:
+    """The resolved configuration as text; a file of it can be given to `--config` again."""
     import yaml
 
-    path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), "utf-8")
+    return yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from texdiff.config import DataConfig, ModelConfig, TrainingConfig, write_yaml
+from texdiff.config import DataConfig, ModelConfig, TrainingConfig, to_yaml
 from texdiff.training.card import plain, write_card
 
 NASTY = 'a "red" chair: | `x` <b>${1}</b> it\'s # 50% \\ ```\n--- 椅子'
@@ -18,7 +18,7 @@ def make_run(folder: Path, licenses: dict[str, int], **model: Any) -> Path:
     """A run's folder as a training leaves it, as far as the card reads it."""
     config = TrainingConfig(data=DataConfig(dataset="/home/me/set"), model=ModelConfig(**model))
     folder.mkdir()
-    write_yaml(config, folder / "config.yaml")
+    (folder / "config.yaml").write_text(to_yaml(config), "utf-8")
     dataset = {"name": "set", "textures": 24, "held_out": 4, "coverage": 0.431, "licenses": licenses}
     (folder / "about.json").write_text(json.dumps({"dataset": dataset, "machine": {}}))
     lines = [

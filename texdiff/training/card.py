@@ -117,7 +117,7 @@ def _figures(run: Path) -> str:
     if len(found) < 2 or found[0]["step"] != 0:
         return ""
     base, last = found[0], found[-1]
-    names = [name for name in base if name not in ("step", "samples_seen") and name in last]
+    names = [name for name in base if isinstance(base[name], float) and isinstance(last.get(name), float)]
     rows = [f"| {name.replace('_', ' ')} | {base[name]:.4f} | {last[name]:.4f} |" for name in names]
     return "\n".join(
         [

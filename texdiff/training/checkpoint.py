@@ -7,6 +7,7 @@ folder, there whole or not at all, with SHA-256 sums of its files (`sha256sum -c
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,7 +85,7 @@ class RunState:
             "dataset": {"content": dataset},
             "accelerate": {"mixed_precision": accelerator.mixed_precision},
         }
-        self.saved: int | None = None  # steps done in the newest good checkpoint
+        self.saved = 0  # steps done in the newest good checkpoint
         self.damaged: list[Path] = []  # newer than the one that was loaded
 
     def save(self, run: Path, step: int) -> None:
@@ -106,6 +107,8 @@ class RunState:
             self.damaged = []
             for old in checkpoints(run)[: -self.limit]:
                 remove(old)
+            for left in (run / "checkpoints").glob(".step-*"):  # by runs that were killed
+                shutil.rmtree(left, ignore_errors=True)
         self.saved = step
         self.accelerator.wait_for_everyone()
 

@@ -31,8 +31,8 @@ class Ema:
             yield
             return
         self.model.store(self.parameters)
-        self.model.copy_to(self.parameters)
         try:
+            self.model.copy_to(self.parameters)
             yield
         finally:
             self.model.restore(self.parameters)

@@ -16,6 +16,7 @@ from texdiff.training.card import write_card
 from texdiff.training.lora_metadata import lora_metadata
 from texdiff.training.models import Base, zero_snr_sampler
 from texdiff.training.weights_file import write_weights
+from texdiff.training.whole import whole_entries
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -61,7 +62,8 @@ def assemble_pipeline(base: Base, unet: UNet2DConditionModel, zero_snr: bool = F
 
 def export_pipeline(base: Base, unet: UNet2DConditionModel, folder: Path, zero_snr: bool = False) -> None:
     """Write the whole pipeline, so that `DiffusionPipeline.from_pretrained(folder)` loads it."""
-    assemble_pipeline(base, unet, zero_snr).save_pretrained(folder)
+    with whole_entries(folder, last="model_index.json") as aside:
+        assemble_pipeline(base, unet, zero_snr).save_pretrained(aside)
 
 
 def export(config: TrainingConfig, base: Base, unet: UNet2DConditionModel, run: Path, accelerator: Accelerator) -> None:

@@ -1,5 +1,6 @@
 """A picture of the first batch: what the model is about to see, and what of it counts."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.diffusion.noise import SampleKey
+from texdiff.training.whole import write_whole
 
 GAP, MOST = 8, 8
 
@@ -34,4 +36,6 @@ def draw_first_batch(textures: LatentDataset, keys: Sequence[SampleKey], config:
         gap = np.full((resolution, GAP, 3), 255, np.uint8)
         rows.append(np.hstack([texture, gap, white, gap, counted.round().clip(0, 255).astype(np.uint8)]))
         rows.append(np.full((GAP, rows[0].shape[1], 3), 255, np.uint8))
-    Image.fromarray(np.vstack(rows[:-1])).save(run / "first_batch.png")
+    file = io.BytesIO()
+    Image.fromarray(np.vstack(rows[:-1])).save(file, "PNG")
+    write_whole(run / "first_batch.png", file.getvalue())

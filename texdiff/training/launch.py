@@ -3,18 +3,24 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
-from texdiff.config import TrainingConfig, write_yaml
+from texdiff.config import TrainingConfig, to_yaml
 from texdiff.data.dataset import Record, mean_coverage, read_records
 from texdiff.errors import InputError
 from texdiff.training.about import write_about
+from texdiff.training.run_folder import lock
+from texdiff.training.whole import write_whole
 
+# A process that was killed is noticed at once. This is for one that hangs, and has to be longer than what the others
+# do without it: the main process samples and saves, and one may have the larger share of the textures to encode.
+PATIENCE = timedelta(minutes=60)
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -25,6 +31,7 @@ def start_accelerator(report_to: str, run: Path) -> Accelerator:
         accelerator = Accelerator(
             log_with=None if report_to == "none" else report_to,
             project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run / "logs")),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
     except (ValueError, ImportError, RuntimeError) as error:
         raise InputError(f"accelerate cannot start: {error}; change its configuration (accelerate config)") from None
@@ -134,7 +141,8 @@ def open_run_folder(config: TrainingConfig, accelerator: Accelerator, run: Path,
     if accelerator.is_main_process:
         try:
             run.mkdir(parents=True, exist_ok=True)
-            write_yaml(config, run / "config.yaml")
+            lock(run)
+            write_whole(run / "config.yaml", to_yaml(config).encode())
             write_about(run, accelerator, config.data.dataset, **sizes._asdict())
         except OSError as error:
             raise InputError(f"run.output_dir: {run} cannot be written ({error.strerror}); name another") from None

@@ -1,7 +1,9 @@
 """The run's folder: which one it is, what it says at the start, and its figures."""
 
+import fcntl
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +39,18 @@ def choose_run_folder(output_dir: str, resume: str) -> tuple[Path, Path | None]:
     if others and not (run / "config.yaml").is_file():
         raise InputError(f"run.output_dir: {run} holds other files and no run; name a new folder, or empty it")
     return run, newest_good(run)
+
+
+def lock(run: Path) -> None:
+    """Keep other processes from this run until ours ends, however it ends. Raises InputError where one is at work:
+    a launcher that was stopped may be gone while what it launched is finishing its step."""
+    descriptor = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held as long as the descriptor is open
+    except BlockingIOError:
+        raise InputError(f"{run}: another process is at work here, on its last step maybe; wait, or end it") from None
+    except OSError:  # a file system without locks
+        os.close(descriptor)
 
 
 class RunLog:

@@ -15,11 +15,11 @@ from texdiff.config import TrainingConfig
 from texdiff.data.dataset import Record
 from texdiff.data.mesh_file import read_triangles, write_triangles
 from texdiff.data.meshes import Worn, find_mesh
-from texdiff.data.reading import write_whole
 from texdiff.data.render import MeshViews
 from texdiff.data.writer import slug
 from texdiff.diffusion.noise import keyed_generator
 from texdiff.errors import InputError
+from texdiff.training.whole import whole_folder, write_whole
 from texdiff.uv.gutter import fill
 
 SAMPLES = "samples/samples.json"
@@ -73,13 +73,25 @@ class SamplePictures:
         rows = json.dumps([asdict(row) for row in self.rows], ensure_ascii=False, indent=1)
         write_whole(self.folder.parent / SAMPLES, rows.encode())
 
+    def step_folder(self, step: int) -> Path:
+        """RUN/samples/step-........, there whole or not at all."""
+        return self.folder / f"step-{step:08d}"
+
     def draw(self, pipeline: Any, step: int) -> None:
         """Draw each atlas with the pipeline; write it as it is, with the void dimmed, and on its mesh from four sides.
         Trackers that take pictures get them too."""
         if not self.rows:
             self.open()
-        folder = self.folder / f"step-{step:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
+        with whole_folder(self.step_folder(step)) as folder:
+            shown = self._draw_into(folder, pipeline)
+        for tracker in self.accelerator.trackers:
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            for kind, pictures in shown.items():
+                if pictures and hasattr(tracker, "log_images"):
+                    tracker.log_images({f"samples/{kind}": np.stack(pictures)}, step=step, **layout)
+
+    def _draw_into(self, folder: Path, pipeline: Any) -> dict[str, list[NDArray[np.uint8]]]:
+        """The pictures that trackers get, of each kind one a sample."""
         shown: dict[str, list[NDArray[np.uint8]]] = {"atlas": [], "mesh": []}
         for number, (row, mask, worn) in enumerate(zip(self.rows, self._masks, self._worn, strict=True)):
             picture = pipeline(
@@ -97,11 +109,7 @@ class SamplePictures:
                 views = MeshViews(worn.path, size=_VIEW).draw(fill(atlas, mask), worn.parts)
                 shown["mesh"].append(np.vstack([np.hstack([*views[:2]]), np.hstack([*views[2:]])]))
                 Image.fromarray(shown["mesh"][-1]).save(folder / beside(row.file, "mesh"))
-        for tracker in self.accelerator.trackers:
-            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-            for kind, pictures in shown.items():
-                if pictures and hasattr(tracker, "log_images"):
-                    tracker.log_images({f"samples/{kind}": np.stack(pictures)}, step=step, **layout)
+        return shown
 
 
 def dim_void(atlas: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

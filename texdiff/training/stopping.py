@@ -9,7 +9,8 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -30,7 +31,7 @@ class StopSignals:
     """Listens to the signals while its `with` block runs, and ends the program in order whatever ends the block.
 
     Until `finish_steps` a signal breaks off whatever is being done: start-up and encoding have nothing to save that is
-    not saved already. From then on it is only noted, but for `breaking_off` blocks, and `check` acts on it.
+    not saved already. From then on it is only noted, for `check` to act on, but in `breaking_off` blocks.
     """
 
     def __init__(self, resume: str = "auto") -> None:
@@ -52,9 +53,17 @@ class StopSignals:
         """From now on there is something to lose; `leave`, given the steps done, writes it and closes what is open."""
         self._breaks_off, self._leave, self._ranks = False, leave, ranks
 
-    def breaking_off(self) -> "BreakingOff":
-        """`with stop.breaking_off() as go: if go: ...` ends the block, and it alone, where a signal comes or came."""
-        return BreakingOff(self)
+    @contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """A block that may be left anywhere, by Stopped, where a signal comes or has come. It must not change what is
+        saved; what has to be put right afterwards is put right outside of it, where no signal can come between."""
+        if self.received:
+            raise Stopped
+        self._breaks_off = True
+        try:
+            yield
+        finally:
+            self._breaks_off = False
 
     def check(self, done: int) -> None:
         """Between two steps: where any rank was asked to stop, leave on every one. Every rank must call it.
@@ -115,6 +124,7 @@ class StopSignals:
             self._say(f"stopped at once; this goes on:\n{self._command_to_go_on()}", sys.stderr)
             os._exit(130)
         if self._breaks_off:
+            self._breaks_off = False
             raise Stopped
 
     def _command_to_go_on(self) -> str:
@@ -125,21 +135,6 @@ class StopSignals:
     def _say(self, text: str, stream: Any) -> None:
         if os.environ.get("RANK", "0") == "0":
             print(f"\n{text}", file=stream, flush=True)
-
-
-class BreakingOff:
-    """See StopSignals.breaking_off."""
-
-    def __init__(self, stop: StopSignals) -> None:
-        self.stop = stop
-
-    def __enter__(self) -> bool:
-        self.stop._breaks_off = True
-        return not self.stop.received
-
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> bool:
-        self.stop._breaks_off = False
-        return kind is not None and issubclass(kind, Stopped)
 
 
 def _is_peers(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """Held-out loss on fixed noise, and sample pictures."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from texdiff.training.models import Base
 from texdiff.training.objective import Objective
 from texdiff.training.run_folder import RunLog, error_figures
 from texdiff.training.samples import SamplePictures
+from texdiff.training.stopping import Stopped, StopSignals
 
 TIMESTEPS = 8  # points of the grid; the loss is a smooth function of t, so more of them change little
 TEXTURES = 64  # at most, so that validation stays short beside training
@@ -42,17 +44,31 @@ class Validation:
         held_out: LatentDataset | None,
         records: Sequence[Record],
         run: Path,
+        stop: StopSignals,
     ) -> None:
         self.config, self.base, self.objective, self.unet, self.ema = config, base, objective, unet, ema
         self.accelerator, self.log = accelerator, log
-        self.held_out = held_out
+        self.held_out, self.stop = held_out, stop
         self.dtype = weight_dtype(accelerator)
         self.samples = SamplePictures(config, accelerator, run, held_out.records if held_out else records)
 
+    def look(self, step: int) -> None:
+        """Draw sample pictures and log held-out errors after `step` steps. A signal to stop breaks it off."""
+        if self.accelerator.is_main_process:
+            with contextlib.suppress(Stopped):
+                self.pictures(step)
+                self.loss(step)  # last: where its line is, all of it was done
+        self.accelerator.wait_for_everyone()
+
+    def is_missing(self, step: int) -> bool:
+        """Whether any of what `look` leaves for `step` is not there."""
+        lacks_loss = self.held_out is not None and step not in self.log.validated
+        return lacks_loss or (self.config.validation.num_images > 0 and not self.samples.step_folder(step).is_dir())
+
     def loss(self, step: int) -> None:
         """Log the held-out masked loss and errors after `step` steps, where there are held-out textures."""
-        if self.held_out and self.accelerator.is_main_process:
-            with self._evaluating():
+        if self.held_out:
+            with self._evaluating(), self.stop.breaking_off():
                 figures = held_out_errors(
                     self.unet,
                     self.held_out,
@@ -62,30 +78,30 @@ class Validation:
                     dtype=self.dtype,
                 )
             self.log.validation(step, figures)
-        self.accelerator.wait_for_everyone()
 
     def pictures(self, step: int) -> None:
         """Draw the samples of RUN/samples/step-......../."""
-        if self.config.validation.num_images and self.accelerator.is_main_process:
+        if self.config.validation.num_images:
             for part in (self.base.vae, self.base.text_encoder):
                 part.to(self.accelerator.device)
             pipeline = assemble_pipeline(self.base, self.unet, self.config.noise.rescale_betas_zero_snr)
             pipeline.set_progress_bar_config(desc="sampling", leave=False)
             # Good pictures in 20-30 steps whatever sampler the base names; plain DDPM would need hundreds.
             pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-            with self._evaluating():
+            with self._evaluating(), self.stop.breaking_off():
                 self.samples.draw(pipeline, step)
             self.base.release("vae", "text_encoder")
-        self.accelerator.wait_for_everyone()
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         """The U-Net without dropout, gradients, or more than the run's own precision."""
         self.unet.eval()
         autocast = torch.autocast(self.accelerator.device.type, self.dtype, enabled=self.dtype != torch.float32)
-        with self.ema.averaged(), torch.no_grad(), autocast:
-            yield
-        self.unet.train()
+        try:
+            with self.ema.averaged(), torch.no_grad(), autocast:
+                yield
+        finally:
+            self.unet.train()
 
 
 def held_out_errors(

@@ -47,15 +47,19 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-def move_into(source: Path, target: Path, last: str) -> None:
-    """Move what is in the folder `source` into `target`, entry by entry, each in place of one of its name; the entry
+@contextmanager
+def whole_entries(folder: Path, last: str) -> Iterator[Path]:
+    """As `whole_folder`, for some entries of a folder that has others too. They take their places one by one; the entry
     `last`, without which the others say nothing, comes last."""
-    for path in sorted(source.iterdir(), key=lambda path: (path.name == last, path.name)):
-        before = _out_of_the_way(target / path.name) if path.is_dir() else None
-        path.replace(target / path.name)
+    with whole_folder(folder / ".new") as aside:
+        yield aside
+    for path in sorted((folder / ".new").iterdir(), key=lambda path: (path.name == last, path.name)):
+        before = _out_of_the_way(folder / path.name) if path.is_dir() else None
+        path.replace(folder / path.name)
         if before is not None:
             shutil.rmtree(before, ignore_errors=True)
-    sync(target)
+    (folder / ".new").rmdir()
+    sync(folder)
 
 
 def remove(folder: Path) -> None:

@@ -129,7 +129,7 @@ def _material(name: str, values: dict[str, str], folders: list[Path]) -> Materia
         return Material(name=name, problem=problem, facts=facts, look=look)
     found = find_file(file_name, folders)
     if found is None:
-        problem = f"names the picture {file_name}, which does not exist near the mesh, nor a file of that name beside it"
+        problem = f"names the picture {file_name}, which does not exist near the mesh, nor such a name beside it"
         return Material(name=name, problem=problem, facts=facts, look=look)
     picture = Picture(name=found.name, source=found)
     return Material(name=name, picture=picture, wrap=wrap, facts=facts, look=look)
