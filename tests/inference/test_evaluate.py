@@ -75,6 +75,7 @@ def test_a_run_beside_its_base(
         one = zero[kind]["base"]
         assert one["kid_low"] < one["kid"] < one["kid_high"]
         assert one["fid"] > 0
+        assert set(zero[kind]["difference"].values()) == {0.0}
     assert zero["seams"]["own"]["mean"] > 0
     assert zero["prompt_agreement"] is None
 
@@ -97,7 +98,12 @@ def test_the_table_leaves_out_what_there_is_not() -> None:
     one = {"psnr": 20.0, "ssim": 0.5, "perceptual_distance": 1.0}
     both = {"kid": 0.1, "kid_low": 0.0, "kid_high": 0.2, "fid": 3.0}
     figures = {"reconstruction": dict.fromkeys(("vae", "base", "trained"), one), "renders": None, "seams": None}
-    figures |= {"atlases": {"base": both, "trained": both}, "prompt_agreement": None, "held_out": 4, "references": 9}
+    figures |= {
+        "atlases": {"base": both, "trained": both, "difference": both},
+        "prompt_agreement": None,
+        "held_out": 4,
+        "references": 9,
+    }
     text = table(figures | {"num_images": 8, "features": "some", "notes": ["careful"]})
     assert "0.100 (0.000 to 0.200)  0.100 (0.000 to 0.200)" in text
     assert "renders" not in text

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from texdiff.inference.set_metrics import fid, kid
+from texdiff.inference.set_metrics import fid, kid, kid_difference
 
 
 def two_sets(n: int, m: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -52,6 +52,21 @@ def test_the_interval_is_the_jackknife_done_the_long_way() -> None:
     found = kid(a, b)
     assert found.high - found.mean == pytest.approx(1.96 * np.sqrt(variance))
     assert found.mean - found.low == pytest.approx(1.96 * np.sqrt(variance))
+
+
+def test_the_interval_of_a_difference_takes_pairs_out_together() -> None:
+    (a, to), b = two_sets(9, 12, 6), two_sets(9, 12, 6, seed=1)[0]
+    difference = [
+        [slow_kid(np.delete(a, i, 0), to) - slow_kid(np.delete(b, i, 0), to) for i in range(9)],
+        [slow_kid(a, np.delete(to, i, 0)) - slow_kid(b, np.delete(to, i, 0)) for i in range(12)],
+    ]
+    found = kid_difference(a, b, to)
+    assert found.mean == pytest.approx(slow_kid(a, to) - slow_kid(b, to))
+    reach = 1.96 * np.sqrt(sum((len(values) - 1) * np.var(values) for values in difference))
+    assert (found.mean - found.low, found.high - found.mean) == pytest.approx((reach, reach))
+    assert kid_difference(a, a, to) == (0, 0, 0)
+    with pytest.raises(ValueError, match="pairs"):
+        kid_difference(a, b[:5], to)
 
 
 def test_many_pictures_are_summed_in_blocks() -> None:

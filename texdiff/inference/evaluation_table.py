@@ -11,10 +11,14 @@ def table(figures: dict[str, Any]) -> str:
         rows.append((f"reconstruction: {name}", *(f"{kinds[who][key]:.3f}" for who in ("vae", "base", "trained"))))
     for kind in ("atlases", "renders"):
         if figures[kind]:
-            both = [figures[kind][who] for who in ("base", "trained")]
-            intervals = [f"{one['kid']:.3f} ({one['kid_low']:.3f} to {one['kid_high']:.3f})" for one in both]
-            rows.append((f"{kind}: KID (95 % interval)", "", *intervals))
-            rows.append((f"{kind}: FID", "", *(f"{one['fid']:.2f}" for one in both)))
+            found = figures[kind]
+            base, trained, change = (
+                f"{one['kid']:.3f} ({one['kid_low']:.3f} to {one['kid_high']:.3f})"
+                for one in (found["base"], found["trained"], found["difference"])
+            )
+            rows.append((f"{kind}: KID (95 % interval)", "", base, trained))
+            rows.append((f"{kind}: KID, trained less base", "", "", change))
+            rows.append((f"{kind}: FID", "", *(f"{found[who]['fid']:.2f}" for who in ("base", "trained"))))
     if figures["seams"]:
         rows.append(("", "own", "base", "trained"))
         for key, name in (

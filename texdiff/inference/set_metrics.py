@@ -30,21 +30,47 @@ def kid(features_a: ArrayLike, features_b: ArrayLike) -> Interval:
     Raises:
         ValueError: fewer than 3 pictures in a set, other shapes, or features that are not finite.
     """
-    a, b = _check(features_a, features_b, least=3)
+    mean, without_a, without_b = _deletions(*_check(features_a, features_b, least=3))
+    return _jackknife(mean, without_a, without_b)
+
+
+def kid_difference(features_a: ArrayLike, features_b: ArrayLike, references: ArrayLike) -> Interval:
+    """KID of [N, D] to the references [M, D] less that of another [N, D], whose picture number i was made from the same
+    prompt and noise: below 0, the first set is closer.
+
+    Its interval is narrower than those of both would let one think, since what picture and references they have in
+    common makes both larger or smaller at once.
+
+    Raises:
+        ValueError: as `kid`, or the two sets are not of one size.
+    """
+    a, to = _check(features_a, references, least=3)
+    b, _ = _check(features_b, references, least=3)
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} pictures; use pairs")
+    one, other = _deletions(a, to), _deletions(b, to)
+    return _jackknife(one[0] - other[0], one[1] - other[1], one[2] - other[2])
+
+
+def _jackknife(mean: float, without_a: Floats, without_b: Floats) -> Interval:
+    """From the estimates without each of the N and each of the M pictures."""
+    reach = 1.96 * np.sqrt((len(without_a) - 1) * without_a.var() + (len(without_b) - 1) * without_b.var())
+    return Interval(float(mean), float(mean - reach), float(mean + reach))
+
+
+def _deletions(a: Floats, b: Floats) -> tuple[float, Floats, Floats]:
+    """The unbiased estimate of all of [N, D] and [M, D], and that without each in turn: [N], [M]."""
     n, m = len(a), len(b)
     # Sums over a row leave out the picture's kernel with itself.
     a_a, b_b = _row_sums(a, a) - _kernel_diagonal(a), _row_sums(b, b) - _kernel_diagonal(b)
     a_b, b_a = _row_sums(a, b), _row_sums(b, a)
     within_a, within_b, across = a_a.sum(), b_b.sum(), a_b.sum()
     mean = within_a / (n * (n - 1)) + within_b / (m * (m - 1)) - 2 * across / (n * m)
-    # The same without each picture in turn.
     without_a = (within_a - 2 * a_a) / ((n - 1) * (n - 2)) + within_b / (m * (m - 1))
     without_a -= 2 * (across - a_b) / ((n - 1) * m)
     without_b = within_a / (n * (n - 1)) + (within_b - 2 * b_b) / ((m - 1) * (m - 2))
     without_b -= 2 * (across - b_a) / (n * (m - 1))
-    variance = (n - 1) * without_a.var() + (m - 1) * without_b.var()
-    reach = 1.96 * np.sqrt(variance)
-    return Interval(float(mean), float(mean - reach), float(mean + reach))
+    return float(mean), without_a, without_b
 
 
 def fid(features_a: ArrayLike, features_b: ArrayLike) -> float:
