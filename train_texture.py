@@ -61,6 +61,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     # What the frozen encoders make of the dataset, once; then their memory is free.
     textures, held_out_textures = encode_dataset(config, base, accelerator, records, held_out)
     launch.open_run_folder(config, accelerator, folder, sizes)
+    stop.at_end(write_report)
     say_masks(textures, mask, accelerator, folder)
     pixel_error = PixelError(config, base, objective, accelerator) if mask.pixel_weight else None
 
@@ -127,8 +128,6 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
 
     with ema.averaged():
         export(config, base, unet, folder, accelerator)
-    if accelerator.is_main_process:
-        write_report(folder)
     launch.finish(accelerator, folder)
 
 

@@ -212,7 +212,15 @@ def test_accelerate_launch_in_bf16_with_pictures(dataset, run_program, tmp_path)
     assert {t.dtype for t in load_file(tmp_path / "run" / LORA).values()} == {torch.float32}
     picture = np.asarray(Image.open(tmp_path / "run/samples/step-00000002/00-rusty-crate.png"))
     assert picture.shape == (64, 64, 3)
-    assert list((tmp_path / "run/logs").rglob("events.out.tfevents.*"))
+    dimmed = np.asarray(Image.open(tmp_path / "run/samples/step-00000002/00-rusty-crate-dimmed.png"))
+    same = (picture == dimmed).all(axis=2)
+    assert 0.1 < same.mean() < 0.9  # the band that is mapped, and not the rest
+    assert "rusty crate" in (tmp_path / "run/README.md").read_text("utf-8")
+    page = (tmp_path / "run/report.html").read_text("utf-8")
+    assert "Samples over time" in page
+    assert page.count("data:image/webp") >= 3
+    (events,) = (tmp_path / "run/logs").rglob("events.out.tfevents.*.0")
+    assert b"samples/atlas" in events.read_bytes()
 
 
 def test_dry_run_stops_before_anything_is_written(dataset, train, tmp_path):

@@ -11,7 +11,7 @@ import yaml
 
 from texdiff.data.reading import write_whole
 from texdiff.errors import InputError
-from texdiff.inference.report_curves import charts, read_metrics
+from texdiff.inference.report_curves import charts, points, read_metrics
 from texdiff.inference.report_pictures import data_uri, meshes, timeline
 from texdiff.training.about import read_about
 
@@ -80,18 +80,17 @@ def _head(run: Path, config: dict[str, Any], about: dict[str, Any], lines: list[
 
 
 def _figures(lines: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
-    held_out = [line for line in lines if "validation_loss" in line]
+    held_out = points(lines, "validation_loss")
     if held_out:
-        first, last = held_out[0], held_out[-1]
-        yield f"{last['validation_loss']:.4f}", f"held-out masked error at step {last['step']}"
-        if first["step"] == 0 and last["step"] > 0:
-            change = last["validation_loss"] / first["validation_loss"] - 1
-            yield f"{change:+.1%}", f"against the base's own {first['validation_loss']:.4f}"
-    speeds = sorted(line["images_per_second"] for line in lines if "images_per_second" in line)
+        (first, base), (last, now) = held_out[0], held_out[-1]
+        yield f"{now:.4f}", f"held-out masked error at step {last}"
+        if first == 0 and last > 0 and base > 0:
+            yield f"{now / base - 1:+.1%}", f"against the base's own {base:.4f}"
+    speeds = sorted(speed for _, speed in points(lines, "images_per_second"))
     if speeds:
         yield f"{speeds[len(speeds) // 2]:.3g}", "images per second (median)"
-    if lines:
-        yield str(max(line.get("samples_seen", 0) for line in lines)), "images seen"
+    if seen := points(lines, "samples_seen"):
+        yield f"{max(count for _, count in seen):.0f}", "images seen"
 
 
 def _curves(data: dict[str, Any]) -> str:
@@ -102,10 +101,10 @@ def _samples(data: dict[str, Any]) -> str:
     if not data["samples"]["steps"]:
         return ""
     return (
-        "<h2>Samples over time</h2>\n"
+        "<section><h2>Samples over time</h2>\n"
         '<p class="soft">From the same noise each time. Left, the atlas, its void dimmed; right, on the mesh.</p>\n'
         '<div class="slide"><input type="range" id="step" min="0" step="1" aria-label="training step">'
-        '<output id="which"></output></div>\n<div id="samples" class="samples"></div>'
+        '<output id="which"></output></div>\n<div id="samples" class="samples"></div></section>'
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from texdiff.training.run_folder import RunningMean
 
 _POINTS = 500  # of a curve at most
-_SMOOTHED = 0.04  # of the run's steps: what the running mean looks back on, or at least _STEPS
-_STEPS = 10
+_SMOOTHED = 0.1  # of the run's steps: what the running mean looks back on, or at least _STEPS
+_STEPS = 20
 
 Curve = dict[str, Any]
 Points = list[tuple[int, float]]
@@ -35,16 +35,16 @@ def charts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     held_out = [line for line in lines if "validation_loss" in line]
     window = max(_STEPS, round(_SMOOTHED * len(training)))
     note = f"Running mean over about {window} steps; behind it, every step's own loss."
-    loss = _points(training, "loss")
+    loss = points(training, "loss")
     errors = [
-        _curve(name.removeprefix("error_").replace("_", " "), smooth(_points(training, name), window))
+        _curve(name.removeprefix("error_").replace("_", " "), smooth(points(training, name), window))
         for name in _names(training, "error_")
     ]
     curves = [_curve("each step", loss, faint=True), _curve("loss", smooth(loss, window)), *errors]
     found: list[dict[str, Any]] = [{"title": "Training error", "note": note, "curves": curves, "wide": True}]
     names = [name for name in _names(held_out, "") if name not in ("step", "samples_seen")]
-    curves = [_curve(_words(name), _points(held_out, name), dots=True) for name in names]
-    base = next((value for step, value in _points(held_out, "validation_loss") if step == 0), None)
+    curves = [_curve(_words(name), points(held_out, name), dots=True) for name in names]
+    base = next((value for step, value in points(held_out, "validation_loss") if step == 0), None)
     note = "On textures that are not trained on, with fixed noise. Dashed: the base itself, before the first step."
     found.append({"title": "Held-out masked error", "note": note, "curves": curves, "base": base, "wide": True})
     for name, title, note in (
@@ -53,18 +53,19 @@ def charts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ("learning_rate", "Learning rate", ""),
         ("grad_norm", "Gradient norm", "Before clipping."),
     ):
-        found.append({"title": title, "note": note, "curves": [_curve(title, _points(training, name))]})
+        found.append({"title": title, "note": note, "curves": [_curve(title, points(training, name))]})
     found = [chart | {"curves": [curve for curve in chart["curves"] if curve["points"]]} for chart in found]
     return [chart for chart in found if chart["curves"]]
 
 
-def smooth(points: Points, window: int) -> Points:
+def smooth(found: Points, window: int) -> Points:
     """The same points with their running mean."""
     mean = RunningMean(window)
-    return [(x, mean.add(y)) for x, y in points]
+    return [(x, mean.add(y)) for x, y in found]
 
 
-def _points(lines: list[dict[str, Any]], name: str) -> Points:
+def points(lines: list[dict[str, Any]], name: str) -> Points:
+    """(step, value) where the figure is a finite number."""
     values = [(line["step"], line.get(name)) for line in lines]
     return [(step, float(v)) for step, v in values if isinstance(v, int | float) and math.isfinite(v)]
 
@@ -78,7 +79,7 @@ def _words(name: str) -> str:
     return name.removeprefix("validation_").removeprefix("error_").replace("_", " ")
 
 
-def _curve(name: str, points: Points, **look: bool) -> Curve:
-    every = max(1, math.ceil(len(points) / _POINTS))
-    thin = points[::every] + (points[-1:] if points and (len(points) - 1) % every else [])
+def _curve(name: str, found: Points, **look: bool) -> Curve:
+    every = max(1, math.ceil(len(found) / _POINTS))
+    thin = found[::every] + (found[-1:] if found and (len(found) - 1) % every else [])
     return {"name": name, "points": [(x, float(f"{y:.5g}")) for x, y in thin], **look}

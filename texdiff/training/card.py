@@ -133,6 +133,10 @@ def _figures(run: Path) -> str:
     )
 
 
+def _both_say(name: str, *lines: dict[str, Any]) -> bool:
+    return all(isinstance(line.get(name), float) for line in lines)
+
+
 def _training(config: dict[str, Any]) -> str:
     found = [(f"{section}.{name}", config[section].get(name)) for section, names in _SETTINGS.items() for name in names]
     rows = [f"| {key} | {plain(str(value))} |" for key, value in found if value is not None]

@@ -23,7 +23,7 @@ from texdiff.training.whole import whole_folder, write_whole
 from texdiff.uv.gutter import fill
 
 SAMPLES = "samples/samples.json"
-_DIMMED = 0.3  # of the void's brightness is left
+_LEFT, _GREY = 0.25, 96.0  # what the dimmed void keeps of its colour, beside this grey
 _VIEW = 256  # pixels, the side of one of four views of a mesh
 
 
@@ -113,8 +113,8 @@ class SamplePictures:
 
 
 def dim_void(atlas: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The atlas, uint8 [H, W, 3], darkened where `mask`, bool [H, W], is false."""
-    return np.where(mask[..., None], atlas, (atlas * _DIMMED).astype(np.uint8))
+    """The atlas, uint8 [H, W, 3], nearly grey where `mask`, bool [H, W], is false: dark islands stand out as well."""
+    return np.where(mask[..., None], atlas, (_LEFT * atlas + (1 - _LEFT) * _GREY).astype(np.uint8))
 
 
 def beside(file: str, kind: str) -> str:

@@ -41,6 +41,7 @@ class StopSignals:
         self._since = 0.0
         self._breaks_off = True
         self._leave: Callable[[int], None] = lambda done: None
+        self._at_end: Callable[[Path], object] | None = None
         self._ranks = 1
         self._group: Any = None
         self._command, self._launcher = _launch_command()
@@ -52,6 +53,10 @@ class StopSignals:
     def finish_steps(self, leave: Callable[[int], None], ranks: int) -> None:
         """From now on there is something to lose; `leave`, given the steps done, writes it and closes what is open."""
         self._breaks_off, self._leave, self._ranks = False, leave, ranks
+
+    def at_end(self, do: Callable[[Path], object]) -> None:
+        """Have `do` called with the run's folder once the `with` block ends, however it does, on one process."""
+        self._at_end = do
 
     @contextmanager
     def breaking_off(self) -> Iterator[None]:
@@ -91,6 +96,11 @@ class StopSignals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._at_end is not None and self.run is not None and os.environ.get("RANK", "0") == "0":
+            try:
+                self._at_end(self.run)
+            except (InputError, OSError) as trouble:  # what ended the block is to be said, and not this instead
+                print(f"train_texture.py: {trouble}", file=sys.stderr)
         if error is None or isinstance(error, InputError | SystemExit):
             return
         if isinstance(error, Stopped) or (self.received and _is_peers(error)):
