@@ -1,6 +1,7 @@
 """A mesh as the triangles that a viewer draws, in one small file that needs the mesh no more."""
 
 import io
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +62,9 @@ def write_triangles(triangles: Triangles, path: Path) -> None:
 
 def load_triangles(path: Path) -> Triangles:
     """What `write_triangles` wrote. Raises OSError or ValueError where the file is no such thing."""
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored}
     try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored}
         return Triangles(**arrays | {"worn": int(arrays["worn"])})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: no triangles ({error})") from None
