@@ -19,7 +19,6 @@ from texdiff.data.asset import Asset
 from texdiff.data.captions import one_line
 from texdiff.data.pictures import fit_mask, looks_inverted, read_pair, read_surface
 from texdiff.errors import InputError
-from texdiff.uv.mesh import read_textures
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ def read(job: ReadJob) -> None:
 
 
 def _read_mesh(job: ReadJob, place: Path) -> tuple[list[dict], list[dict]]:
+    from texdiff.uv.mesh import read_textures  # brings trimesh and scipy, which training has no use for
+
     found = read_textures(job.asset.path)
     textures = []
     for number, atlas in enumerate(found.atlases):
