@@ -7,7 +7,7 @@ else
     export OMP_WAIT_POLICY=passive
     launch=(torchrun --nproc_per_node "$(nproc)" -m)
 fi
-"${launch[@]}" benchmarks.nano.train_vae --threads 1 --steps "${VAE_STEPS:-7000}" --furniture "$@"
+"${launch[@]}" benchmarks.nano.train_vae --threads 1 --steps "${VAE_STEPS:-9500}" --furniture "$@"
 "${launch[@]}" benchmarks.nano.train_unet --threads 1 --steps "${UNET_STEPS:-20000}"
 python -m benchmarks.nano.export
 test -e outputs/nano/classifier.pt || python -m benchmarks.nano.classifier
