@@ -1,0 +1,102 @@
+"""Sample pictures of a training run, drawn with a real pipeline on a real dataset of meshes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+from accelerate import Accelerator
+from PIL import Image
+from trimesh.visual.material import PBRMaterial
+
+from texdiff.config import DataConfig, TrainingConfig, ValidationConfig
+from texdiff.data.dataset import read_records
+from texdiff.data.mesh_file import load_triangles
+from texdiff.data.prepare import prepare_dataset
+from texdiff.training.samples import SAMPLES, SamplePictures, dim_void, read_samples
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two meshes: a square that wears the left half of its texture, beside a green one without a texture."""
+    folder = tmp_path_factory.mktemp("sampled")
+    rng = np.random.default_rng(0)
+    for name in ("cup", "jug"):
+        texture = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=float)
+        faces = [[0, 1, 2], [0, 2, 3]]
+        worn = trimesh.Trimesh(np.c_[corners, np.zeros(4)], faces, process=False)
+        material = PBRMaterial(baseColorTexture=texture)
+        worn.visual = trimesh.visual.TextureVisuals(uv=corners * [0.5, 1], material=material)
+        plain = trimesh.Trimesh(np.c_[corners + np.array([2, 0]), np.zeros(4)], faces, process=False)
+        plain.visual = trimesh.visual.TextureVisuals(material=PBRMaterial(baseColorFactor=[0, 255, 0, 255]))
+        (folder / "meshes").mkdir(exist_ok=True)
+        trimesh.Scene({"worn": worn, "plain": plain}).export(folder / f"meshes/{name}.glb")
+    prepare_dataset([str(folder / "meshes")], folder / "set", validation_fraction=0.0, workers=1)
+    return folder / "set"
+
+
+def test_the_same_samples_at_every_step(dataset: Path, loaded: Any, tmp_path: Path) -> None:
+    config = TrainingConfig(
+        data=DataConfig(dataset=str(dataset), resolution=64),
+        validation=ValidationConfig(num_images=3, num_inference_steps=1),
+    )
+    records = read_records(str(dataset), "train")
+    for _ in range(2):  # a run that goes on draws what the first part of it drew
+        samples = SamplePictures(config, Accelerator(), tmp_path, records)
+        samples.draw(loaded, 0)
+    samples.draw(loaded, 7)
+    rows = read_samples(tmp_path)
+    assert [row.prompt for row in rows] == ["cup", "jug", "cup"]
+    pictures = {}
+    for step in ("step-00000000", "step-00000007"):
+        folder = tmp_path / "samples" / step
+        assert len(list(folder.iterdir())) == 9
+        pictures[step] = [np.asarray(Image.open(folder / row.file)) for row in rows]
+        for row, atlas in zip(rows, pictures[step], strict=True):
+            dimmed = np.asarray(Image.open(folder / row.file.replace(".png", "-dimmed.png")))
+            np.testing.assert_array_equal(dimmed[:, :32], atlas[:, :32])
+            assert np.abs(dimmed[:, 32:].astype(int) - 96).max() <= 40
+            assert np.asarray(Image.open(folder / row.file.replace(".png", "-mesh.png"))).shape == (512, 512, 3)
+    np.testing.assert_array_equal(pictures["step-00000000"], pictures["step-00000007"])
+    assert (pictures["step-00000000"][0] != pictures["step-00000000"][2]).any()  # another noise
+
+    triangles = load_triangles(tmp_path / "samples" / str(rows[0].mesh))
+    assert triangles.worn == 2
+    assert len(triangles.corners) == 4
+    np.testing.assert_array_equal(triangles.colours[2:], np.broadcast_to([0, 255, 0], (2, 3, 3)))
+    assert triangles.corners[:2, :, 0].max() < triangles.corners[2:, :, 0].min()
+
+
+def test_prompts_of_ones_own_and_a_dataset_without_meshes(dataset: Path, loaded: Any, tmp_path: Path) -> None:
+    (dataset / "meshes.json").rename(tmp_path / "gone.json")
+    try:
+        config = TrainingConfig(
+            data=DataConfig(dataset=str(dataset), resolution=64),
+            validation=ValidationConfig(num_images=1, num_inference_steps=1, prompts=("a/b <c>",)),
+        )
+        SamplePictures(config, Accelerator(), tmp_path, read_records(str(dataset), "train")).draw(loaded, 3)
+    finally:
+        (tmp_path / "gone.json").rename(dataset / "meshes.json")
+    (row,) = read_samples(tmp_path)
+    assert (row.prompt, row.file, row.mesh) == ("a/b <c>", "00-a-b-c.png", None)
+    names = sorted(path.name for path in (tmp_path / "samples/step-00000003").iterdir())
+    assert names == ["00-a-b-c-dimmed.png", "00-a-b-c.png"]
+
+
+def test_what_is_no_list_of_samples_is_none(tmp_path: Path) -> None:
+    assert read_samples(tmp_path) == []
+    (tmp_path / "samples").mkdir()
+    for text in ("{", "[1]", json.dumps([{"prompt": "x"}])):
+        (tmp_path / SAMPLES).write_text(text)
+        assert read_samples(tmp_path) == []
+
+
+def test_dark_islands_stand_out_from_the_void() -> None:
+    shown = dim_void(np.zeros((2, 2, 3), np.uint8), np.array([[True, False], [False, False]]))
+    assert shown[0, 0].tolist() == [0, 0, 0]
+    assert shown[1, 1].min() > 60
