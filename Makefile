@@ -26,7 +26,7 @@ demo: $(READY)
 	@echo
 	@echo "Look at  $(DEMO)/dataset/audit.html     the textures, their masks, and what was found about them"
 	@echo "         $(DEMO)/run/first_batch.png    what the model saw, and what of it counted"
-	@echo "         $(DEMO)/run/samples            atlases drawn while training"
+	@echo "         $(DEMO)/run/report.html        curves, atlases drawn while training, and their meshes to turn"
 	@echo "         $(DEMO)/before_after.png       meshes with the base's textures and with the LoRA's"
 	@echo "         $(DEMO)/*.glb                  meshes that wear what the LoRA draws"
 
