@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from texdiff.data.mipmap import Float, Footprint, mip_levels, nearest, sample
+from texdiff.data.mipmap import Float, Footprint, Level, mip_levels, nearest, sample
 from texdiff.uv.part import Material
 
 _SEEN_THROUGH = 0.5  # opacity below which a surface is drawn as if it were not there
@@ -28,7 +28,7 @@ class Look:
             self.alpha = np.asarray(self._picture.getchannel("A"))
 
     @cached_property
-    def _levels(self) -> list[Float]:
+    def _levels(self) -> list[Level]:
         assert self._picture is not None
         return mip_levels(np.asarray(self._picture.convert("RGB")))
 

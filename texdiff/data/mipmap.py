@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float32]
+Level = NDArray[np.uint8] | Float  # [h, w, 3]: sRGB as stored, which takes a quarter of the memory, or linear light
 
 
 class Footprint(NamedTuple):
@@ -39,17 +40,19 @@ def _to_linear(values: NDArray[np.float64]) -> Float:
 _LINEAR = _to_linear(np.arange(256) / 255)
 
 
-def mip_levels(texture: NDArray[np.uint8]) -> list[Float]:
-    """Texture uint8 [H, W, 3] and its halvings down to 1 x 1, by area: each float32 [h, w, 3] in linear light."""
-    levels = [to_linear(texture)]
-    while max(levels[-1].shape[:2]) > 1:
-        height, width = (max(side // 2, 1) for side in levels[-1].shape[:2])
-        smaller = cv2.resize(levels[-1], (width, height), interpolation=cv2.INTER_AREA)
-        levels.append(np.asarray(smaller, np.float32).reshape(height, width, 3))
+def mip_levels(texture: NDArray[np.uint8]) -> list[Level]:
+    """Texture uint8 [H, W, 3], itself first, and its halvings down to 1 x 1, by area, float32 in linear light."""
+    levels: list[Level] = [texture]
+    level = to_linear(texture)
+    while max(level.shape[:2]) > 1:
+        height, width = (max(side // 2, 1) for side in level.shape[:2])
+        smaller = cv2.resize(level, (width, height), interpolation=cv2.INTER_AREA)
+        level = np.asarray(smaller, np.float32).reshape(height, width, 3)
+        levels.append(level)
     return levels
 
 
-def sample(levels: list[Float], at: Footprint, wrap: tuple[str, str]) -> Float:
+def sample(levels: list[Level], at: Footprint, wrap: tuple[str, str]) -> Float:
     """Colours [N, 3] in linear light; `wrap` as in `texdiff.uv.part.Material`.
 
     The level of detail is log2 of the footprint's longer side in texels (OpenGL 4.6 core, section 8.14), and the
@@ -85,15 +88,22 @@ def _texels(shape: tuple[int, ...], uv: NDArray[np.float64]) -> tuple[NDArray[np
     return uv[:, 0] * shape[1], (1 - uv[:, 1]) * shape[0]
 
 
-def _bilinear(level: Float, uv: NDArray[np.float64], wrap: tuple[str, str]) -> Float:
+def _bilinear(level: Level, uv: NDArray[np.float64], wrap: tuple[str, str]) -> Float:
     columns, rows = (
         _neighbours(along - 0.5, size, mode)
         for along, size, mode in zip(_texels(level.shape, uv), (level.shape[1], level.shape[0]), wrap, strict=True)
     )
     (left, right, x), (top, bottom, y) = columns, rows
-    upper = level[top, left] + x * (level[top, right] - level[top, left])
-    lower = level[bottom, left] + x * (level[bottom, right] - level[bottom, left])
-    return np.asarray(upper + y * (lower - upper))
+    upper, lower = (_mix(_linear(level[row, left]), _linear(level[row, right]), x) for row in (top, bottom))
+    return _mix(upper, lower, y)
+
+
+def _linear(texels: Level) -> Float:
+    return to_linear(np.asarray(texels, np.uint8)) if texels.dtype == np.uint8 else np.asarray(texels, np.float32)
+
+
+def _mix(one: Float, other: Float, share: Float) -> Float:
+    return np.asarray(one + share * (other - one))  # exactly `one` where both are equal
 
 
 def _neighbours(

@@ -16,7 +16,7 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from texdiff.data.look import Look
-from texdiff.data.mipmap import Float, Footprint, mip_levels, sample, to_linear, to_srgb
+from texdiff.data.mipmap import Float, Footprint, Level, mip_levels, sample, to_linear, to_srgb
 from texdiff.data.surface import Surface
 from texdiff.errors import InputError
 from texdiff.uv.mesh import read_parts, read_textures
@@ -95,7 +95,7 @@ class MeshViews:
         atlases = read_textures(self.path).atlases
         return list(max(atlases, key=lambda atlas: float(atlas.surface.sum())).parts) if atlases else self._mapped
 
-    def _paint(self, seen: _Seen, worn: set[int], levels: list[Float]) -> NDArray[np.uint8]:
+    def _paint(self, seen: _Seen, worn: set[int], levels: list[Level]) -> NDArray[np.uint8]:
         side = self.size * _SUPERSAMPLING
         picture = np.full((side * side, 3), to_linear(np.array(_BACKGROUND, np.uint8)), np.float32)
         for number, here in _groups(seen.part):

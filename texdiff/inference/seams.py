@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from texdiff.data.mipmap import Footprint, sample, to_linear
+from texdiff.data.mipmap import Footprint, sample
 from texdiff.inference.color_difference import ciede2000, to_lab
 from texdiff.uv.mesh import read_parts
 
@@ -82,13 +82,11 @@ def seam_error(edges: MeshEdges, texture: NDArray[np.uint8]) -> SeamError:
     Colours are taken one texel inside on either side (bilinear), at places evenly spaced along the edges' length on
     the mesh. Across inner edges that is what two texels' distance makes, anywhere on an island.
     """
-    return SeamError(
-        *(_across(kind, to_linear(np.asarray(texture)), edges.wrap) for kind in (edges.seams, edges.inner))
-    )
+    return SeamError(*(_across(kind, texture, edges.wrap) for kind in (edges.seams, edges.inner)))
 
 
-def _across(edges: _Edges, texture: NDArray[np.float32], wrap: tuple[str, str]) -> Floats:
-    """CIEDE2000 across the edges, [S], in a texture in linear light, [H, W, 3]."""
+def _across(edges: _Edges, texture: NDArray[np.uint8], wrap: tuple[str, str]) -> Floats:
+    """CIEDE2000 across the edges, [S], in a texture, [H, W, 3]."""
     total = edges.length.sum()
     if not total > 0:
         return np.zeros(0)
