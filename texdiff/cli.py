@@ -168,6 +168,7 @@ def evaluate(
     """
     from texdiff.inference.evaluate import evaluate as evaluate_run
     from texdiff.inference.evaluation_table import table
+    from texdiff.inference.report import write_report
 
     figures = evaluate_run(
         Path(run),
@@ -178,6 +179,7 @@ def evaluate(
         guidance_scale=guidance_scale,
     )
     print(table(figures))
+    write_report(Path(run))  # the figures stand there too
     return 0
 
 

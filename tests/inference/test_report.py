@@ -110,6 +110,18 @@ def test_a_report_of_whatever_there_is(tmp_path: Path) -> None:
     assert "0.5000" in write_report(tmp_path).read_text("utf-8")
 
 
+def test_an_evaluation_stands_in_the_report(run: Path) -> None:
+    each = {"psnr": 21.5, "ssim": 0.5, "perceptual_distance": 0.25}
+    figures = {"reconstruction": dict.fromkeys(("vae", "base", "trained"), each), "notes": [NASTY], "features": "x"}
+    figures |= {"held_out": 4, "num_images": 16, "references": 28}
+    figures |= dict.fromkeys(("atlases", "renders", "seams", "prompt_agreement"))
+    (run / "evaluation.json").write_text(json.dumps(figures))
+    page = write_report(run).read_text("utf-8")
+    (run / "evaluation.json").unlink()
+    assert "21.500" in page
+    assert "<img src=x" not in page
+
+
 def test_smoothing_is_a_weighted_mean_of_what_came_before() -> None:
     values = np.random.default_rng(0).uniform(0, 1, 40)
     smoothed = [y for _, y in smooth(list(enumerate(values)), window=10)]

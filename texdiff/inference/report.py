@@ -11,6 +11,7 @@ import yaml
 
 from texdiff.data.reading import write_whole
 from texdiff.errors import InputError
+from texdiff.inference.evaluation_table import table as evaluation_table
 from texdiff.inference.report_curves import charts, points, read_metrics
 from texdiff.inference.report_pictures import data_uri, meshes, timeline
 from texdiff.training.about import read_about
@@ -129,10 +130,10 @@ def _first_batch(run: Path) -> str:
 
 def _evaluation(run: Path) -> str:
     try:
-        found = json.loads((run / "evaluation.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        text = evaluation_table(json.loads((run / "evaluation.json").read_text("utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or none that this version writes
         return ""
-    return f"<h2>Evaluation</h2>\n{_table(_flat(found))}" if isinstance(found, dict) else ""
+    return f"<h2>Evaluation</h2>\n<pre>{html.escape(text)}</pre>"
 
 
 def _configuration(config: dict[str, Any]) -> str:
@@ -167,12 +168,12 @@ def _shown(value: Any) -> str:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested figures as rows, their names joined; lists of nested ones (one per texture) are left out."""
+    """Nested values as rows, their names joined."""
     rows: list[tuple[str, Any]] = []
     for name, value in values.items():
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{name} ")
-        elif not (isinstance(value, list) and any(isinstance(one, dict | list) for one in value)):
+        else:
             rows.append((f"{prefix}{name}", value))
     return rows
 
