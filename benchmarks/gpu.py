@@ -58,10 +58,8 @@ def measure(row: Row, load: programs.Workload, peer: Path | None, turns: Turns, 
     """The row under the clock; `load` is the same for all but for its batch and steps."""
     load = replace(load, batch=row.batch, steps=1 + turns.number * turns.steps)
     accelerate = ["--mixed_precision", "bf16"]
-    if row.compile == "on":
-        accelerate += ["--dynamo_backend", "inductor", "--dynamo_use_regional_compilation"]
     if row.program == "texdiff":
-        options = {"model.train": row.train}
+        options = {"model.train": row.train, "run.compile": str(row.compile == "on").lower()}
         command = programs.texdiff(load, work / "run", work / "cache", accelerate=accelerate, options=options)
     else:
         assert peer
