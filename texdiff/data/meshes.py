@@ -12,7 +12,6 @@ from pathlib import Path
 from texdiff.data.reading import content_hash, write_whole
 from texdiff.data.writer import Entry
 from texdiff.errors import InputError
-from texdiff.uv.mesh import read_textures
 
 MESHES = "meshes.json"
 
@@ -45,6 +44,8 @@ def find_mesh(record_name: str) -> Worn | None:
         dataset = place.parents[2]  # DATASET/SPLIT/textures/ID.png
         row = json.loads((dataset / MESHES).read_text("utf-8"))[place.stem]
         mesh, content = dataset / row["mesh"], row["content"]
+        from texdiff.uv.mesh import read_textures  # brings trimesh and scipy: only where there is a mesh
+
         atlases = read_textures(mesh).atlases
     except (OSError, ValueError, LookupError, TypeError, InputError):
         return None

@@ -3,15 +3,17 @@
 import base64
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from texdiff.data.mesh_file import Triangles, load_triangles
 from texdiff.training.samples import Sample, beside, read_samples
 from texdiff.uv.gutter import fill
+
+if TYPE_CHECKING:
+    from texdiff.data.mesh_file import Triangles
 
 _STEPS = 24  # shown of all sample steps at most
 _SIDE = 320  # pixels of a sample picture
@@ -37,6 +39,8 @@ def timeline(run: Path) -> dict[str, Any]:
 
 def meshes(run: Path) -> list[dict[str, Any]]:
     """The newest samples on their meshes, for the viewer: vertices and indices as base64, and the atlas worn."""
+    from texdiff.data.mesh_file import load_triangles  # brings trimesh, for which the start of a run need not wait
+
     steps = _steps(run)
     found = []
     for sample in read_samples(run) if steps else []:
@@ -92,7 +96,7 @@ _VERTEX = np.dtype(
 )
 
 
-def _geometry(triangles: Triangles) -> dict[str, Any]:
+def _geometry(triangles: "Triangles") -> dict[str, Any]:
     """Vertices (each once) and indices; the first 3 * worn of these wear the atlas."""
     vertices = np.zeros(3 * len(triangles.corners), _VERTEX)
     vertices["position"] = np.rint(triangles.corners.reshape(-1, 3) * 32767)

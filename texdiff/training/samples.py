@@ -13,9 +13,7 @@ from PIL import Image
 
 from texdiff.config import TrainingConfig
 from texdiff.data.dataset import Record
-from texdiff.data.mesh_file import read_triangles, write_triangles
 from texdiff.data.meshes import Worn, find_mesh
-from texdiff.data.render import MeshViews
 from texdiff.data.writer import slug
 from texdiff.diffusion.noise import keyed_generator
 from texdiff.errors import InputError
@@ -23,7 +21,7 @@ from texdiff.training.whole import whole_folder, write_whole
 from texdiff.uv.gutter import fill
 
 SAMPLES = "samples/samples.json"
-_LEFT, _GREY = 0.25, 96.0  # what the dimmed void keeps of its colour, beside this grey
+_LEFT, _GREY = 0.12, 96.0  # what the dimmed void keeps of its colour, beside this grey
 _VIEW = 256  # pixels, the side of one of four views of a mesh
 
 
@@ -60,6 +58,9 @@ class SamplePictures:
             Image.fromarray(mask.astype(np.uint8) * 255).save(self.folder / f"meshes/{name}.png")
             try:
                 if worn:
+                    # Brings trimesh and scipy: a run whose dataset knows no meshes starts sooner without.
+                    from texdiff.data.mesh_file import read_triangles, write_triangles
+
                     write_triangles(read_triangles(worn), self.folder / f"meshes/{name}.npz")
             except InputError as error:
                 print(f"sample {number}: without its mesh ({error})")
@@ -106,6 +107,8 @@ class SamplePictures:
             shown["atlas"].append(dim_void(atlas, mask))
             Image.fromarray(shown["atlas"][-1]).save(folder / beside(row.file, "dimmed"))
             if worn:
+                from texdiff.data.render import MeshViews
+
                 views = MeshViews(worn.path, size=_VIEW).draw(fill(atlas, mask), worn.parts)
                 shown["mesh"].append(np.vstack([np.hstack([*views[:2]]), np.hstack([*views[2:]])]))
                 Image.fromarray(shown["mesh"][-1]).save(folder / beside(row.file, "mesh"))

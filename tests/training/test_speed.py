@@ -1,0 +1,142 @@
+"""Whatever makes a step faster or smaller leaves the losses as they are."""
+
+import sys
+import types
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from texdiff.config import LoraConfig, OptimConfig, RunConfig
+from texdiff.errors import InputError
+from texdiff.training.models import add_lora, load_base, trainable_parameters
+from texdiff.training.optimizers import make_clip, make_lr_scheduler, make_optimizer
+from texdiff.training.speed import speed_up
+
+STEPS = 4
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+def losses_of(accelerator, optimizer=None, run=None, lora=False, layout=torch.contiguous_format, **optim):
+    """Losses and gradient norms of a few steps on the same tensors, and the trained U-Net."""
+    config = OptimConfig(learning_rate=1e-3, lr_scheduler="linear", **{"max_grad_norm": None} | optim)
+    unet = load_base("nano").unet.train()
+    if lora:
+        add_lora(unet, LoraConfig(rank=4), seed=0)
+    speed_up(unet.to(memory_format=layout), run or RunConfig(), CPU)
+    parameters = list(trainable_parameters(unet).values())
+    optimizer = optimizer(parameters) if optimizer else make_optimizer(config, parameters)
+    clip = make_clip(config, optimizer, parameters, accelerator)
+    schedule = make_lr_scheduler(config, optimizer, STEPS)
+    figures = []
+    for step in range(STEPS):
+        random = torch.Generator().manual_seed(step)
+        noisy, target = torch.randn(2, 2, 4, 8, 8, generator=random)
+        text = torch.randn(2, 77, unet.config.cross_attention_dim, generator=random)
+        loss = (unet(noisy, torch.tensor([100, 700]), text).sample - target).square().mean()
+        loss.backward()
+        figures += [loss.item(), clip().item()]
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    return torch.tensor(figures, dtype=torch.float64), unet
+
+
+def plain_adamw(parameters):
+    return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-2, foreach=False, fused=False)
+
+
+@pytest.fixture(scope="module")
+def plain(accelerator):
+    return losses_of(accelerator, plain_adamw)[0]
+
+
+def test_fused_adamw(accelerator, plain):
+    torch.testing.assert_close(losses_of(accelerator)[0], plain, rtol=1e-5, atol=0)
+    assert make_optimizer(OptimConfig(), [torch.nn.Parameter(torch.zeros(1))]).defaults["fused"]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_a_step_in_the_backward_pass_is_the_same_step(accelerator, name):
+    one, unet = losses_of(accelerator, name=name)
+    other, same = losses_of(accelerator, name=name, in_backward=True)
+    torch.testing.assert_close(other, one, rtol=1e-6, atol=0)
+    assert all(torch.equal(a, b) for a, b in zip(unet.parameters(), same.parameters(), strict=True))
+
+
+def test_with_the_step_in_the_backward_pass_there_is_one_gradient_at_a_time(accelerator):
+    unet = load_base("nano").unet.train()
+    parameters = list(unet.parameters())
+    config = OptimConfig(max_grad_norm=None, in_backward=True)
+    optimizer = make_optimizer(config, parameters)
+    make_clip(config, optimizer, parameters, accelerator)
+    most = []
+    for parameter in parameters:
+        parameter.register_hook(lambda grad: most.append(sum(p.grad is not None for p in parameters)))
+    unet(
+        torch.zeros(1, 4, 8, 8), torch.tensor([5]), torch.zeros(1, 77, unet.config.cross_attention_dim)
+    ).sample.sum().backward()
+    assert len(most) == len(parameters)
+    assert max(most) == 0  # as each gradient comes, all before it have gone
+
+
+def test_gradient_checkpointing_and_channels_last(accelerator, plain):
+    run = RunConfig(gradient_checkpointing=True)
+    torch.testing.assert_close(losses_of(accelerator, plain_adamw, run)[0], plain, rtol=1e-5, atol=0)
+    layout = torch.channels_last
+    torch.testing.assert_close(losses_of(accelerator, plain_adamw, layout=layout)[0], plain, rtol=1e-4, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [False, True])
+def test_compiled_blocks(accelerator, lora):
+    eager = losses_of(accelerator, lora=lora)[0]
+    compiled, unet = losses_of(accelerator, run=RunConfig(compile=True), lora=lora)
+    torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=0)
+    blocks = [m for m in unet.modules() if type(m).__name__ == "BasicTransformerBlock"]
+    assert all(block._compiled_call_impl is not None for block in blocks)
+
+
+def test_attention_is_torchs_fused_one(monkeypatch):
+    import torch.nn.functional as F
+
+    calls = []
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(a) or fused(*a, **k))
+    unet = load_base("nano").unet
+    add_lora(unet, LoraConfig(rank=4), seed=0)
+    unet(torch.zeros(1, 4, 8, 8), torch.tensor([5]), torch.zeros(1, 77, unet.config.cross_attention_dim))
+    assert len(calls) == len(unet.attn_processors)
+
+
+def test_frozen_weights_are_half_under_adapters_and_adapters_are_not():
+    unet = load_base("nano").unet
+    add_lora(unet.to(torch.bfloat16), LoraConfig(rank=4), seed=0)
+    trained = trainable_parameters(unet)
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    frozen = [p for name, p in unet.named_parameters() if name not in trained]
+    assert {p.dtype for p in frozen} == {torch.bfloat16}
+
+
+def test_eight_bits_come_from_bitsandbytes_and_are_asked_for_in_one_line(monkeypatch):
+    parameters = [torch.nn.Parameter(torch.zeros(3))]
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(InputError, match=r"optim\.name: adamw8bit needs bitsandbytes, .*; pip install bitsandbytes"):
+        make_optimizer(OptimConfig(name="adamw8bit"), parameters)
+    # What it computes is its own affair; that it gets our settings is ours.
+    library = types.SimpleNamespace(optim=types.SimpleNamespace(AdamW8bit=torch.optim.AdamW))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", library)
+    made = make_optimizer(OptimConfig(name="adamw8bit", learning_rate=3e-4, weight_decay=0.5), parameters)
+    assert (made.defaults["lr"], made.defaults["weight_decay"]) == (3e-4, 0.5)
+
+
+def test_several_processes_or_scaled_gradients_cannot_step_in_the_backward_pass():
+    ranks = types.SimpleNamespace(num_processes=2, scaler=None)
+    config = OptimConfig(max_grad_norm=None, in_backward=True)
+    with pytest.raises(InputError, match=r"optim\.in_backward: needs a single process"):
+        make_clip(config, make_optimizer(config, [torch.nn.Parameter(torch.zeros(1))]), [], ranks)
