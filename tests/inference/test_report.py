@@ -57,6 +57,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     machine = {"processor": NASTY, "gpus": [], "packages": {"torch": "2"}}
     dataset = {"name": NASTY, "textures": 24, "coverage": 0.43, "licenses": {}}
     (folder / "about.json").write_text(json.dumps({"dataset": dataset, "machine": machine}))
+    masks = {"dropped": 0.064, "void": 0.05, "worst": [[f"train/{NASTY}.png", 0.353]], "warning": NASTY}
+    (folder / "masks.json").write_text(json.dumps(masks))
     atlas = np.zeros((64, 64, 3), np.uint8)
     atlas[:32, :32], atlas[:32, 32:], atlas[32:, :32], atlas[32:, 32:] = COLOURS.values()
     rows = []
@@ -88,6 +90,7 @@ def test_the_command_writes_one_file_that_loads_no_other(run: Path, capsys: pyte
     assert "default-src 'none'" in page
     for outside in ("http://", "https://", 'src="/', "@import", "url("):
         assert outside not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "35.3%" in page
     before = (run / "report.html").read_bytes()
     write_report(run)
     assert (run / "report.html").read_bytes() == before
@@ -101,7 +104,14 @@ def test_a_report_of_whatever_there_is(tmp_path: Path) -> None:
     # Damaged files are as good as none.
     (tmp_path / "samples/step-00000005").mkdir(parents=True)
     (tmp_path / "samples/step-odd").mkdir()
-    for name in ("metrics.jsonl", "about.json", "first_batch.png", "samples/samples.json", "evaluation.json"):
+    for name in (
+        "metrics.jsonl",
+        "about.json",
+        "first_batch.png",
+        "samples/samples.json",
+        "evaluation.json",
+        "masks.json",
+    ):
         (tmp_path / name).write_bytes(b"\xff\x00 no such thing {")
     assert "Curves" not in write_report(tmp_path).read_text("utf-8")
     rows = [{"prompt": "p", "file": "00-p.png", "mask": "meshes/00.png", "mesh": "meshes/00.npz"}]

@@ -11,9 +11,9 @@ import yaml
 
 from texdiff.data.reading import write_whole
 from texdiff.errors import InputError
-from texdiff.inference.evaluation_table import table as evaluation_table
 from texdiff.inference.report_curves import charts, points, read_metrics
 from texdiff.inference.report_pictures import data_uri, meshes, timeline
+from texdiff.inference.report_tables import configuration, coverage, evaluation, machine
 from texdiff.training.about import read_about
 
 REPORT = "report.html"
@@ -32,7 +32,7 @@ def write_report(run: Path) -> Path:
     about = read_about(run)
     data = {"charts": charts(lines), "samples": timeline(run), "meshes": meshes(run)}
     parts = [_head(run, config, about, lines), _curves(data), _samples(data), _viewer(data), _first_batch(run)]
-    parts += [_evaluation(run), _configuration(config), _machine(about)]
+    parts += [coverage(run, about), evaluation(run), configuration(config), machine(about)]
     try:
         write_whole(run / REPORT, _page(run.resolve().name, "\n".join(parts), data).encode())
     except OSError as error:
@@ -76,8 +76,9 @@ def _head(run: Path, config: dict[str, Any], about: dict[str, Any], lines: list[
     if "coverage" in dataset:
         facts.append((f"{dataset['coverage']:.1%}", "mean coverage of a texture"))
     cards = "".join(f'<div class="fact"><b>{html.escape(a)}</b>{html.escape(b)}</div>' for a, b in facts)
-    name = html.escape(run.resolve().name)
-    return f'<h1>{name}</h1>\n<p>{html.escape(line)}</p>\n<div class="facts">{cards}</div>'
+    place = run.resolve()
+    title = f'<p class="soft">{html.escape(place.parent.name)} /</p>\n<h1>{html.escape(place.name)}</h1>'
+    return f'{title}\n<p>{html.escape(line)}</p>\n<div class="facts">{cards}</div>'
 
 
 def _figures(lines: list[dict[str, Any]]) -> Iterable[tuple[str, str]]:
@@ -126,56 +127,6 @@ def _first_batch(run: Path) -> str:
         return ""
     note = "Each row: the texture as the VAE gets it, its mask, and in red what of it does not count in the loss."
     return f'<h2>First batch</h2>\n<p class="soft">{note}</p>\n<img class="first" alt="first batch" src="{uri}">'
-
-
-def _evaluation(run: Path) -> str:
-    try:
-        text = evaluation_table(json.loads((run / "evaluation.json").read_text("utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or none that this version writes
-        return ""
-    return f"<h2>Evaluation</h2>\n<pre>{html.escape(text)}</pre>"
-
-
-def _configuration(config: dict[str, Any]) -> str:
-    sections = [
-        f"<section><h3>{html.escape(str(name))}</h3>{_table(section.items())}</section>"
-        for name, section in config.items()
-        if isinstance(section, dict)
-    ]
-    return f'<h2>Configuration</h2>\n<div class="settings">{"".join(sections)}</div>' if sections else ""
-
-
-def _machine(about: dict[str, Any]) -> str:
-    rows = _flat(about["machine"])
-    return f"<h2>Machine</h2>\n{_table(rows)}" if rows else ""
-
-
-def _table(rows: Iterable[tuple[str, Any]]) -> str:
-    cells = (f"<tr><th>{html.escape(_words(str(k)))}</th><td>{html.escape(_shown(v))}</td></tr>" for k, v in rows)
-    return f"<table>{''.join(cells)}</table>"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value)) or "none"
-    if value is None:
-        return "none"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested values as rows, their names joined."""
-    rows: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{name} ")
-        else:
-            rows.append((f"{prefix}{name}", value))
-    return rows
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -33,6 +33,7 @@ function drawChart(box, chart) {
   const clear = lines.filter(c => !c.faint).flatMap(c => c.points.map(p => p[1])).concat(chart.base ?? []);
   let y0 = Math.min(ys[Math.floor(.01 * (ys.length - 1))], ...clear);
   let y1 = Math.max(ys[Math.ceil(.99 * (ys.length - 1))], ...clear);
+  if (y1 === y0) y0 = Math.min(0, y0); // all the same: seen from 0 on
   const room = (y1 - y0 || Math.abs(y1) || 1) * .07;
   y0 = y0 >= 0 ? Math.max(0, y0 - room) : y0 - room;
   y1 += room;
