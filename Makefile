@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := outputs/demo
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check bench chaos clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "texdiff needs Python 3.11 or newer: make PYTHON=...")'
@@ -48,6 +48,11 @@ ifndef BENCH
 	$(BIN)/python -m benchmarks.coverage
 endif
 	$(BIN)/python -m benchmarks.step $(BENCH)
+
+# Half an hour: 100 kills of one run, and 1,000 damaged inputs through everything that reads.
+chaos: $(READY)
+	$(BIN)/python -m benchmarks.chaos --kills 100
+	$(BIN)/python -m pytest -m slow tests/test_fuzz.py
 
 clean:
 	rm -rf outputs build *.egg-info

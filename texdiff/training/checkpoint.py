@@ -105,10 +105,7 @@ class RunState:
             for old in {*self.damaged} - {newest}:
                 remove(old)
             self.damaged = []
-            for old in checkpoints(run)[: -self.limit]:
-                remove(old)
-            for left in (run / "checkpoints").glob(".step-*"):  # by runs that were killed
-                shutil.rmtree(left, ignore_errors=True)
+            self._tidy(newest)
         self.saved = step
         self.accelerator.wait_for_everyone()
 
@@ -145,9 +142,18 @@ class RunState:
                 f"{checkpoint}: does not fit this model ({_reason(error)}); restore the base it was trained on, or "
                 "start over in a new folder with --run.resume never"
             ) from None
+        if self.accelerator.is_main_process:
+            self._tidy(checkpoint)
         self.saved = step
         self.damaged = [path for path in checkpoints(checkpoint.parent.parent) if path.name > checkpoint.name]
         return step
+
+    def _tidy(self, newest: Path) -> None:
+        """Delete checkpoints that are too old, and what a process that was killed had begun to write or to delete."""
+        for old in [path for path in checkpoints(newest.parent.parent) if path.name <= newest.name][: -self.limit]:
+            remove(old)
+        for left in newest.parent.glob(".step-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -31,8 +31,9 @@ def read_state(path: Path) -> Any:
 
 def _taken_apart(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().contiguous()
-        return {"tensor": name}
+        unique = f"{len(tensors)}{name}"
+        tensors[unique] = value.detach().cpu().contiguous()
+        return {"tensor": unique}
     if isinstance(value, Mapping):  # as pairs, since JSON's keys are strings and an optimiser's are numbers
         return {"dict": [[key, _taken_apart(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):

@@ -1,0 +1,340 @@
+"""Runs that are stopped: by signals, by a full disk, by another process's death; and that go on as if they had not."""
+
+import json
+import os
+import re
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from texdiff.errors import InputError
+from texdiff.training.run_folder import lock
+from texdiff.training.stopping import Stopped, StopSignals
+
+ROOT = Path(__file__).parent.parent.parent
+LORA = "pytorch_lora_weights.safetensors"
+STEPS = 8
+FLAGS = {
+    "data.resolution": 64,
+    "run.max_train_steps": STEPS,
+    "run.train_batch_size": 1,
+    "run.gradient_accumulation_steps": 2,
+    "run.checkpointing_steps": 1000,
+    "run.report_to": "none",
+    "optim.learning_rate": 1e-3,
+    "optim.use_ema": "true",
+    "validation.every": 3,
+    "validation.num_images": 1,
+    "validation.num_inference_steps": 2,
+}
+RANKS = [str(Path(sys.executable).with_name("torchrun")), "--nproc_per_node", "2", "train_texture.py"]
+ACCELERATE = [str(Path(sys.executable).with_name("accelerate")), "launch", "--config_file", "accelerate_config.yaml"]
+
+
+class Started:
+    """A training that runs, in a process group of its own."""
+
+    def __init__(self, dataset: Path, run: Path, *launcher: str, **flags: object) -> None:
+        self.run, self.log = run, run.with_suffix(".log")
+        settings = FLAGS | {"data.dataset": dataset, "run.output_dir": run} | flags
+        words = [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
+        command = [*(launcher or (sys.executable, "train_texture.py")), *words]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def wait_for(self, *patterns: str) -> None:
+        """Until a file of the run's folder is there that one of the patterns finds."""
+        limit = time.monotonic() + 300
+        while not any(list(self.run.glob(pattern)) for pattern in patterns):
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < limit, self.said()
+            time.sleep(0.002)
+
+    def wait_for_steps(self, count: int) -> None:
+        limit = time.monotonic() + 300
+        while len([line for line in metrics(self.run) if "loss" in line]) < count:
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < limit, self.said()
+            time.sleep(0.002)
+
+    def ranks(self) -> list[int]:
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True).stdout
+        return [int(word) for word in found.split()]
+
+    def ended(self) -> int:
+        """Its exit code, with whatever was left of its group ended too."""
+        try:
+            return self.process.wait(300)
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace").replace("\r", "\n")
+
+
+@pytest.fixture
+def start(dataset):
+    """`start(run, *launcher, **flags)` starts a training; whatever still runs in the end is ended."""
+    started = []
+
+    def one(run: Path, *launcher: str, **flags: object) -> Started:
+        started.append(Started(dataset, run, *launcher, **flags))
+        return started[-1]
+
+    yield one
+    for training in started:
+        training.end()
+        training.process.wait()
+
+
+def metrics(run: Path) -> list[dict]:
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in lines]
+
+
+def leaves(run: Path) -> dict[str, bytes]:
+    """What a run leaves that no clock decides."""
+    files = [run / LORA, *sorted((run / "samples").rglob("*.png"))]
+    return {str(path.relative_to(run)): path.read_bytes() for path in files} | {"metrics": repr(metrics(run)).encode()}
+
+
+def command_to_go_on(said: str) -> str:
+    return re.search(r"this goes on:\n(.+)\n", said)[1]
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory):
+    """The run that is never stopped."""
+    training = Started(dataset, tmp_path_factory.mktemp("whole") / "run")
+    assert training.ended() == 0, training.said()
+    return training.run
+
+
+def test_stopped_by_a_signal_the_run_goes_on_with_the_command_that_it_says(whole, start, tmp_path):
+    # FLUSH_STEPS figures come in a block, so the first line of a step appears at the validation after step 3.
+    training = start(tmp_path / "run")
+    training.wait_for_steps(1)
+    training.process.send_signal(signal.SIGUSR1)
+    assert training.ended() == 0, training.said()
+    done = int(re.search(r"stopped after (\d+) steps \(SIGUSR1\); this goes on:", training.said())[1])
+    assert 3 <= done < STEPS
+    assert [path.name for path in (training.run / "checkpoints").iterdir()] == [f"step-{done:08d}"]
+    assert not (training.run / LORA).exists()
+    again = subprocess.run(
+        shlex.split(command_to_go_on(training.said())),
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+    )
+    assert again.returncode == 0, again.stderr
+    assert leaves(training.run) == leaves(whole)
+
+
+@pytest.mark.slow
+def test_stopped_while_it_validates_the_run_makes_up_for_it(whole, start, tmp_path):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        training = start(tmp_path / "run")
+        training.wait_for("samples/.step-*")
+        training.process.send_signal(number)
+        assert training.ended() == 0, training.said()
+        assert not list(training.run.glob("samples/.*"))
+    assert "after 3 steps" in training.said()
+    assert not (training.run / "samples/step-00000003").exists()
+    # Torn by a full disk, say, after the figures of the checkpoint.
+    with (training.run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')
+    training = start(tmp_path / "run")
+    assert training.ended() == 0, training.said()
+    assert leaves(training.run) == leaves(whole)
+
+
+@pytest.mark.slow
+def test_stopped_before_the_first_step(whole, start, tmp_path):
+    training = start(tmp_path / "run", **{"data.cache_dir": tmp_path / "cache"})
+    while not list((tmp_path / "cache").rglob("*.*")):
+        assert training.process.poll() is None, training.said()
+        time.sleep(0.002)
+    training.process.send_signal(signal.SIGTERM)
+    assert training.ended() == 0, training.said()
+    assert "stopped (SIGTERM); this goes on:" in training.said()
+    assert "Traceback" not in training.said()
+    training = start(tmp_path / "run", **{"data.cache_dir": tmp_path / "cache"})
+    assert training.ended() == 0, training.said()
+    assert leaves(training.run) == leaves(whole)
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_stops_at_once_and_loses_nothing_written(start, tmp_path):
+    endless = {"run.gradient_accumulation_steps": 100_000, "validation.num_images": 0}
+    training = start(tmp_path / "run", **endless)
+    training.wait_for("metrics.jsonl")
+    time.sleep(1)
+    training.process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    training.process.send_signal(signal.SIGINT)  # the echo of the first, as torchrun sends it, is none
+    time.sleep(1.5)
+    assert training.process.poll() is None, training.said()
+    training.process.send_signal(signal.SIGINT)
+    assert training.ended() == 130, training.said()
+    assert "SIGINT: stops after this step" in training.said()
+    assert "stopped at once; this goes on:" in training.said()
+    assert [line["step"] for line in metrics(training.run)] == [0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("who", "number"), [("agent", signal.SIGTERM), ("rank 1", signal.SIGUSR1)])
+def test_ranks_stop_together_and_one_rank_goes_on(who, number, whole, start, tmp_path):
+    training = start(tmp_path / "run", *RANKS, **{"run.gradient_accumulation_steps": 1})
+    training.wait_for_steps(1)
+    os.kill(training.process.pid if who == "agent" else training.ranks()[1], number)
+    training.ended()
+    assert "this goes on:\nACCELERATE_USE_CPU=true" in training.said(), training.said()
+    steps = int(re.search(r"stopped after (\d+) steps", training.said())[1])
+    assert [path.name for path in (training.run / "checkpoints").iterdir()] == [f"step-{steps:08d}"]
+    training = start(tmp_path / "run")  # one process, two passes: the same effective batch
+    assert training.ended() == 0, training.said()
+    losses = [[line["loss"] for line in metrics(run) if "loss" in line] for run in (whole, training.run)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_one_of_two_ranks_is_killed(whole, start, tmp_path):
+    flags = {"run.gradient_accumulation_steps": 1, "run.checkpointing_steps": 1}
+    training = start(tmp_path / "run", *RANKS, **flags)
+    training.wait_for("checkpoints/step-00000002")
+    os.kill(training.ranks()[1], signal.SIGKILL)
+    began = time.monotonic()
+    assert training.ended() != 0
+    assert time.monotonic() - began < 60
+    # torchrun sends the other SIGTERM at the same time, and which of the two it takes notice of first is open.
+    said = training.said()
+    assert "another process of this run has ended or does not answer" in said or "stopped (SIGTERM)" in said, said
+    training = start(tmp_path / "run")
+    assert training.ended() == 0, training.said()
+    assert "goes on from" in training.said()
+    losses = [[line["loss"] for line in metrics(run) if "loss" in line] for run in (whole, training.run)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_launcher_that_dies_of_the_signal(start, tmp_path):
+    training = start(tmp_path / "run", *ACCELERATE, "train_texture.py", **{"run.max_train_steps": 100000})
+    training.wait_for_steps(1)
+    (trainer,) = training.ranks()
+    training.process.send_signal(signal.SIGTERM)
+    training.process.wait(60)
+    limit = time.monotonic() + 60
+    while Path(f"/proc/{trainer}").exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert "(the launcher has gone); this goes on:" in training.said()
+    assert "accelerate launch --config_file accelerate_config.yaml train_texture.py" in command_to_go_on(
+        training.said()
+    )
+    assert len(list((training.run / "checkpoints").iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_in_one_line(whole, start, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if shutil.which("mount") is None or subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk]).returncode:
+        pytest.skip("no right to mount a file system")
+    try:
+        training = start(disk / "run", **{"run.checkpointing_steps": 1})
+        training.wait_for("checkpoints/step-00000002")
+        subprocess.run(["mount", "-o", "remount,size=4k", disk], check=True)  # less than there is: nothing more fits
+        assert training.ended() == 2, training.said()
+        (line,) = [line for line in training.said().splitlines() if "train_texture.py: error:" in line]
+        assert "No space left on device" in line
+        assert "Traceback" not in training.said()
+        subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
+        training = start(disk / "run")
+        assert training.ended() == 0, training.said()
+        assert leaves(training.run) == leaves(whole)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_limit_on_file_sizes_ends_the_run_in_one_line(start, tmp_path, monkeypatch):
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    monkeypatch.setattr(subprocess, "Popen", limited(subprocess.Popen, hard))
+    training = start(tmp_path / "run", **{"run.checkpointing_steps": 1, "validation.num_images": 0})
+    assert training.ended() == 2, training.said()
+    (line,) = [line for line in training.said().splitlines() if "train_texture.py: error:" in line]
+    assert "File too large" in line
+    assert not list(training.run.glob("checkpoints/*"))
+
+
+def limited(popen, hard):
+    """Popen whose children may not write files of more than 40 kB, which a checkpoint is."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
+
+    return lambda *arguments, **options: popen(*arguments, preexec_fn=limit, **options)
+
+
+def test_one_process_at_a_time(tmp_path):
+    lock(tmp_path)
+    other = f"from pathlib import Path; from texdiff.training.run_folder import lock; lock(Path({str(tmp_path)!r}))"
+    refused = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
+    assert "another process is at work here" in refused.stderr
+
+
+def test_signals_are_noted_raised_and_put_back(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    left = []
+    with pytest.raises(SystemExit) as ended, StopSignals() as stop:  # noqa: PT012
+        stop.finish_steps(left.append, 1)
+        stop.check(1)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)  # an echo
+        with pytest.raises(Stopped), stop.breaking_off():
+            left.append("never")
+        stop.check(2)
+        left.append("never")
+    assert ended.value.code == 0
+    assert left == [2]
+    assert signal.getsignal(signal.SIGTERM) is before
+    said = capsys.readouterr()
+    assert "SIGTERM: stops after this step" in said.err
+    assert "stopped after 2 steps (SIGTERM); this goes on:" in said.out
+
+
+def test_a_block_is_broken_off_where_it_is_and_nothing_else(capsys):
+    with StopSignals() as stop:
+        stop.finish_steps(lambda done: None, 1)
+        with pytest.raises(Stopped), stop.breaking_off():
+            signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)  # outside of it, nothing is raised
+    with pytest.raises(SystemExit), StopSignals("never") as stop:  # noqa: PT012
+        stop.run = Path("a run-2")
+        signal.raise_signal(signal.SIGTERM)
+    assert capsys.readouterr().out.rstrip().endswith("--run.resume auto --run.output_dir 'a run-2'")
+
+
+def test_errors_of_the_file_system_are_one_line():
+    with (
+        pytest.raises(InputError, match=r"No space left on device \(run/file\); what was written before is whole"),
+        StopSignals(),
+    ):
+        raise OSError(28, "No space left on device", "run/file")
+    with pytest.raises(ZeroDivisionError), StopSignals():
+        _ = 1 / 0
