@@ -49,7 +49,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     stop.run = folder
     accelerator = launch.start_accelerator(run.report_to, folder)
     device, dtype = accelerator.device, launch.weight_dtype(accelerator)
-    records, held_out = launch.read_splits(config)
+    records, held_out = launch.read_splits(config, accelerator)
     base = load_base(config.model.pretrained_model_name_or_path, config.model.revision, config.model.variant)
     objective = Objective(config, base)
     alphas, prediction_type = objective.alphas_cumprod.to(device), objective.prediction_type

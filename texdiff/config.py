@@ -58,6 +58,9 @@ class DataConfig:
     """Latents: drawn anew from the encoder's distribution at each visit, or its mean."""
     caption_dropout: float = 0.1
     """Share of visits with an empty caption, which guidance without a classifier needs."""
+    unreadable: Literal["stop", "skip"] = "stop"
+    """A texture or mask that cannot be read: the run stops, or goes on without it. It is named, and with `skip` counted
+    and looked for at the start, which reads every picture once."""
     cache: Literal["disk", "memory", "off"] = "disk"
     """Encoded textures and captions: kept on disk for every later run, kept in memory by each process, or encoded anew
     at every visit, with VAE and text encoder staying loaded. The numbers are the same."""

@@ -115,13 +115,14 @@ def read_records(
     mask_column: str = "mask",
     caption_column: str = "text",
     needs_surface: bool = False,
+    missing_ok: bool = False,
 ) -> list[Record]:
     """The records of `split` in a folder written by `texdiff prepare`, or in any dataset that `datasets` can load.
 
     An absent split gives an empty list, except `train`. Raises InputError in one line otherwise, also where
-    `needs_surface` and a texture has no surface file.
+    `needs_surface` and a texture has no surface file, and, but for `missing_ok`, where a file is missing.
     """
-    records = _read_records(dataset, split, image_column, mask_column, caption_column)
+    records = _read_records(dataset, split, image_column, mask_column, caption_column, missing_ok)
     without = [record.name for record in records if record.surface is None]
     if needs_surface and without:
         others = f" (nor have {len(without) - 1} others)" if len(without) > 1 else ""
@@ -132,13 +133,15 @@ def read_records(
     return records
 
 
-def _read_records(dataset: str, split: str, image_column: str, mask_column: str, caption_column: str) -> list[Record]:
+def _read_records(
+    dataset: str, split: str, image_column: str, mask_column: str, caption_column: str, missing_ok: bool
+) -> list[Record]:
     folder = Path(dataset)
     if (folder / "train" / "metadata.jsonl").is_file():
         metadata = folder / split / "metadata.jsonl"
         if not metadata.is_file():
             return []
-        return _folder_records(metadata, image_column, mask_column, caption_column)
+        return _folder_records(metadata, image_column, mask_column, caption_column, missing_ok)
     return _loaded_records(dataset, split, image_column, mask_column, caption_column)
 
 
@@ -147,7 +150,9 @@ def mean_coverage(records: Sequence[Record]) -> float:
     return float(np.mean([r.read_mask().mean() if r.coverage is None else r.coverage for r in records]))
 
 
-def _folder_records(metadata: Path, image_column: str, mask_column: str, caption_column: str) -> list[Record]:
+def _folder_records(
+    metadata: Path, image_column: str, mask_column: str, caption_column: str, missing_ok: bool
+) -> list[Record]:
     # The names of columns and of their keys in the file, as datasets' imagefolder has it.
     image_key, mask_key = (
         "file_name" if column == "image" else f"{column}_file_name" for column in (image_column, mask_column)
@@ -167,7 +172,7 @@ def _folder_records(metadata: Path, image_column: str, mask_column: str, caption
             raise InputError(f"{where}: not JSON ({error}); write the dataset again") from None
         if not isinstance(row, dict):
             raise InputError(f"{where}: not a JSON object; write the dataset again")
-        image, mask = (_inside(folder, row, key, where) for key in (image_key, mask_key))
+        image, mask = (_inside(folder, row, key, where, exists=not missing_ok) for key in (image_key, mask_key))
         coverage = row.get("coverage")
         has_surface = row.get(_SURFACE_KEY) is not None
         records.append(

@@ -1,7 +1,9 @@
 """Encoded textures and captions for training: kept from the start, or made anew at every visit."""
 
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -107,11 +109,36 @@ class Fresh:
     encode_captions: Callable[[Sequence[str]], Iterator[Entry]]
     prepare: Callable[[Record], Entry]
     latent_mask: LatentMask
+    skip: bool = False
+    """A texture that can no longer be read counts for nothing at that visit."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Such visits by the texture's name."""
 
     def textures(self, indices: Sequence[int]) -> list[Texture]:
         records = [self.records[i] for i in indices]
-        entries = zip(records, self.encode_textures(records), strict=True)
-        return [Texture(e["mean"], e["std"], e["mask"], self.latent_mask(record, e)) for record, e in entries]
+        try:
+            entries = list(self.encode_textures(records))
+        except InputError as error:
+            if not self.skip:
+                raise
+            if len(records) > 1:
+                return [texture for index in indices for texture in self.textures([index])]
+            return [self._nothing(records[0], error)]
+        pairs = zip(records, entries, strict=True)
+        return [Texture(e["mean"], e["std"], e["mask"], self.latent_mask(record, e)) for record, e in pairs]
+
+    def _nothing(self, record: Record, error: InputError) -> Texture:
+        """A texture of which no cell counts, in the form of the first that can be read."""
+        self.skipped[record.name] += 1
+        said = f"left out, {self.skipped.total()} visits so far: {error}"
+        print(said, file=sys.stderr, flush=True)
+        like = next((one for one in self.records if one.name not in self.skipped), None)
+        if like is None:
+            raise error
+        (entry,) = self.encode_textures([like])
+        mean, std, mask, cells = Texture(entry["mean"], entry["std"], entry["mask"], self.latent_mask(like, entry))
+        none = Cells(*(np.zeros_like(part) for part in cells))
+        return Texture(np.zeros_like(mean), np.zeros_like(std), np.zeros_like(mask), none)
 
     def cells(self, index: int) -> Cells:
         record = self.records[index]

@@ -29,7 +29,7 @@ WEIGHTS, STATE, PROGRESS, SUMS = "weights.safetensors", "state.safetensors", "pr
 MAY_CHANGE = {
     "run": {"output_dir", "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "resume", "report_to"}
     | {"train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "compile"},
-    "data": {"dataset", "cache", "cache_dir"},
+    "data": {"dataset", "unreadable", "cache", "cache_dir"},
     "validation": {"every", "prompts", "num_images", "num_inference_steps"},
 }
 

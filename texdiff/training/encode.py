@@ -85,7 +85,7 @@ class _Encoding:
             encoded,
             sums=torch.from_numpy(sums),
             variation=torch.from_numpy(variation),
-            content=key_of(keys.tobytes(), mask_keys.tobytes()).hex()[:16],
+            content=key_of(keys.tobytes(), mask_keys.tobytes(), [record.captions for record in records]).hex()[:16],
             posterior=posterior,
             full_masks=self.config.mask.pixel_weight > 0,
         )
@@ -171,6 +171,7 @@ class _Encoding:
             ),
             prepare=prepare,
             latent_mask=self.latent_mask,
+            skip=self.config.data.unreadable == "skip",
         )
         return fresh, sums, variation
 

@@ -12,7 +12,10 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from texdiff.config import TrainingConfig, to_yaml
+from texdiff.data.cache import default_cache_dir
 from texdiff.data.dataset import Record, mean_coverage, read_records
+from texdiff.data.readable import readable
+from texdiff.data.store import EntryStore
 from texdiff.errors import InputError
 from texdiff.training.about import write_about
 from texdiff.training.run_folder import lock
@@ -92,11 +95,17 @@ class Sizes(NamedTuple):
     effective_batch: int  # samples of one optimiser step
 
 
-def read_splits(config: TrainingConfig) -> tuple[list[Record], list[Record]]:
-    """The textures to train on, and those held out."""
-    data = config.data
+def read_splits(config: TrainingConfig, accelerator: Accelerator) -> tuple[list[Record], list[Record]]:
+    """The textures to train on, and those held out; with data.unreadable `skip` those that can be read."""
+    data, skip = config.data, config.data.unreadable == "skip"
     columns = (data.image_column, data.mask_column, data.caption_column, config.mask.weight == "surface")
-    return read_records(data.dataset, "train", *columns), read_records(data.dataset, "validation", *columns)
+    splits = [read_records(data.dataset, split, *columns, missing_ok=skip) for split in ("train", "validation")]
+    if skip:
+        store = EntryStore(Path(data.cache_dir) if data.cache_dir else default_cache_dir() / "readable")
+        ranks = slice(accelerator.process_index, None, accelerator.num_processes)
+        wait, say = accelerator.wait_for_everyone, accelerator.is_main_process
+        splits = [readable(s, store, resolution=data.resolution, mine=ranks, wait=wait, say=say) for s in splits]
+    return splits[0], splits[1]
 
 
 def announce(
