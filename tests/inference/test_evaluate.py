@@ -1,6 +1,7 @@
 """`texdiff evaluate`, from the command line to RUN/evaluation.json."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 from safetensors.torch import save_file
 
 from texdiff import cli
-from texdiff.config import DataConfig, ModelConfig, RunConfig, TrainingConfig, ValidationConfig, write_yaml
+from texdiff.config import DataConfig, ModelConfig, RunConfig, TrainingConfig, ValidationConfig
 from texdiff.data.prepare import prepare_dataset
 from texdiff.demo.make import write_meshes
 from texdiff.inference.evaluation_data import read_evaluation_data
@@ -30,7 +31,7 @@ def write_run(folder: Path, base: Path, dataset: Path, factors: dict[str, torch.
         run=RunConfig(output_dir=str(folder), seed=3),
         validation=ValidationConfig(num_inference_steps=4),
     )
-    write_yaml(config, folder / "config.yaml")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.to_dict()), "utf-8")
     tensors = {f"{LAYER}.lora_{name}.weight": tensor.contiguous() for name, tensor in factors.items()}
     save_file(tensors, folder / "pytorch_lora_weights.safetensors")
     return folder
@@ -48,10 +49,15 @@ def meshes_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_beside_its_base(
     base: Path, factors: Any, meshes_dataset: Path, tmp_path: Path, run_program: Any
 ) -> None:
-    """A LoRA of zeros has its base's figures to the last digit, one that is not has others; and twice is the same."""
+    """A LoRA of zeros, and the base trained whole for no step, have its figures to the last digit; another LoRA has
+    others, and the base the same in each run."""
     found = {}
-    for name, strength in (("zero", 0.0), ("strong", 3.0), ("again", 3.0)):
+    for name, strength in (("zero", 0.0), ("strong", 3.0), ("full", 0.0)):
         run = write_run(tmp_path / name, base, meshes_dataset, factors(strength))
+        if name == "full":
+            shutil.copytree(base, run, dirs_exist_ok=True)
+            config = run / "config.yaml"
+            config.write_text(config.read_text("utf-8").replace("train: lora", "train: full"), "utf-8")
         command = [Path(sys.executable).with_name("texdiff"), "evaluate", run, "--dataset", meshes_dataset]
         done = run_program(*command, "--num_images", 4, "--guidance_scale", 2, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
@@ -60,12 +66,12 @@ def test_a_run_beside_its_base(
         assert all("%|" in line or not line.strip() for line in done.stderr.replace("\r", "\n").split("\n"))
         for word in ("PSNR", "KID (95 % interval)", "renders: FID", "seams: mean", "2 held-out textures", "Note: "):
             assert word in done.stdout
-    zero, strong, again = found.values()
+    zero, strong, full = found.values()
     for kind in ("reconstruction", "atlases", "renders", "seams"):
         assert zero[kind]["trained"] == zero[kind]["base"]
         assert strong[kind]["base"] == zero[kind]["base"]
         assert strong[kind]["trained"] != strong[kind]["base"]
-    assert {**again, "run": None} == {**strong, "run": None}
+    assert {**full, "run": None} == {**zero, "run": None}
     assert (zero["held_out"], zero["references"], zero["num_images"]) == (2, 6, 4)
     for figures in zero["reconstruction"].values():
         assert 3 < figures["psnr"] < 60
