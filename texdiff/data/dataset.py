@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,12 +159,7 @@ def _folder_records(
     )
     records = []
     folder = str(metadata.parent)
-    try:
-        with metadata.open(encoding="utf-8") as lines:
-            rows = [(number, line) for number, line in enumerate(lines, start=1) if not line.isspace()]
-    except ValueError:
-        raise InputError(f"{metadata}: is not text in UTF-8; write the dataset again") from None
-    for number, line in rows:
+    for number, line in _lines(metadata):
         where = f"{metadata}, line {number}"
         try:
             row = json.loads(line)
@@ -188,6 +183,15 @@ def _folder_records(
     if not records:
         raise InputError(f"{metadata}: has no texture; prepare the dataset again")
     return records
+
+
+def _lines(metadata: Path) -> Iterator[tuple[int, str]]:
+    """Lines that are not empty, and their numbers."""
+    try:
+        with metadata.open(encoding="utf-8") as lines:
+            yield from ((number, line) for number, line in enumerate(lines, start=1) if not line.isspace())
+    except UnicodeDecodeError:
+        raise InputError(f"{metadata}: is not text in UTF-8; write the dataset again") from None
 
 
 def _loaded_records(dataset: str, split: str, image_column: str, mask_column: str, caption_column: str) -> list[Record]:
@@ -244,7 +248,8 @@ def _inside(folder: str, row: dict[str, object], key: str, where: str, exists: b
     if not isinstance(name, str):
         raise InputError(f"{where}: has no {key}; training without it would be wrong, so prepare the dataset again")
     path = os.path.join(folder, name)
-    if "\0" in name or os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] == os.pardir:
+    upwards = os.pardir in name and os.path.normpath(name).split(os.sep)[0] == os.pardir
+    if upwards or "\0" in name or os.path.isabs(name):
         raise InputError(f"{where}: {key} {name!r} leads out of the dataset's folder; give a path inside it")
     if leads_out(path, os.path.dirname(folder)):
         raise InputError(f"{where}: {key} {name} is a link out of the dataset's folder; put the file itself there")
