@@ -24,6 +24,7 @@ def test_each_texture_finds_its_mesh_also_after_both_moved(
         assert found is not None
         assert found.path.resolve() == tmp_path / "b/meshes" / row["source"]
         assert found.parts
+        assert found.share == 1
     (tmp_path / "b/meshes" / rows[0]["source"]).unlink()
     assert find_mesh(records[0].name) is None
     assert find_mesh("hub/set train[0]") is None

@@ -88,6 +88,31 @@ def test_prompts_of_ones_own_and_a_dataset_without_meshes(dataset: Path, loaded:
     assert names == ["00-a-b-c-dimmed.png", "00-a-b-c.png"]
 
 
+def test_textures_that_their_meshes_show_are_chosen(tmp_path: Path) -> None:
+    """Of a mesh with two textures the one on more of it, and before it a texture that its whole mesh wears."""
+    rng = np.random.default_rng(1)
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=float)
+    for name, sides in (("b-desk", (0.1, 3.0)), ("c-rug", (1.0,))):
+        scene = {}
+        for number, side in enumerate(sides):
+            texture = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+            part = trimesh.Trimesh(np.c_[corners * side, np.full(4, number)], [[0, 1, 2], [0, 2, 3]], process=False)
+            part.visual = trimesh.visual.TextureVisuals(uv=corners, material=PBRMaterial(baseColorTexture=texture))
+            scene[str(number)] = part
+        (tmp_path / "meshes").mkdir(exist_ok=True)
+        trimesh.Scene(scene).export(tmp_path / f"meshes/{name}.glb")
+    prepare_dataset([str(tmp_path / "meshes")], tmp_path / "set", validation_fraction=0.0, workers=1)
+    config = TrainingConfig(
+        data=DataConfig(dataset=str(tmp_path / "set"), resolution=64), validation=ValidationConfig(num_images=2)
+    )
+    samples = SamplePictures(config, Accelerator(), tmp_path / "run", read_records(str(tmp_path / "set"), "train"))
+    samples.open()
+    assert [row.prompt for row in samples.rows] == ["c rug", "b desk"]
+    triangles = load_triangles(tmp_path / "run/samples" / str(samples.rows[1].mesh))
+    edges = triangles.corners[:2, 0] - triangles.corners[:2, 1]
+    assert np.linalg.norm(edges, axis=1).max() > 1  # the large part wears it
+
+
 def test_what_is_no_list_of_samples_is_none(tmp_path: Path) -> None:
     assert read_samples(tmp_path) == []
     (tmp_path / "samples").mkdir()

@@ -22,6 +22,7 @@ class Worn:
 
     path: Path
     parts: tuple[str, ...]  # keys of load_scene(path).geometry
+    share: float  # of the mesh's textured surface, 0-1
 
 
 def write_meshes(folder: Path, entries: Iterable[Entry], output: Path) -> None:
@@ -51,5 +52,6 @@ def find_mesh(record_name: str) -> Worn | None:
         return None
     for atlas in atlases:
         if content_hash(atlas.texture) == content:
-            return Worn(path=mesh, parts=atlas.parts)
+            total = sum(float(one.surface.sum()) for one in atlases)
+            return Worn(path=mesh, parts=atlas.parts, share=float(atlas.surface.sum()) / total if total else 0.0)
     return None

@@ -22,6 +22,7 @@ from texdiff.uv.gutter import fill
 
 SAMPLES = "samples/samples.json"
 _LEFT, _GREY = 0.12, 96.0  # what the dimmed void keeps of its colour, beside this grey
+_LOOKED_AT = 4  # textures for each sample that is chosen
 _VIEW = 256  # pixels, the side of one of four views of a mesh
 
 
@@ -36,24 +37,22 @@ class Sample:
 
 
 class SamplePictures:
-    """Draws RUN/samples/step-*/. Sample i wears the i-th record's mask and mesh, and has its caption unless
-    validation.prompts has others. For the main process alone."""
+    """Draws RUN/samples/step-*/ of textures among `records`. Each sample wears one's mask and mesh, and has its caption
+    unless validation.prompts has others. For the main process alone."""
 
     def __init__(self, config: TrainingConfig, accelerator: Accelerator, run: Path, records: Sequence[Record]) -> None:
-        self.config, self.accelerator, self.folder = config, accelerator, run / "samples"
-        distinct = list({record.captions[0]: record for record in reversed(records)}.values())[::-1]
-        self.records = [distinct[number % len(distinct)] for number in range(config.validation.num_images)]
-        prompts = config.validation.prompts or [record.captions[0] for record in self.records]
-        self.prompts = [prompts[number % len(prompts)] for number in range(len(self.records))]
+        self.config, self.accelerator, self.folder, self.records = config, accelerator, run / "samples", records
         self.rows: list[Sample] = []
         self._masks: list[NDArray[np.bool_]] = []
         self._worn: list[Worn | None] = []
 
     def open(self) -> None:
-        """Write samples.json with the masks and meshes that it names, once."""
-        for number, (record, prompt) in enumerate(zip(self.records, self.prompts, strict=True)):
+        """Choose what the samples are of, and write samples.json with the masks and meshes that it names, once."""
+        for number, (record, worn) in enumerate(self._choose()):
+            prompts = self.config.validation.prompts or record.captions[:1]
+            prompt = prompts[number % len(prompts)]
             _, mask = record.model_input(self.config.data.resolution, "fill")
-            name, worn = f"{number:02d}", find_mesh(record.name)
+            name = f"{number:02d}"
             (self.folder / "meshes").mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask.astype(np.uint8) * 255).save(self.folder / f"meshes/{name}.png")
             try:
@@ -73,6 +72,15 @@ class SamplePictures:
             )
         rows = json.dumps([asdict(row) for row in self.rows], ensure_ascii=False, indent=1)
         write_whole(self.folder.parent / SAMPLES, rows.encode())
+
+    def _choose(self) -> list[tuple[Record, Worn | None]]:
+        """A texture and its mesh for each sample: of the first few those that their meshes wear most of, as on a mesh
+        of many parts a texture can be hard to find; none with a caption that another has, as long as there are such."""
+        number = self.config.validation.num_images
+        looked = [(record, find_mesh(record.name)) for record in self.records[: _LOOKED_AT * number]]
+        looked.sort(key=lambda one: -one[1].share if one[1] else 0.0)
+        distinct = list({one[0].captions[0]: one for one in reversed(looked)}.values())[::-1]
+        return [distinct[i % len(distinct)] for i in range(number)]
 
     def step_folder(self, step: int) -> Path:
         """RUN/samples/step-........, there whole or not at all."""
