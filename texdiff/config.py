@@ -314,6 +314,9 @@ def parse_command_line(arguments: Sequence[str] | None = None, usage: str = "") 
         return Command(config=TrainingConfig(**sections), dry_run=parsed.dry_run)
     except (ArgumentError, InputError) as error:
         raise SystemExit(report_error(error)) from None
+    except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+        # What the library raises for files that are no text, or no settings at all.
+        raise SystemExit(report_error(InputError(f"--config: a file is no YAML of settings ({error})"))) from None
 
 
 def _files_first(arguments: list[str]) -> list[str]:

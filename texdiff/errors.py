@@ -1,6 +1,9 @@
 """The one error that a user causes and a user can mend."""
 
 
+_LONGEST = 1500  # letters of a message
+
+
 class InputError(Exception):
     """Bad input. Its text is one line: the file or key, what is wrong with it, and what to do.
 
@@ -8,4 +11,7 @@ class InputError(Exception):
     """
 
     def __str__(self) -> str:
-        return " ".join(super().__str__().splitlines())  # what it quotes, a file's name say, may have several
+        # What it quotes, a file's name say, may be long, of several lines, or an order to the terminal.
+        text = " ".join(super().__str__().splitlines())
+        text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 200]} ... {text[-190:]}"
+        return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -49,10 +49,23 @@ def read_kohya_config(path: Path) -> list[Asset]:
 
 
 def _subsets(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    general = config.get("general", {})
-    for i, dataset in enumerate(config.get("datasets", [])):
-        for j, subset in enumerate(dataset.get("subsets", [])):
-            yield f"datasets[{i}].subsets[{j}]", general | dataset | subset
+    general = _table(config.get("general", {}), "general")
+    for i, dataset in enumerate(_list(config.get("datasets", []), "datasets")):
+        options = general | _table(dataset, f"datasets[{i}]")
+        for j, subset in enumerate(_list(options.get("subsets", []), f"datasets[{i}].subsets")):
+            yield f"datasets[{i}].subsets[{j}]", options | _table(subset, f"datasets[{i}].subsets[{j}]")
+
+
+def _table(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{name} is no table of settings")
+    return value
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InputError(f"{name} is no list of tables")
+    return value
 
 
 def _folder(config: Path, name: str) -> Path:
