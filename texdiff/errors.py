@@ -1,6 +1,5 @@
 """The one error that a user causes and a user can mend."""
 
-
 _LONGEST = 1500  # letters of a message
 
 

@@ -34,8 +34,12 @@ def read_kohya_config(path: Path) -> list[Asset]:
         config = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not TOML ({error})") from None
+    try:
+        subsets = list(_subsets(config))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     assets = []
-    for subset, options in _subsets(config):
+    for subset, options in subsets:
         if not isinstance(options.get("image_dir"), str):
             raise InputError(f"{path}: {subset} names no image_dir")
         images = _folder(path, options["image_dir"])
