@@ -12,6 +12,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from texdiff.inference.generate import load_pipeline
+from texdiff.inference.lora import add_lora
 from texdiff.training.models import resolve_base
 from texdiff.training.state_file import read_state
 
@@ -67,13 +69,9 @@ def test_an_average_is_exported_and_a_stopped_run_goes_on_with_it(dataset, sever
     extra = ["--data.dataset", dataset, "--optim.use_ema", "true", "--optim.ema_decay", 0.5]
     extra += ["--mask.outside", "base_model", "--noise.timestep_sampling", "stratified"]
     folders = [["--run.output_dir", tmp_path / name] for name in ("whole", "stopped")]
-    runs = [
-        [*extra, *folders[0], "--run.max_train_steps", 4],
-        [*extra, *folders[1], "--run.max_train_steps", 2],
-        [*extra, *folders[1], "--run.max_train_steps", 4],
-    ]
-    said = several_runs(*runs)
-    assert "goes on from" in said
+    to_the_end = ["--run.max_train_steps", 4]
+    several_runs([*extra, *folders[0], *to_the_end], [*extra, *folders[1], "--run.max_train_steps", 2])
+    assert "goes on from" in several_runs([*extra, *folders[1], *to_the_end])
     whole, stopped = (load_file(tmp_path / name / LORA) for name in ("whole", "stopped"))
     assert whole.keys() == stopped.keys()
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
@@ -112,6 +110,10 @@ def test_a_zero_terminal_schedule_goes_into_what_is_exported(dataset, several_ru
     assert pipeline.scheduler.config.prediction_type == "v_prediction"
     with safe_open(tmp_path / "lora" / LORA, "pt") as one, safe_open(tmp_path / "plain" / LORA, "pt") as other:
         assert [file.metadata()["ss_zero_terminal_snr"] for file in (one, other)] == ["True", "False"]
+    for name, expected in (("lora", True), ("plain", False)):
+        pipeline = load_pipeline(str(base))
+        add_lora(pipeline, tmp_path / name)
+        assert bool(pipeline.scheduler.config.get("rescale_betas_zero_snr")) == expected
     # Before the first step the models are the same: the held-out losses differ by the schedule.
     first = [
         json.loads((tmp_path / n / "metrics.jsonl").read_text().splitlines()[0]) for n in ("plain", "lora", "full")

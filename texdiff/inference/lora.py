@@ -65,7 +65,8 @@ def layer_names(file: Path) -> set[str]:
 def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]:
     """Load the LoRA at `path` (run folder or file, of texdiff or another trainer) into the pipeline's models.
 
-    The strength is the one it was trained with: alpha from the file's metadata or its alpha keys, over its rank.
+    The strength is the one it was trained with: alpha from the file's metadata or its alpha keys, over its rank. The
+    sampler starts from noise alone where the file says that it was trained so (`ss_zero_terminal_snr`).
 
     Returns:
         (layers now changed, layers in the file).
@@ -90,7 +91,19 @@ def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]
     changed = _changed_layers(pipeline)
     if changed == 0:
         raise InputError(f"{misfit} (none of its {len(names)} layers is in it); use the base that it was trained on")
+    _follow_schedule(pipeline, file)
     return changed, len(names)
+
+
+def _follow_schedule(pipeline: "StableDiffusionPipeline", file: Path) -> None:
+    from safetensors import safe_open
+
+    from texdiff.training.models import zero_snr_sampler
+
+    with safe_open(file, framework="pt") as weights:
+        zero_snr = (weights.metadata() or {}).get("ss_zero_terminal_snr") == "True"
+    if zero_snr and pipeline.scheduler.config.get("prediction_type") == "v_prediction":
+        pipeline.scheduler = zero_snr_sampler(pipeline.scheduler)
 
 
 def _load_peft(pipeline: "StableDiffusionPipeline", file: Path) -> None:
