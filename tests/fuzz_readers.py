@@ -1,0 +1,404 @@
+"""Everything that reads what users bring, each with small sound folders to start from."""
+
+import contextlib
+import io
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fuzzing import Files, Reader
+from PIL import Image
+
+from texdiff.demo.make import write_meshes
+from texdiff.errors import InputError
+
+RNG = np.random.default_rng(0)
+COLOURS = RNG.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+
+
+def picture(kind: str = "png", mode: str = "RGB", size: int = 32, **options: Any) -> bytes:
+    """A smooth picture as a file of that kind."""
+    file = io.BytesIO()
+    image = Image.fromarray(COLOURS).resize((size, size), Image.Resampling.BICUBIC)
+    (Image.fromarray(np.linspace(0, 65535, size * size, dtype=np.uint16).reshape(size, size)) if mode == "I;16" else
+     image.convert(mode)).save(file, kind, **options)  # fmt: skip
+    return file.getvalue()
+
+
+def mask(size: int = 32) -> bytes:
+    """White in its upper half."""
+    file = io.BytesIO()
+    grey = np.zeros((size, size), np.uint8)
+    grey[: size // 2] = 255
+    Image.fromarray(grey).save(file, "png")
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def naming(*words: object) -> Iterator[None]:
+    """An InputError inside has one of these words in it."""
+    try:
+        yield
+    except InputError as error:
+        if not any(str(word) in str(error) for word in words):
+            raise AssertionError(f"names none of {words}: {error}") from None
+        raise
+
+
+def jsonl(*rows: dict[str, Any]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def files_of(folder: Path) -> Files:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# --- pictures, masks and metadata of a dataset, as training reads them
+
+
+def dataset_seeds() -> list[Files]:
+    kinds = [("png", "RGB"), ("png", "RGBA"), ("png", "P"), ("png", "I;16"), ("jpeg", "RGB"), ("jpeg", "CMYK")]
+    kinds += [("webp", "RGB"), ("bmp", "RGB"), ("tga", "RGBA"), ("tiff", "RGB"), ("gif", "P"), ("png", "LA")]
+    seeds = []
+    for kind, mode in kinds:
+        rows = [
+            {
+                "file_name": f"textures/{i}.{kind}",
+                "mask_file_name": f"masks/{i}.png",
+                "text": ["red <b>crate</b>", "crate"],
+                "asset_id": str(i),
+                "coverage": 0.5,
+                "surface_file_name": f"surfaces/{i}.png",
+            }
+            for i in range(2)
+        ]
+        files = {"train/metadata.jsonl": jsonl(*rows)}
+        for i in range(2):
+            files |= {f"train/textures/{i}.{kind}": picture(kind, mode), f"train/masks/{i}.png": mask()}
+            files[f"train/surfaces/{i}.png"] = picture("png", "I;16")
+        seeds.append(files)
+    return seeds
+
+
+def read_dataset(folder: Path) -> None:
+    from texdiff.data.dataset import mean_coverage, read_records
+
+    with naming(folder):
+        records = read_records(str(folder), "train")
+    mean_coverage(records)
+    for record in records:
+        with naming(record.name, folder):
+            tensor, covered = record.model_input(64, "fill")
+        assert tensor.shape == (3, 64, 64)
+        assert tensor.isfinite().all()
+        assert covered.any()  # never without a mask
+        with naming(record.name, folder):
+            assert np.isfinite(record.density(64)).all()
+
+
+def check_folder(folder: Path) -> None:
+    """`texdiff check`, without its processes."""
+    from texdiff.data.check import look
+    from texdiff.data.sources import find_assets
+
+    with tempfile.TemporaryDirectory() as spool:
+        assets, _ = find_assets([str(folder)], None, Path(spool))
+        for asset in assets:
+            assert asset.path.resolve().is_relative_to(folder.resolve()) or asset.path.is_relative_to(spool)
+            with contextlib.suppress(InputError):  # counted as wrong, with its name
+                look(asset)
+
+
+def layout_seeds() -> list[Files]:
+    pair = {"a.png": picture(), "a-masklabel.png": mask(), "a.txt": b"red crate\nold crate"}
+    table = b"file_name,mask_file_name,text\ntextures/0.png,masks/0.png,crate\n"
+    columns = {"metadata.csv": table, "textures/0.png": picture(), "masks/0.png": mask()}
+    return [pair, columns, {"alpha.png": picture(mode="RGBA"), "alpha.txt": b"crate"}]
+
+
+def kohya_seeds() -> list[Files]:
+    config = b'[general]\ncaption_extension = ".txt"\n[[datasets]]\nresolution = 64\n[[datasets.subsets]]\n'
+    config += b'image_dir = "img"\nconditioning_data_dir = "msk"\nclass_tokens = "crate"\nnum_repeats = 2\n'
+    return [{"set.toml": config, "img/a.png": picture(), "msk/a.png": mask(), "img/a.txt": b"crate"}]
+
+
+def read_kohya(folder: Path) -> None:
+    from texdiff.data.layouts import read_kohya_config
+
+    read_kohya_config(folder / "set.toml")
+
+
+def caption_seeds() -> list[Files]:
+    rows = [{"mesh": "a/b.glb", "text": "red crate", "license": "CC0-1.0"}, {"mesh": "c.obj", "text": ["x", "y"]}]
+    table = b'mesh,text,license,author\na/b.glb,"red, crate",CC0-1.0,me\nc.obj,old,,\n'
+    return [{"captions.jsonl": jsonl(*rows)}, {"captions.csv": table}, {"c.txt": b"one\ntwo\n"}]
+
+
+def read_all_captions(folder: Path) -> None:
+    from texdiff.data.captions import find_captions, read_sidecar
+
+    find_captions(folder)
+    read_sidecar(folder / "c.obj")
+
+
+# --- meshes
+
+PLY = b"""ply
+format ascii 1.0
+comment TextureFile paint.png
+element vertex 4
+property float x
+property float y
+property float z
+property float s
+property float t
+element face 2
+property list uchar int vertex_indices
+end_header
+0 0 0 0 0
+1 0 0 1 0
+1 1 0 1 1
+0 1 0 0 1
+3 0 1 2
+3 0 2 3
+"""
+
+
+@cache
+def _meshes() -> dict[str, Files]:
+    import trimesh
+
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
+        folder = Path(place)
+        write_meshes(folder / "made", count=2, seed=0, size=64)
+        glb = next((folder / "made").rglob("*.glb"))
+        obj = next((folder / "made").rglob("*.obj"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scene = trimesh.load_scene(glb)
+            gltf = {name: bytes(data) for name, data in scene.export(file_type="gltf").items()}
+        beside = files_of(obj.parent).items()
+        return {
+            "glb": {"mesh.glb": glb.read_bytes()},
+            "gltf": gltf,
+            "obj": {("mesh.obj" if name.endswith(".obj") else name): data for name, data in beside},
+            "ply": {"mesh.ply": PLY, "paint.png": picture()},
+        }
+
+
+def mesh_seeds(kind: str) -> list[Files]:
+    return [_meshes()[kind]]
+
+
+def read_mesh(folder: Path) -> None:
+    """As `prepare` reads it, and as `generate --mesh` dresses it."""
+    from texdiff.inference.apply import dress, fill_void, read_wearer
+    from texdiff.uv.mesh import read_textures
+
+    path = next((p for p in sorted(folder.iterdir()) if p.suffix in (".glb", ".gltf", ".obj", ".ply")), None)
+    if path is None:
+        return
+    with naming(path.name):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = read_textures(path)
+        assert all(one.name is not None and one.reason for one in found.set_aside)
+        wearer = read_wearer(path)
+        dress(wearer, fill_void(wearer, np.zeros((32, 32, 3), np.uint8)))
+
+
+# --- settings
+
+
+def config_seeds() -> list[Files]:
+    import yaml
+
+    from texdiff.config import DataConfig, TrainingConfig
+
+    whole = yaml.safe_dump(TrainingConfig(data=DataConfig(dataset="x")).to_dict()).encode()
+    return [{"config.yaml": path.read_bytes()} for path in sorted(Path("configs").glob("*.yaml"))] + [
+        {"config.yaml": whole}
+    ]
+
+
+def read_config(folder: Path) -> None:
+    from texdiff.config import parse_command_line
+
+    code, said = 0, io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parse_command_line(["--config", str(folder / "config.yaml"), "--data.dataset", "x"])
+    except SystemExit as error:
+        code = error.code
+    if code:
+        assert code == 2
+        assert said.getvalue().startswith("train_texture.py: error: "), said.getvalue()
+        assert said.getvalue().count("\n") == 1, said.getvalue()
+        raise InputError(said.getvalue()[:500].strip())
+
+
+# --- what runs leave and take up again
+
+
+@cache
+def _run_state() -> Any:
+    import torch
+    from accelerate import Accelerator
+
+    from texdiff.config import DataConfig, TrainingConfig
+    from texdiff.training.checkpoint import RunState
+    from texdiff.training.optimizers import make_lr_scheduler, make_optimizer
+
+    config = TrainingConfig(data=DataConfig(dataset="x"))
+    layer = torch.nn.Linear(3, 2)
+    parameters = dict(layer.named_parameters())
+    optimizer = make_optimizer(config.optim, parameters.values())
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    schedule = make_lr_scheduler(config.optim, optimizer, 10)
+    return RunState(parameters, optimizer, schedule, Accelerator(cpu=True), config, "content", 4)
+
+
+def checkpoint_seeds() -> list[Files]:
+    with tempfile.TemporaryDirectory() as place:
+        state = _run_state()
+        for step in (1, 2):
+            state.save(Path(place), step)
+        state.saved = 0
+        lines = jsonl(*({"step": step, "loss": 0.5, "samples_seen": 4 * step} for step in (1, 2)))
+        return [files_of(Path(place)) | {"metrics.jsonl": lines, "config.yaml": b"{}\n"}]
+
+
+def read_checkpoint(folder: Path) -> None:
+    """As a run that goes on: damage is found by the sums. Then as if somebody had made the sums fit."""
+    import texdiff.training.checkpoint as checkpoint
+    from texdiff.training.run_folder import RunLog
+
+    state = _run_state()
+    with contextlib.redirect_stderr(io.StringIO()):
+        good = checkpoint.newest_good(folder)
+    if good is not None:
+        state.load(good)
+    for found in reversed(checkpoint.checkpoints(folder)):
+        with contextlib.suppress(InputError):
+            state.load(found)
+    RunLog(folder, state.accelerator, 1, 4)
+
+
+@cache
+def _nano() -> Any:
+    from texdiff.inference.generate import load_pipeline
+
+    return load_pipeline("nano")
+
+
+def lora_seeds() -> list[Files]:
+    import torch
+    from safetensors.torch import save
+
+    unet, file = _nano().unet, "pytorch_lora_weights.safetensors"
+    name = next(n for n, m in unet.named_modules() if n.endswith("attn2.to_q"))
+    width = unet.get_submodule(name).weight.shape
+    for old, down, up in ((False, "lora_A", "lora_B"), (True, "lora_down", "lora_up")):
+        prefix = f"lora_unet_{name.replace('.', '_')}" if old else f"unet.{name}"
+        tensors = {f"{prefix}.{down}.weight": torch.ones(2, width[1]), f"{prefix}.{up}.weight": torch.ones(width[0], 2)}
+        if old:
+            kohya = {file: save(tensors | {f"{prefix}.alpha": torch.tensor(1.0)})}
+        else:
+            settings = {"unet.r": 2, "unet.lora_alpha": 1, "unet.target_modules": ["to_q"]}
+            ours = {file: save(tensors, {"lora_adapter_metadata": json.dumps(settings), "format": "pt"})}
+    return [ours, kohya]
+
+
+def read_lora(folder: Path) -> None:
+    from texdiff.inference.lora import add_lora, layer_names, lora_file
+
+    pipeline = _nano()
+    try:
+        with naming(folder):
+            layer_names(lora_file(folder))
+            add_lora(pipeline, folder)
+    finally:
+        with contextlib.suppress(ValueError, AttributeError):
+            pipeline.unload_lora_weights()
+
+
+def base_seeds() -> list[Files]:
+    from texdiff.training.models import resolve_base
+
+    return [files_of(Path(resolve_base("nano")))]
+
+
+def read_base(folder: Path) -> None:
+    from texdiff.training.models import load_base
+
+    base = load_base(str(folder))
+    for part in ("scheduler", "tokenizer", "vae", "text_encoder", "unet"):
+        getattr(base, part)
+
+
+STORED: dict[int, np.float32] = {}  # what the entries' means add up to: a damaged one is never given out
+
+
+def store_seeds() -> list[Files]:
+    from texdiff.data.store import EntryStore, key_of
+
+    with tempfile.TemporaryDirectory() as place:
+        store = EntryStore(Path(place))
+        for number in range(6):
+            mean = np.random.default_rng(number).normal(size=(4, 8, 8)).astype(np.float32)
+            STORED[number] = mean.sum()
+            store.add(key_of(number), {"mean": mean, "n": np.float32(number)})
+            if number == 3:
+                store.flush()
+        store.flush()
+        return [files_of(Path(place))]
+
+
+def read_store(folder: Path) -> None:
+    from texdiff.data.store import EntryStore, as_keys, key_of
+
+    store = EntryStore(folder)
+    with contextlib.redirect_stderr(io.StringIO()):
+        store.load()
+    places = store.find(as_keys([key_of(number) for number in range(6)]))
+    if (places >= 0).any():
+        store.column("n", places[places >= 0])
+    for number in np.flatnonzero(places >= 0):
+        entry = store.get(int(places[number]))
+        assert entry["mean"].sum() == STORED[number]
+
+
+MESHES = [
+    Reader(f"mesh {kind}", lambda kind=kind: mesh_seeds(kind), r".*\.(glb|gltf|obj|mtl|png|bin|ply)", read_mesh)
+    for kind in ("glb", "gltf", "obj", "ply")
+]
+READERS = [
+    Reader("pictures", dataset_seeds, r"train/textures/.*", read_dataset, share=2),
+    Reader("masks", dataset_seeds, r"train/masks/.*", read_dataset),
+    Reader("metadata", dataset_seeds, r"train/metadata.jsonl", read_dataset, share=2),
+    Reader("surfaces", dataset_seeds, r"train/surfaces/.*", read_dataset),
+    Reader("check", dataset_seeds, r".*", check_folder),
+    Reader("layouts", layout_seeds, r".*", check_folder),
+    Reader("kohya config", kohya_seeds, r"set.toml", read_kohya),
+    Reader("captions", caption_seeds, r".*", read_all_captions),
+    *MESHES,
+    Reader("settings", config_seeds, r".*", read_config),
+    Reader("checkpoints", checkpoint_seeds, r".*", read_checkpoint, share=2),
+    Reader("LoRA", lora_seeds, r".*", read_lora),
+    Reader("base", base_seeds, r".*\.(json|txt)|text_encoder/.*", read_base, share=0.2),
+    Reader("cache", store_seeds, r".*", read_store),
+]
+
+
+def warm_up() -> None:
+    """Import what the readers import, so that no input is blamed for the time that takes."""
+    for reader in READERS:
+        reader.folders()
+    sys.stdout.flush()
