@@ -17,8 +17,8 @@ _GROUP_ROWS = 50  # rows held in memory at a time, and read at a time by the hub
 def to_parquet(folder: Path, shard_bytes: int = _SHARD_BYTES) -> None:
     """Turn train/ and validation/ of a written dataset into data/SPLIT-00000-of-0000N.parquet, pictures inside."""
     import datasets
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     for split in ("train", "validation"):
         place = folder / split
