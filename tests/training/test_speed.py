@@ -93,10 +93,10 @@ def test_gradient_checkpointing_and_channels_last(accelerator, plain):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [False, True])
-def test_compiled_blocks(accelerator, lora):
-    eager = losses_of(accelerator, lora=lora)[0]
-    compiled, unet = losses_of(accelerator, run=RunConfig(compile=True), lora=lora)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # torch's own
+def test_compiled_blocks(accelerator):
+    eager = losses_of(accelerator, lora=True)[0]
+    compiled, unet = losses_of(accelerator, run=RunConfig(compile=True), lora=True)
     torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=0)
     blocks = [m for m in unet.modules() if type(m).__name__ == "BasicTransformerBlock"]
     assert all(block._compiled_call_impl is not None for block in blocks)
