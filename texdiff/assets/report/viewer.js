@@ -25,7 +25,7 @@ void main() {
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
 
 function showMeshes(canvas, choice, meshes, say) {
-  const gl = canvas.getContext("webgl2", {antialias: true, preserveDrawingBuffer: true, alpha: true});
+  const gl = canvas.getContext("webgl2", {antialias: false, preserveDrawingBuffer: true, alpha: true});
   if (!gl) return say("This browser shows no WebGL 2, so the meshes cannot be turned here.");
   const program = gl.createProgram();
   for (const [kind, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
@@ -75,7 +75,8 @@ function showMeshes(canvas, choice, meshes, say) {
   let shown = null;
   const draw = () => {
     if (!shown) return;
-    const scale = Math.min(devicePixelRatio || 1, 2);
+    // Drawn larger than it is shown: a rasteriser's own antialiasing may leave dots along edges.
+    const scale = Math.min(2 * (devicePixelRatio || 1), 3);
     canvas.width = Math.round(canvas.clientWidth * scale);
     canvas.height = Math.round(canvas.clientHeight * scale);
     gl.viewport(0, 0, canvas.width, canvas.height);
