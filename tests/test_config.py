@@ -90,12 +90,26 @@ def test_help_is_quick_and_complete(run_program):
     assert seconds < 1.5
 
 
-def test_a_wrong_key_is_said_before_torch_is_loaded(run_program):
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--help"], 0, "usage: train_texture.py"),
+        (["--bogus", "1"], 2, "bogus"),
+        (["--data.dataset", "d", "--data.cache", "attic"], 2, "data.cache"),
+        (["--data.dataset", "d", "--optim.in_backward", "true"], 2, "optim.in_backward: True cannot be"),
+        (
+            ["--data.dataset", "d", "--model.train", "full", "--optim.in_backward", "true"],
+            2,
+            "optim.max_grad_norm: 1.0 cannot be; with optim.in_backward",
+        ),
+    ],
+)
+def test_help_and_wrong_settings_are_said_before_torch_is_loaded(run_program, arguments, code, said):
     check = (
-        "import sys, runpy; sys.argv = ['train_texture.py', '--bogus', '1']\n"
+        f"import sys, runpy; sys.argv = {['train_texture.py', *arguments]!r}\n"
         "try: runpy.run_path('train_texture.py', run_name='__main__')\n"
         "except SystemExit as stop: print(stop.code, sorted({'torch', 'diffusers', 'datasets'} & sys.modules.keys()))"
     )
     result = run_program(sys.executable, "-c", check)
-    assert result.stdout.strip() == "2 []"
-    assert "bogus" in result.stderr
+    assert result.stdout.splitlines()[-1] == f"{code} []"
+    assert said in result.stdout + result.stderr

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from texdiff.data.dataset import mean_coverage, read_records
+from texdiff.data.files import StoredFile
 from texdiff.errors import InputError
 
 
@@ -34,6 +36,22 @@ def test_records_are_what_is_on_disk(dataset):
     assert len(read_records(str(dataset), "validation")) == 2
     assert read_records(str(dataset), "test") == []
     assert mean_coverage(records) == pytest.approx(np.mean([r.read_mask().mean() for r in records]))
+
+
+def test_of_a_large_dataset_that_does_not_say_them_few_masks_are_read(dataset):
+    read = []
+
+    class Counted(StoredFile):
+        def __call__(self):
+            read.append(self.path)
+            return super().__call__()
+
+    known = read_records(str(dataset), "train")
+    records = [replace(r, coverage=None, mask=Counted(r.mask.path)) for r in known for _ in range(500)]
+    assert mean_coverage(records) == pytest.approx(mean_coverage(known), abs=0.01)
+    assert 500 <= len(read) <= 1000
+    assert mean_coverage([replace(r, coverage=0.25) for r in records]) == 0.25
+    assert len(read) <= 1000
 
 
 def test_the_same_through_the_datasets_library(dataset, tmp_path):
