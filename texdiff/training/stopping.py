@@ -105,7 +105,8 @@ class StopSignals:
             return
         if isinstance(error, Stopped) or (self.received and _is_peers(error)):
             done = f" after {error.args[0]} steps" if error.args and isinstance(error, Stopped) else ""
-            self._say(f"stopped{done} ({self.received}); this goes on:\n{self._command_to_go_on()}", sys.stdout)
+            why = self.received if isinstance(error, Stopped) else f"{self.received}, another process has ended"
+            self._say(f"stopped{done} ({why}); this goes on:\n{self._command_to_go_on()}", sys.stdout)
             _exit(0)
         if _is_peers(error):
             rank = os.environ.get("RANK", "0")
