@@ -1,5 +1,6 @@
 """Runs that are stopped: by signals, by a full disk, by another process's death; and that go on as if they had not."""
 
+import contextlib
 import json
 import os
 import re
@@ -139,6 +140,7 @@ def test_stopped_by_a_signal_the_run_goes_on_with_the_command_that_it_says(whole
     assert 3 <= done < STEPS
     assert [path.name for path in (training.run / "checkpoints").iterdir()] == [f"step-{done:08d}"]
     assert not (training.run / LORA).exists()
+    assert f"{done} of {STEPS}" in (training.run / "report.html").read_text("utf-8")
     again = subprocess.run(
         shlex.split(command_to_go_on(training.said())),
         cwd=ROOT,
@@ -318,6 +320,23 @@ def test_signals_are_noted_raised_and_put_back(capsys):
     said = capsys.readouterr()
     assert "SIGTERM: stops after this step" in said.err
     assert "stopped after 2 steps (SIGTERM); this goes on:" in said.out
+
+
+@pytest.mark.parametrize("error", [None, InputError("wrong"), Stopped(2)])
+def test_what_is_left_for_the_end_is_done_however_it_comes(error, tmp_path, capsys):
+    done = []
+
+    def write(run):
+        done.append(run)
+        raise InputError("the disk is full")  # said, and in nobody's way
+
+    with contextlib.suppress(InputError, SystemExit), StopSignals() as stop:
+        stop.run = tmp_path
+        stop.at_end(write)
+        if error is not None:
+            raise error
+    assert done == [tmp_path]
+    assert "the disk is full" in capsys.readouterr().err
 
 
 def test_a_block_is_broken_off_where_it_is_and_nothing_else(capsys):
