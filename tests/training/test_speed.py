@@ -12,6 +12,7 @@ from texdiff.errors import InputError
 from texdiff.training.models import add_lora, load_base, trainable_parameters
 from texdiff.training.optimizers import make_clip, make_lr_scheduler, make_optimizer
 from texdiff.training.speed import speed_up
+from texdiff.training.state_file import read_state, write_state
 
 STEPS = 4
 CPU = torch.device("cpu")
@@ -128,11 +129,19 @@ def test_eight_bits_come_from_bitsandbytes_and_are_asked_for_in_one_line(monkeyp
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(InputError, match=r"optim\.name: adamw8bit needs bitsandbytes, .*; pip install bitsandbytes"):
         make_optimizer(OptimConfig(name="adamw8bit"), parameters)
-    # What it computes is its own affair; that it gets our settings is ours.
-    library = types.SimpleNamespace(optim=types.SimpleNamespace(AdamW8bit=torch.optim.AdamW))
-    monkeypatch.setitem(sys.modules, "bitsandbytes", library)
-    made = make_optimizer(OptimConfig(name="adamw8bit", learning_rate=3e-4, weight_decay=0.5), parameters)
-    assert (made.defaults["lr"], made.defaults["weight_decay"]) == (3e-4, 0.5)
+
+
+def test_eight_bits_train_alike_and_can_be_kept(accelerator, plain, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    torch.testing.assert_close(losses_of(accelerator, name="adamw8bit")[0], plain, rtol=1e-3, atol=0)
+    parameter = torch.nn.Parameter(torch.ones(100, 100))
+    optimizer = make_optimizer(OptimConfig(name="adamw8bit"), [parameter])
+    parameter.grad = torch.ones(100, 100)
+    optimizer.step()
+    write_state(optimizer.state_dict(), tmp_path / "state.safetensors")
+    optimizer.load_state_dict(read_state(tmp_path / "state.safetensors"))
+    optimizer.step()
+    assert optimizer.state[parameter]["state1"].dtype == torch.uint8
 
 
 def test_several_processes_or_scaled_gradients_cannot_step_in_the_backward_pass():
