@@ -74,20 +74,26 @@ def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]
     Raises:
         InputError: it cannot be read, or does not fit this base.
     """
+    from diffusers.utils import logging
+
     file = lora_file(path)
     names = layer_names(file)
     misfit = f"{file}: does not fit this base"
+    verbosity = logging.get_verbosity()
     try:
         with warnings.catch_warnings():
             # PEFT warns about each layer that is not in the base; they are counted below.
             warnings.simplefilter("ignore")
+            logging.set_verbosity(logging.CRITICAL)  # it prints what it raises
             if all(name.startswith(PEFT_PREFIX) for name in names):
                 _load_peft(pipeline, file)
             else:
                 pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
-    except (ValueError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
+    except (ValueError, TypeError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
         # diffusers and PEFT raise any of these for foreign layer names and for shapes of another base.
         raise InputError(f"{misfit} ({_first_line(error)}); use the base that it was trained on") from None
+    finally:
+        logging.set_verbosity(verbosity)
     changed = _changed_layers(pipeline)
     if changed == 0:
         raise InputError(f"{misfit} (none of its {len(names)} layers is in it); use the base that it was trained on")
