@@ -312,8 +312,12 @@ def lora_seeds() -> list[Files]:
             kohya = {file: save(tensors | {f"{prefix}.alpha": torch.tensor(1.0)})}
         else:
             settings = {"unet.r": 2, "unet.lora_alpha": 1, "unet.target_modules": ["to_q"]}
+            plain = tensors
             ours = {file: save(tensors, {"lora_adapter_metadata": json.dumps(settings), "format": "pt"})}
-    return [ours, kohya]
+    peft = {"base_model.model." + key.removeprefix("unet."): value for key, value in plain.items()}
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 1, "target_modules": ["to_q"], "lora_dropout": 0.0}
+    theirs = {"adapter_model.safetensors": save(peft), "adapter_config.json": json.dumps(settings).encode()}
+    return [ours, kohya, theirs]
 
 
 def read_lora(folder: Path) -> None:
