@@ -225,10 +225,12 @@ def test_one_of_two_ranks_is_killed(whole, start, tmp_path):
     began = time.monotonic()
     assert training.ended() != 0
     assert time.monotonic() - began < 60
-    # torchrun sends the other SIGTERM at the same time, and which of the two it takes notice of first is open.
+    # torchrun sends the other SIGTERM at the same time, and which of the two it takes notice of first is open; on a
+    # busy machine the signal can end it before it says anything, and torchrun's line is the one that names the cause.
     said = training.said()
     both = "stopped (SIGTERM, another process has ended); this goes on:"
-    assert "another process of this run has ended or does not answer" in said or both in said, said
+    lines = ("another process of this run has ended or does not answer", both, "Signal 9 (SIGKILL) received by PID")
+    assert any(line in said for line in lines), said
     training = start(tmp_path / "run")
     assert training.ended() == 0, training.said()
     assert "goes on from" in training.said()
