@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from texdiff.data import store as module
-from texdiff.data.files import StoredFile, digests
+from texdiff.data.dataset import read_records
+from texdiff.data.files import StoredFile, TableCell, digests
 from texdiff.data.store import EntryStore, as_keys, key_of
 from texdiff.errors import InputError
 
@@ -191,3 +192,35 @@ def test_ranks_share_out_files_alike_also_where_one_is_ahead(tmp_path):
     found.append(digests(sources, EntryStore(tmp_path / "store"), slice(0, None, 2), other_rank, progress=False))
     assert found[0].tolist() == found[1].tolist()
     assert len(set(found[0].tolist())) == 9
+
+
+def test_cells_of_a_table_are_read_again_when_the_table_changed(dataset, tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    picture = datasets.Image()
+    columns = datasets.Features(image=picture, mask=picture, text=datasets.Value("string"))
+    hub = tmp_path / "hub"
+    hub.mkdir()
+
+    def write(order):
+        rows = {
+            name: [{"bytes": (dataset / f"train/{kind}/{i}.png").read_bytes(), "path": None} for i in order]
+            for name, kind in (("image", "textures"), ("mask", "masks"))
+        }
+        table = datasets.Dataset.from_dict(rows | {"text": ["a"] * len(order)}, features=columns)
+        table.to_parquet(hub / "train-00000-of-00001.parquet")
+
+    def digest():
+        records = read_records(str(hub), "train")
+        sources = [source for record in records for source in (record.image, record.mask)]
+        assert all(isinstance(source, TableCell) for source in sources)
+        return digests(sources, EntryStore(tmp_path / "store"), slice(None), lambda: None, progress=False).tolist()
+
+    write([0, 1, 2])
+    first = digest()
+    with monkeypatch.context() as patched:
+        patched.setattr(TableCell, "__call__", lambda cell: pytest.fail("read again"))
+        assert digest() == first
+    write([1, 0, 2])
+    assert digest() == first[2:4] + first[:2] + first[4:]

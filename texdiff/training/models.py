@@ -100,7 +100,7 @@ class Base:
         """Pixels along a side of a latent texel."""
         return 2 ** (len(self.vae_config["block_out_channels"]) - 1)
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where the pipeline's files are: its folder, or its snapshot in the hub's cache."""
         if Path(self.source).is_dir():

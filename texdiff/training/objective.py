@@ -67,7 +67,8 @@ class PixelError:
     """
 
     def __init__(self, config: TrainingConfig, base: Base, objective: Objective, accelerator: Accelerator) -> None:
-        self.objective = objective
+        self.prediction_type = objective.prediction_type
+        self.alphas_cumprod = objective.alphas_cumprod.to(accelerator.device)  # now: copying waits for the device
         self.vae: Any = base.vae.requires_grad_(False).to(accelerator.device)
         if config.run.gradient_checkpointing:
             self.vae.enable_gradient_checkpointing()
@@ -84,8 +85,7 @@ class PixelError:
         prediction, noisy, latents [B, C, h, w]; timesteps [B]; texels [B, 1, H, W], the masks at full resolution.
         """
         assert texels is not None, "the dataset was made without full masks"
-        kind, alphas = self.objective.prediction_type, self.objective.alphas_cumprod
-        said = predicted_latents(kind, prediction.float(), noisy, timesteps, alphas)
+        said = predicted_latents(self.prediction_type, prediction.float(), noisy, timesteps, self.alphas_cumprod)
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.half):
             with torch.no_grad():
                 picture = self.vae.decode(latents / self.scaling_factor).sample
