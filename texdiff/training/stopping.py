@@ -39,7 +39,7 @@ class StopSignals:
         self.run: Path | None = None  # the run's folder, once it is known
         self.received = ""
         self._since = 0.0
-        self._breaks_off = True
+        self._breaks_off, self._ending = True, False
         self._leave: Callable[[int], None] = lambda done: None
         self._at_end: Callable[[Path], object] | None = None
         self._ranks = 1
@@ -94,29 +94,30 @@ class StopSignals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        if self._at_end is not None and self.run is not None and os.environ.get("RANK", "0") == "0":
-            try:
-                self._at_end(self.run)
-            except (InputError, OSError) as trouble:  # what ended the block is to be said, and not this instead
-                print(f"train_texture.py: {trouble}", file=sys.stderr)
-        if error is None or isinstance(error, InputError | SystemExit):
-            return
-        if isinstance(error, Stopped) or (self.received and _is_peers(error)):
-            done = f" after {error.args[0]} steps" if error.args and isinstance(error, Stopped) else ""
-            why = self.received if isinstance(error, Stopped) else f"{self.received}, another process has ended"
-            self._say(f"stopped{done} ({why}); this goes on:\n{self._command_to_go_on()}", sys.stdout)
-            _exit(0)
-        if _is_peers(error):
-            rank = os.environ.get("RANK", "0")
-            print(
-                f"\ntrain_texture.py: error: process {rank} stops, since another process of this run has ended or does "
-                "not answer; its own messages say why. The same command goes on from the last checkpoint",
-                file=sys.stderr,
-                flush=True,
-            )
-            _exit(1)
+        # A launcher that sees one process die sends SIGTERM to the others, so until all is said signals are only noted.
+        self._breaks_off, self._ending = False, True
+        try:
+            left_alone = _is_peers(error)
+            if left_alone:  # first of all, since the launcher does not wait for long
+                rank = os.environ.get("RANK", "0")
+                print(
+                    f"\ntrain_texture.py: error: process {rank} stops, since another process of this run has ended or "
+                    "does not answer; its own messages say why. The same command goes on from the last checkpoint",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            self._finish()
+            if isinstance(error, Stopped):
+                done = f" after {error.args[0]} steps" if error.args else ""
+                why, alone = self.received, False
+                if why == "SIGTERM" and not done and _ranks() > 1:  # before the ranks have begun to ask each other
+                    why, alone = f"{why}, which a launcher sends too when another process of the run has ended", True
+                self._say(f"stopped{done} ({why}); this goes on:\n{self._command_to_go_on()}", sys.stdout, alone)
+        finally:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+        if isinstance(error, Stopped) or left_alone:
+            _exit(0 if self.received else 1)
         if isinstance(error, OSError):
             where = f" ({error.filename})" if error.filename else ""
             raise InputError(
@@ -124,11 +125,19 @@ class StopSignals:
                 "goes on from the last checkpoint"
             ) from None
 
+    def _finish(self) -> None:
+        """What `at_end` asked for."""
+        if self._at_end is not None and self.run is not None and os.environ.get("RANK", "0") == "0":
+            try:
+                self._at_end(self.run)
+            except (InputError, OSError) as trouble:  # what ended the block is to be said, and not this instead
+                print(f"train_texture.py: {trouble}", file=sys.stderr)
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now, name = time.monotonic(), signal.Signals(number).name
         if not self.received:
             self.received, self._since = name, now
-            if not self._breaks_off:
+            if not self._breaks_off and not self._ending:
                 self._say(f"{name}: stops after this step, with a checkpoint; Ctrl-C again stops at once", sys.stderr)
         elif number == signal.SIGINT and now - self._since > BOUNCE:
             # Everything is written whole or not at all, so nothing that was written can be lost by leaving here.
@@ -143,26 +152,32 @@ class StopSignals:
             return f"{self._command} --run.resume auto --run.output_dir {shlex.quote(str(self.run))}"
         return self._command
 
-    def _say(self, text: str, stream: Any) -> None:
-        if os.environ.get("RANK", "0") == "0":
+    def _say(self, text: str, stream: Any, every_rank: bool = False) -> None:
+        if every_rank or os.environ.get("RANK", "0") == "0":
             print(f"\n{text}", file=stream, flush=True)
 
 
-def _is_peers(error: BaseException) -> bool:
-    """Whether what went wrong is that another process of the run has gone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "torch" not in sys.modules:
+def _is_peers(error: BaseException | None) -> bool:
+    """Whether what went wrong is that another process of the run has gone, also where a signal came on top of that."""
+    if error is None or _ranks() == 1 or "torch" not in sys.modules:
         return False
     from torch import distributed
 
     if isinstance(error, distributed.DistError):
         return True
     words = ("gloo", "by peer", "Broken pipe", "NCCL", "Timed out waiting")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in words):
+        return True
+    return _is_peers(error.__context__)
+
+
+def _ranks() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _exit(code: int) -> None:
     """End the program now: to take leave of processes that have gone, as an orderly exit would, can hang."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _ranks() == 1:
         raise SystemExit(code)
     sys.stdout.flush()
     sys.stderr.flush()
