@@ -134,6 +134,8 @@ def announce(
     processes = (
         f"{accelerator.num_processes} on {accelerator.device.type}, mixed precision {accelerator.mixed_precision}"
     )
+    if accelerator.device.type == "cpu":
+        processes += _threads(accelerator.num_processes)
     print(f"textures         {sizes.textures} to train on, {sizes.held_out} held out")
     print(f"mean coverage    {sizes.coverage:.1%} of a texture; {outside}")
     print(f"processes        {processes}")
@@ -143,6 +145,13 @@ def announce(
     )
     print(f"run folder       {run} ({begin})", flush=True)
     return sizes
+
+
+def _threads(processes: int) -> str:
+    """How many of a CPU's cores are used, and what would use all: accelerate's launcher asks for one."""
+    threads, share = torch.get_num_threads(), (os.cpu_count() or 1) // processes
+    more = f" of {share} cores each; OMP_NUM_THREADS={share} before the command uses all" if threads < share else ""
+    return f", {threads} thread{'s' if threads > 1 else ''}{more}"
 
 
 def open_run_folder(config: TrainingConfig, accelerator: Accelerator, run: Path, sizes: Sizes) -> None:

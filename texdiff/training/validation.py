@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers import DPMSolverMultistepScheduler
+from tqdm import tqdm
 
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
@@ -26,6 +27,7 @@ from texdiff.training.stopping import Stopped, StopSignals
 
 TIMESTEPS = 8  # points of the grid; the loss is a smooth function of t, so more of them change little
 TEXTURES = 64  # at most, so that validation stays short beside training
+BAR_SECONDS = 2.0  # what is over sooner needs no bar
 
 
 class Validation:
@@ -76,6 +78,7 @@ class Validation:
                     seed=self.config.run.seed,
                     scaling_factor=self.base.scaling_factor,
                     dtype=self.dtype,
+                    batch_size=self.config.run.train_batch_size,
                 )
             self.log.validation(step, figures)
 
@@ -112,21 +115,24 @@ def held_out_errors(
     seed: int,
     scaling_factor: float,
     dtype: torch.dtype,
+    batch_size: int,
 ) -> dict[str, float | None]:
     """validation_loss, the masked MSE per covered latent cell, and error_inside, error_border and error_outside, over
     held-out textures and a fixed grid of timesteps.
 
     A cell counts by its covered share, whatever the settings of the training mask. Noise is keyed by texture and
     timestep and latents are the posterior's mean, so two values differ by the weights alone: from step to step, and
-    between runs on one dataset.
+    between runs on one dataset. No pass holds more than `batch_size` samples, so what training has room for suffices.
     """
     device = next(unet.parameters()).device
     alphas, kind = objective.alphas_cumprod, objective.prediction_type
     grid = torch.tensor([int((i + 0.5) * len(alphas) / TIMESTEPS) for i in range(TIMESTEPS)])
     timesteps = grid.to(device)
+    parts = [slice(start, start + batch_size) for start in range(0, TIMESTEPS, batch_size)]
     error, errors = torch.zeros((), device=device), torch.zeros(2, 3, device=device)
     covered_cells = 0.0
-    for index in range(min(len(textures), TEXTURES)):
+    count = min(len(textures), TEXTURES)
+    for index in tqdm(range(count), desc="validating", unit="texture", leave=False, delay=BAR_SECONDS):
         one = textures.batch([index]).to(device, dtype)
         draws = [
             torch.randn(one.mean.shape[1:], generator=keyed_generator(seed, "validation", index, int(t))) for t in grid
@@ -134,9 +140,10 @@ def held_out_errors(
         noise = torch.stack(draws).to(device)  # [T, C, h, w]
         latents = (scaling_factor * one.mean).expand_as(noise)
         covered = one.covered.expand(TIMESTEPS, -1, -1, -1)
-        noisy = add_noise(latents, noise, timesteps, alphas)
+        noisy = add_noise(latents, noise, timesteps, alphas).to(dtype)
         target = training_target(kind, latents, noise, timesteps, alphas)
-        prediction = unet(noisy.to(dtype), timesteps, one.text.expand(TIMESTEPS, -1, -1)).sample
+        text = one.text.expand(TIMESTEPS, -1, -1)
+        prediction = torch.cat([unet(noisy[part], timesteps[part], text[part]).sample for part in parts])
         error += masked_error(prediction, target, covered).sum()
         errors += region_errors(prediction, target, covered)
         covered_cells += TIMESTEPS * float(textures.sums["covered"][index])
