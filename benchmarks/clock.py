@@ -59,9 +59,9 @@ class Clock:
         turn, within = divmod(self.steps - 1, self.turn_steps)
         if within:
             return
-        memory = _peak_memory()  # waits for the GPU, where there is one
+        state = self._state()  # waits for the GPU, where there is one
         now = time.monotonic()
-        self._write(steps=self.steps, seconds=now - self.since, waited=self.waited, **memory)
+        self._write(steps=self.steps, seconds=now - self.since, waited=self.waited, **state)
         if self.profile and turn == 0:
             self._start_profiler()
         if turn == self.turns:
@@ -90,9 +90,12 @@ class Clock:
         return seconds_by_group(self.profiler.events())
 
     def _ended(self) -> None:
+        self._write(**self._state())
+
+    def _state(self) -> dict[str, Any]:
         import torch
 
-        self._write(ended=True, launcher=self.launcher, threads=torch.get_num_threads(), **_peak_memory())
+        return {"launcher": self.launcher, "threads": torch.get_num_threads(), **_peak_memory()}
 
     def _write(self, **line: Any) -> None:
         with self.report.open("a", encoding="utf-8") as file:

@@ -64,7 +64,9 @@ def measure(row: Row, load: programs.Workload, peer: Path | None, turns: Turns, 
     else:
         assert peer
         command = programs.diffusers_script(peer, load, work / "peer", accelerate=accelerate)
-    program = Program(row.program, command, turns.number, turns.steps, environment=programs.ENVIRONMENT)
+    program = Program(
+        row.program, command, turns.number, turns.steps, environment=programs.ENVIRONMENT, to_the_end=False
+    )
     return take_turns([program], work)[row.program]
 
 

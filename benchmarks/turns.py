@@ -27,6 +27,7 @@ class Program:
     turn_steps: int = 1
     profile: bool = False
     environment: dict[str, str] = field(default_factory=dict)
+    to_the_end: bool = True  # or killed after its last turn, with nothing saved
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Measured:
     name: str
     first_step: float  # from the launch to the end of the first optimiser step
     turns: list[float]  # of one step, the mean over a turn
-    total: float  # from the launch to the exit
+    total: float  # from the launch to the exit, or until it was killed
     launcher: float  # from the launch until Python ran the script
     threads: int
     peak_memory: int
@@ -64,9 +65,14 @@ class _Running:
 
     def wait(self, turn: int) -> None:
         """Until turn number `turn` is over (0: the first step); after the last one, until the program is."""
-        while self.process.poll() is None and (turn == self.program.turns or len(self._lines()) <= turn):
+        last = turn == self.program.turns
+        to_exit = last and self.program.to_the_end
+        while self.process.poll() is None and (to_exit or len(self._lines()) <= turn):
             time.sleep(POLL_SECONDS)
         self.ended = time.monotonic()
+        if last and not to_exit and self.process.poll() is None:
+            self.end(signal.SIGKILL)
+            return
         if self.process.poll() is not None and (self.process.returncode or turn < self.program.turns):
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
             raise ProgramFailed(f"{self.program.name}: stopped with exit code {self.process.returncode}:\n{tail}")
@@ -79,15 +85,15 @@ class _Running:
         except BrokenPipeError:  # it has ended; wait() says why
             pass
 
-    def end(self) -> None:
+    def end(self, number: int = signal.SIGTERM) -> None:
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGTERM)
+            os.killpg(self.process.pid, number)
         self.process.communicate()  # also closes its standard input
 
     def measured(self) -> Measured:
         lines = self._lines()
         turns = [line for line in lines if "steps" in line]
-        last = next(line for line in reversed(lines) if line.get("ended"))
+        last = next(line for line in reversed(lines) if "peak_memory" in line)
         steps = self.program.turn_steps * self.program.turns
         profile: dict[str, float] | None = next((line["profile"] for line in lines if "profile" in line), None)
         return Measured(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -70,6 +71,14 @@ def test_programs_take_turns(tmp_path):
     # The time in which the other one worked is not its own.
     waited = json.loads((tmp_path / "quick.jsonl").read_text().splitlines()[3])["waited"]
     assert waited >= 3 * 2 * 0.06
+
+
+def test_a_program_is_killed_after_its_last_turn_where_its_end_does_not_matter(tmp_path):
+    endless = replace(toy(tmp_path, "endless", 10**6, 0.02), to_the_end=False)
+    measured = take_turns([endless], tmp_path)["endless"]
+    assert len(measured.turns) == 3
+    assert measured.peak_memory > 50e6
+    assert "the end" not in (tmp_path / "endless.log").read_text()
 
 
 def test_a_program_that_fails_says_why(tmp_path):
