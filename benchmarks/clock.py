@@ -40,9 +40,14 @@ class Clock:
         ]
         atexit.register(self._ended)
 
+    def _counts(self, optimizer: Any) -> bool:
+        """Whether this is a step: of several optimisers the first one counts, and one that takes its step for each
+        weight as soon as its gradient is there ends it with a step for all."""
+        self.optimizer = self.optimizer or optimizer
+        return optimizer is self.optimizer and sum(len(group["params"]) for group in optimizer.param_groups) > 1
+
     def _before_step(self, optimizer: Any, *_: Any) -> None:
-        self.optimizer = self.optimizer or optimizer  # of several optimisers, the first one counts the steps
-        if self.profiler and optimizer is self.optimizer:
+        if self._counts(optimizer) and self.profiler:
             from torch.profiler import record_function
 
             from benchmarks.groups import OPTIMIZER
@@ -51,7 +56,7 @@ class Clock:
             self.range.__enter__()
 
     def _after_step(self, optimizer: Any, *_: Any) -> None:
-        if optimizer is not self.optimizer:
+        if not self._counts(optimizer):
             return
         if self.profiler:
             self.range.__exit__(None, None, None)

@@ -22,13 +22,17 @@ from benchmarks.turns import Measured, Program, ProgramFailed, take_turns  # noq
 
 SCRIPT = """
 import sys, time, torch
-weight = torch.nn.Parameter(torch.ones(1))
-optimizer = torch.optim.SGD([weight])
+weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+optimizer = torch.optim.SGD(weights)
+for_one = torch.optim.SGD(weights[:1])
 for number in range(int(sys.argv[2])):
     with open(sys.argv[1], "a") as file:
         print(time.monotonic(), file=file)
         time.sleep(float(sys.argv[3]))
         print(time.monotonic(), file=file)
+    every, optimizer.param_groups = optimizer.param_groups, for_one.param_groups
+    optimizer.step()  # as in the backward pass, for one weight: no step of its own
+    optimizer.param_groups = every
     optimizer.step()
 print("the end", *map(str, sys.argv), flush=True)
 sys.exit(int(sys.argv[4]))

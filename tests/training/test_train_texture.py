@@ -1,6 +1,7 @@
 """The program as a user runs it."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -227,4 +228,7 @@ def test_dry_run_stops_before_anything_is_written(dataset, train, tmp_path):
     result = succeed(train("--data.dataset", dataset, "--run.output_dir", tmp_path / "run", "--dry_run"))
     assert "learning_rate: 0.0001" in result.stdout
     assert "mean coverage    50.0%" in result.stdout
+    cores = os.cpu_count()
+    if cores > 1:
+        assert f", 1 thread of {cores} cores each; OMP_NUM_THREADS={cores} before the command" in result.stdout
     assert not (tmp_path / "run").exists()
