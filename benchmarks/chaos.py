@@ -220,7 +220,7 @@ def table(result: dict[str, Any]) -> str:
             "",
             f"Runs lost: {len(result['lost'])}. Runs that came to their end: {result['runs'] - len(result['lost'])}.",
             f"Of these, {len(result['different'])} differ from the run never stopped, in any bit of weights, averaged",
-            f"weights, optimiser, figures, samples or export. {result['seconds']} s in all, on a busy machine; a run",
+            f"weights, optimiser, figures, samples or export. {result['seconds']} s in all; a run",
             f"never stopped took {result['seconds_of_a_run']} s.",
             "",
         ]

@@ -73,6 +73,8 @@ class _Running:
         if last and not to_exit and self.process.poll() is None:
             self.end(signal.SIGKILL)
             return
+        if not last and self.process.poll() is None:  # what it prepares in the background stands still as well
+            os.killpg(self.process.pid, signal.SIGSTOP)
         if self.process.poll() is not None and (self.process.returncode or turn < self.program.turns):
             tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
             raise ProgramFailed(f"{self.program.name}: stopped with exit code {self.process.returncode}:\n{tail}")
@@ -80,14 +82,16 @@ class _Running:
     def go(self) -> None:
         assert self.process.stdin is not None
         try:
+            os.killpg(self.process.pid, signal.SIGCONT)
             self.process.stdin.write(b"\n")
             self.process.stdin.flush()
-        except BrokenPipeError:  # it has ended; wait() says why
+        except (BrokenPipeError, ProcessLookupError):  # it has ended; wait() says why
             pass
 
     def end(self, number: int = signal.SIGTERM) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, number)
+            os.killpg(self.process.pid, signal.SIGCONT)
         self.process.communicate()  # also closes its standard input
 
     def measured(self) -> Measured:

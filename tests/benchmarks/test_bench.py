@@ -21,7 +21,15 @@ from benchmarks.gpu import Row, write  # noqa: E402
 from benchmarks.turns import Measured, Program, ProgramFailed, take_turns  # noqa: E402
 
 SCRIPT = """
-import sys, time, torch
+import sys, threading, time, torch
+
+def prepare():
+    while True:
+        with open(sys.argv[1] + ".background", "a") as file:
+            print(time.monotonic(), file=file)
+        time.sleep(0.005)
+
+threading.Thread(target=prepare, daemon=True).start()
 weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
 optimizer = torch.optim.SGD(weights)
 for_one = torch.optim.SGD(weights[:1])
@@ -63,6 +71,11 @@ def test_programs_take_turns(tmp_path):
     spans.sort()
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
     assert [name for *_, name in spans] == ["slow", "quick"] + (["slow"] * 2 + ["quick"] * 2) * 3
+    # What quick prepares in the background does not go on while slow has its turn.
+    background = np.loadtxt(tmp_path / "quick.times.background", ndmin=1)
+    assert len(background) > 10
+    slows = [(start, end) for start, end, name in spans[1:] if name == "slow"]
+    assert not any(((background > start + 0.01) & (background < end)).any() for start, end in slows)
     for name, seconds in (("slow", 0.06), ("quick", 0.02)):
         result = measured[name]
         assert len(result.turns) == 3

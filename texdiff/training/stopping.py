@@ -109,10 +109,10 @@ class StopSignals:
             self._finish()
             if isinstance(error, Stopped):
                 done = f" after {error.args[0]} steps" if error.args else ""
-                why, alone = self.received, False
-                if why == "SIGTERM" and not done and _ranks() > 1:  # before the ranks have begun to ask each other
-                    why, alone = f"{why}, which a launcher sends too when another process of the run has ended", True
-                self._say(f"stopped{done} ({why}); this goes on:\n{self._command_to_go_on()}", sys.stdout, alone)
+                alone = self.received == "SIGTERM" and not done and _ranks() > 1  # the ranks do not ask each other yet
+                why = ", which a launcher sends too when another process of the run has ended" if alone else ""
+                say = f"stopped{done} ({self.received}{why}); this goes on:\n{self._command_to_go_on()}"
+                self._say(say, sys.stdout, every_rank=alone)
         finally:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
@@ -168,7 +168,7 @@ def _is_peers(error: BaseException | None) -> bool:
     words = ("gloo", "by peer", "Broken pipe", "NCCL", "Timed out waiting")
     if isinstance(error, RuntimeError) and any(word in str(error) for word in words):
         return True
-    return _is_peers(error.__context__)
+    return isinstance(error, Stopped) and _is_peers(error.__context__)
 
 
 def _ranks() -> int:
