@@ -69,12 +69,12 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     unet = base.unet
     if config.model.train == "lora":
         add_lora(unet.to(dtype), config.lora, run.seed)
-    speed_up(unet, run, device)
+    speed_up(unet.train(), config, device, dtype, textures)
     parameters = trainable_parameters(unet)
     optimizer = make_optimizer(config.optim, parameters.values(), scaled=accelerator.scaler is not None)
     clip_gradients = make_clip(config.optim, optimizer, parameters.values(), accelerator)
     lr_scheduler = make_lr_scheduler(config.optim, optimizer, run.max_train_steps)
-    model, optimizer = accelerator.prepare(unet.train(), optimizer)
+    model, optimizer = accelerator.prepare(unet, optimizer)
     ema = Ema(parameters.values(), config.optim.ema_decay if config.optim.use_ema else None)
 
     # A run that was stopped goes on. Progress is one number, since every draw is keyed by its sample.

@@ -6,23 +6,52 @@ PyTorch tells of every optimiser step, in whichever script, so all are measured 
 from the end of one optimiser step to the end of the next. After the first step, and after each turn of K steps, the
 script stands still until a line arrives on standard input: so several programs can take turns on one machine. After N
 turns it runs on by itself. The report has one JSON line for the first step, one per turn, and one for the end.
+
+With --stand_by the libraries are loaded, and nothing else is done until a line arrives on standard input; then the
+script runs through its turns without standing still, and ends after the last of them.
 """
 
 import argparse
 import atexit
 import json
+import os
 import runpy
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+# What takes seconds to load, whichever program it is.
+LIBRARIES = (
+    "accelerate",
+    "datasets",
+    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+    "peft",
+    "texdiff.inference.report",
+    "texdiff.training.validation",
+)
+
 
 class Clock:
-    """Times are seconds of the system's monotonic clock, which all processes share; memory is in bytes."""
+    """Times are seconds of the system's monotonic clock, which all processes share; memory is in bytes.
 
-    def __init__(self, report: Path, *, launched: float, turns: int, turn_steps: int, profile: bool) -> None:
+    The first line comes after `warm_up` steps. `alone` does not stand still between turns.
+    """
+
+    def __init__(
+        self,
+        report: Path,
+        *,
+        launched: float,
+        turns: int,
+        turn_steps: int,
+        profile: bool = False,
+        warm_up: int = 1,
+        alone: bool = False,
+    ) -> None:
         self.report, self.turns, self.turn_steps, self.profile = report, turns, turn_steps, profile
+        self.warm_up, self.alone = warm_up, alone
         self.launcher = time.monotonic() - launched  # until Python ran this file
         self.since = launched
         self.steps = 0
@@ -61,8 +90,8 @@ class Clock:
         if self.profiler:
             self.range.__exit__(None, None, None)
         self.steps += 1
-        turn, within = divmod(self.steps - 1, self.turn_steps)
-        if within:
+        turn, within = divmod(self.steps - self.warm_up, self.turn_steps)
+        if within or turn < 0:
             return
         state = self._state()  # waits for the GPU, where there is one
         now = time.monotonic()
@@ -74,6 +103,11 @@ class Clock:
                 hook.remove()
             if self.profiler:
                 self._write(profile=self._stop_profiler())
+            if self.alone:
+                os._exit(0)
+            return
+        if self.alone:
+            self.since = time.monotonic()
             return
         if not sys.stdin.readline():
             raise SystemExit("the benchmark that gave the turns has gone")
@@ -126,11 +160,26 @@ def main() -> None:
     parser.add_argument("--turns", type=int, required=True, help="turns after the first step")
     parser.add_argument("--turn_steps", type=int, default=1, help="optimiser steps of a turn")
     parser.add_argument("--profile", action="store_true", help="say where the time of the turns goes")
+    parser.add_argument("--warm_up", type=int, default=1, help="steps before the first turn")
+    parser.add_argument(
+        "--stand_by", action="store_true", help="wait with the libraries loaded, then do not stand still"
+    )
     parser.add_argument("script", nargs=argparse.REMAINDER, help="the script and its arguments")
     given = parser.parse_args()
+    if given.stand_by:
+        for name in LIBRARIES:
+            import_module(name)
+        if not sys.stdin.readline():
+            raise SystemExit("nobody is there to say when to begin")
     launched = time.monotonic() if given.launched is None else given.launched
     clock = Clock(
-        given.report, launched=launched, turns=given.turns, turn_steps=given.turn_steps, profile=given.profile
+        given.report,
+        launched=launched,
+        turns=given.turns,
+        turn_steps=given.turn_steps,
+        profile=given.profile,
+        warm_up=given.warm_up,
+        alone=given.stand_by,
     )
     clock.watch()
     sys.argv = given.script

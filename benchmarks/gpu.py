@@ -1,20 +1,27 @@
-"""Training speed on a GPU: images a second, model FLOP/s utilisation and peak memory, diffusers' script beside it.
+"""Training speed on a GPU: images a second, utilisation and peak memory, the bare step and diffusers' script beside it.
 
-    python -m benchmarks.gpu [--train lora full] [--compile off on] [--batches 1 4 16 32] [--base FOLDER] [--peer FILE]
+    python -m benchmarks.gpu [--seconds 480] [--output FOLDER] [--base FOLDER] [--peer FILE]
     python -m benchmarks.gpu --try_on_cpu       # the same way on the embedded base: no measurement
 
-Stable Diffusion 1.5's shapes at 512 px, bf16, cached textures; texdiff has no other family yet. Each row is a training
-of its own under the clock: a first step, which compiles where asked to, then three turns of ten steps. Utilisation is
-the floating-point operations of the model (benchmarks/floor.py) a second, of the GPU's dense bf16 peak by its data
-sheet, or of the rate that a large matrix product reaches where that is not known here. A batch that does not fit is
-named, and larger ones are left out. About half a minute a row. A row measured again replaces the old one, so the
-table can be made in several calls.
+Stable Diffusion 1.5's shapes at 512 px, bf16, cached textures; texdiff has no other family yet. Each row is a program
+of its own under the clock: warm-up steps, which compile where asked to, then three turns of steps; it is ended before
+it saves anything. While one row is measured the next program waits with its libraries loaded, so that no time goes
+into that; accelerate's launcher, which sets environment variables and nothing else here, is left out for the same
+reason. Rows come in the order of their worth, each is written as soon as it is there, and none is begun after
+`--seconds`. A row measured again replaces the old one.
+
+Utilisation is the floating-point operations of the model (benchmarks/floor.py) a second, of the GPU's dense bf16 peak
+by its data sheet and of the rate that a large matrix product reaches. A batch that does not fit is named, and larger
+ones are left out.
 """
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,149 +29,249 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks import programs
-from benchmarks.turns import Measured, Program, ProgramFailed, take_turns
+from benchmarks.gpu_table import table
 
 RESULTS = Path(__file__).parent / "results"
 # Dense bf16 peaks by NVIDIA's data sheets, operations a second. The first name that is in the GPU's decides.
-PEAKS = {"H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
+PEAKS = {
+    "H200": 989e12,
+    "H100 NVL": 835e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+}
+ROW_SECONDS = 150.0  # a row that takes longer than that is stuck
+POLL_SECONDS = 0.05
 
 
 class Row(NamedTuple):
     """What is measured at once, and told apart in the table."""
 
-    program: str  # texdiff | diffusers
+    program: str  # bare | texdiff | diffusers
     train: str  # lora | full
-    compile: str  # off | on
+    switch: str  # none | compile | graphs
     batch: int
 
 
 class Turns(NamedTuple):
     """How long a row is measured."""
 
+    warm_up: int
     number: int
     steps: int
 
-
-def wanted(train: list[str], compiled: list[str], batches: list[int], peer: bool) -> Iterator[list[Row]]:
-    """Rows that differ in their batch alone, smallest first."""
-    for what in train:
-        for how in compiled:
-            yield [Row("texdiff", what, how, batch) for batch in sorted(batches)]
-    if peer and "lora" in train and "off" in compiled:
-        yield [Row("diffusers", "lora", "off", batch) for batch in sorted(batches)]
+    @property
+    def all_steps(self) -> int:
+        return self.warm_up + self.number * self.steps
 
 
-def measure(row: Row, load: programs.Workload, peer: Path | None, turns: Turns, work: Path) -> Measured:
-    """The row under the clock; `load` is the same for all but for its batch and steps."""
-    load = replace(load, batch=row.batch, steps=1 + turns.number * turns.steps)
-    accelerate = ["--mixed_precision", "bf16"]
-    if row.program == "texdiff":
-        options = {"model.train": row.train, "run.compile": str(row.compile == "on").lower()}
-        command = programs.texdiff(load, work / "run", work / "cache", accelerate=accelerate, options=options)
-    else:
-        assert peer
-        command = programs.diffusers_script(peer, load, work / "peer", accelerate=accelerate)
-    program = Program(
-        row.program, command, turns.number, turns.steps, environment=programs.ENVIRONMENT, to_the_end=False
-    )
-    return take_turns([program], work)[row.program]
+def wanted(batches: list[int], peer: bool, compiled: bool) -> list[Row]:
+    """All rows, those that say most first."""
+    kinds = [("bare", "lora", "none"), ("texdiff", "lora", "none")] + [("diffusers", "lora", "none")] * peer
+    first = [Row(*kind, batch) for batch in batches for kind in kinds]
+    then = [("texdiff", "full", "none"), ("texdiff", "lora", "graphs")]
+    last = [("texdiff", "lora", "compile"), ("texdiff", "full", "compile")] * compiled
+    return first + [Row(*kind, batch) for kind in [*then, *last] for batch in batches]
 
 
-def write(record: dict[str, Any], row: Row, measured: Measured | None, flops: float, folder: Path) -> None:
-    """Put the row's figures into the record in place of older ones, and the record into `folder`. None: out of memory.
+class StandBy:
+    """A row's program, waiting with its libraries loaded until it is told to go."""
 
-    `flops` are the operations of a step with one image.
-    """
-    figures: dict[str, Any] = row._asdict() | {"out_of_memory": measured is None}
-    if measured:
-        step = median(measured.turns)
-        figures |= {"step": step, "first_step": measured.first_step, "images_per_second": row.batch / step}
-        figures["utilisation"] = flops * row.batch / step / record["peak"]
-        figures["peak_gpu_memory"] = measured.peak_gpu_memory
-    others = [old for old in record["rows"] if Row(*(old[key] for key in Row._fields)) != row]
-    record["rows"] = sorted([*others, figures], key=lambda one: [one[key] for key in Row._fields])
-    (folder / "gpu.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    (folder / "gpu.md").write_text(markdown(record), "utf-8")
+    def __init__(self, row: Row, load: programs.Workload, peer: Path | None, turns: Turns, work: Path) -> None:
+        self.row, self.turns = row, turns
+        self.folder = work / "-".join(str(part) for part in row)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.report, self.log = self.folder / "clock.jsonl", self.folder / "log"
+        self.report.unlink(missing_ok=True)
+        load = replace(load, batch=row.batch, steps=turns.all_steps + 1)
+        clock = ["--report", str(self.report), "--stand_by", "--warm_up", str(turns.warm_up)]
+        clock += ["--turns", str(turns.number), "--turn_steps", str(turns.steps)]
+        if row.program == "bare":
+            command = programs.bare(load, dtype="bfloat16")(clock)
+        elif row.program == "texdiff":
+            switches = {"compile": {"run.compile": "true"}, "graphs": {"run.cuda_graphs": "true"}}
+            options = {"model.train": row.train, **switches.get(row.switch, {})}
+            command = programs.texdiff(load, self.folder / "run", work / "cache", accelerate=None, options=options)(
+                clock
+            )
+        else:
+            assert peer
+            command = programs.diffusers_script(peer, load, self.folder / "peer", accelerate=None)(clock)
+        environment = os.environ | programs.ENVIRONMENT | {"ACCELERATE_MIXED_PRECISION": "bf16"}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, cwd=programs.ROOT
+            )
+
+    def measure(self) -> dict[str, Any]:
+        """Let it go, and end it after its last turn. Returns the row's figures, or how it failed."""
+        started = time.monotonic()
+        assert self.process.stdin
+        try:
+            self.process.stdin.write(b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:  # it has ended already; its log says why
+            pass
+        while self.process.poll() is None and len(self._lines()) <= self.turns.number:
+            if time.monotonic() - started > ROW_SECONDS:
+                break
+            time.sleep(POLL_SECONDS)
+        self.end()
+        lines = self._lines()
+        if len(lines) <= self.turns.number:
+            log = self.log.read_text(errors="replace")
+            if "out of memory" in log.lower():
+                return {"failed": "out of memory"}
+            tail = " ".join(log.split())[-300:]
+            return {"failed": f"no figures after {time.monotonic() - started:.0f} s: {tail}"}
+        step = median(line["seconds"] / self.turns.steps for line in lines[1:])
+        return {
+            "step": step,
+            "ready": lines[0]["seconds"],
+            "images_per_second": self.row.batch / step,
+            "peak_gpu_memory": lines[-1].get("peak_gpu_memory"),
+        }
+
+    def end(self) -> None:
+        """Kill it, if it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def _lines(self) -> list[dict[str, Any]]:
+        text = self.report.read_text("utf-8") if self.report.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+class Record:
+    """The table, on disk after every row."""
+
+    def __init__(self, folder: Path, about: dict[str, Any], flops: dict[str, float]) -> None:
+        self.folder, self.flops = folder, flops
+        self.content: dict[str, Any] = about | {"rows": []}
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "gpu.json").exists():
+            before = json.loads((folder / "gpu.json").read_text("utf-8"))
+            if all(before.get(key) == about[key] for key in ("device", "title", "versions")):
+                self.content["rows"] = before["rows"]
+
+    def write(self, row: Row, figures: dict[str, Any]) -> None:
+        """Put the row in, in the place of an older one."""
+        if "step" in figures:
+            rate = self.flops[row.train] * row.batch / figures["step"]
+            figures["of_data_sheet"] = rate / self.content["peak"] if self.content["peak"] else None
+            figures["of_measured"] = rate / self.content["measured_peak"]
+        others = [old for old in self.content["rows"] if Row(*(old[key] for key in Row._fields)) != row]
+        rows = [*others, row._asdict() | figures]
+        self.content["rows"] = sorted(
+            rows, key=lambda one: [one[key] for key in ("train", "switch", "batch", "program")]
+        )
+        (self.folder / "gpu.json").write_text(json.dumps(self.content, indent=1) + "\n", "utf-8")
+        (self.folder / "gpu.md").write_text(markdown(self.content), "utf-8")
 
 
 def markdown(record: dict[str, Any]) -> str:
     """The table of a record."""
-    lines = [
-        "# Training on a GPU",
-        "",
-        f"`python -m benchmarks.gpu`, {record['device']}; {record['title']}, bf16; torch "
-        f"{record['versions']['torch']}, diffusers {record['versions']['diffusers']}. Utilisation is of "
-        f"{record['peak'] / 1e12:.3g}e12 operations a second, {record['peak_from']}.",
-        "",
-        "| | train | compile | batch | images/s | utilisation | step, s | first step, s | peak GPU memory, GB |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    versions = record["versions"]
+    sheet = (
+        f"{record['peak'] / 1e12:.0f}e12 a second by the data sheet" if record["peak"] else "no data sheet known here"
+    )
+    text = (
+        f"`python -m benchmarks.gpu`, {record['device']}; {record['title']}, bf16, LoRA of rank {programs.RANK}, "
+        f"everything cached; torch {versions['torch']}, diffusers {versions['diffusers']}. Utilisation is the model's "
+        f"operations a second, of {sheet}, and of {record['measured_peak'] / 1e12:.0f}e12 that a product of large "
+        "matrices reached."
+    )
+    bare = {
+        (row["train"], row["batch"]): row["step"]
+        for row in record["rows"]
+        if row["program"] == "bare" and "step" in row
+    }
+    heads = ["train", "switch", "batch", "program", "images/s", "step / bare"]
+    heads += ["of data sheet", "of measured", "step, ms", "ready, s", "peak GPU memory, GB"]
+    rows: list[list[object]] = []
     for row in record["rows"]:
-        names = f"| {row['program']} | {row['train']} | {row['compile']} | {row['batch']} |"
-        if row["out_of_memory"]:
-            lines.append(f"{names} out of memory | | | | |")
+        names = [row[key] for key in ("train", "switch", "batch", "program")]
+        if "failed" in row:
+            rows.append([*names, row["failed"], *[""] * 6])
             continue
+        base = bare.get((row["train"], row["batch"]))
+        cells: list[object] = [*names, f"{row['images_per_second']:.4g}", f"{row['step'] / base:.3f}" if base else ""]
+        cells += [f"{row[key]:.1%}" if row[key] else "" for key in ("of_data_sheet", "of_measured")]
         memory = f"{row['peak_gpu_memory'] / 1e9:.2f}" if row["peak_gpu_memory"] else "no GPU"
-        lines.append(
-            f"{names} {row['images_per_second']:.4g} | {row['utilisation']:.1%} | {row['step']:.4g} "
-            f"| {row['first_step']:.1f} | {memory} |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append([*cells, f"{1000 * row['step']:.4g}", f"{row['ready']:.1f}", memory])
+    return f"# Training on a GPU\n\n{text}\n\n{table(heads, rows)}"
+
+
+def in_time(rows: list[Row], record: Record, start: float, seconds: float) -> Iterator[tuple[Row, Row | None]]:
+    """Each row with the one to make ready behind it, as long as there is time; a batch for which a smaller one did not
+    fit is left out."""
+    waiting = list(rows)
+    while waiting and time.monotonic() - start < seconds:
+        full = {
+            (old["program"], old["train"], old["switch"])
+            for old in record.content["rows"]
+            if old.get("failed") == "out of memory"
+        }
+        waiting = [row for row in waiting if row[:3] not in full]
+        if waiting:
+            yield waiting[0], waiting[1] if len(waiting) > 1 else None
+            waiting = waiting[1:]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", nargs="+", choices=["lora", "full"], default=["lora", "full"])
-    parser.add_argument("--compile", nargs="+", choices=["off", "on"], default=["off", "on"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 16, 32])
+    parser.add_argument("--batches", nargs="+", type=int, default=[4, 16, 1, 32], help="in this order")
+    parser.add_argument("--seconds", type=float, default=480.0, help="no row is begun later than this")
     parser.add_argument("--base", type=Path, default=Path(tempfile.gettempdir()) / "texdiff-sd15-shapes")
     parser.add_argument("--peer", type=Path, default=programs.WORK / "train_text_to_image_lora.py")
     parser.add_argument("--work", type=Path, default=programs.WORK / "gpu", help="folder to work in")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for gpu.json and gpu.md")
     parser.add_argument("--try_on_cpu", action="store_true", help="go the whole way on the embedded base")
     given = parser.parse_args()
+    start, trial = time.monotonic(), given.try_on_cpu
     ask = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
-    device, trial = programs.python("-c", ask).strip(), given.try_on_cpu
+    device = programs.python("-c", ask).strip()
     if not device and not trial:
         sys.exit("benchmarks.gpu: PyTorch finds no GPU here; --try_on_cpu goes the same way without measuring")
 
     # What is measured, and against what.
     peer, work = programs.peer_script(given.peer), given.work.resolve()
-    output = work if trial else given.output
-    output.mkdir(parents=True, exist_ok=True)
-    resolution, turns = (64, Turns(1, 2)) if trial else (512, Turns(3, 10))
+    resolution, turns = (64, Turns(1, 2, 1)) if trial else (512, Turns(5, 3, 5))
     base, title = (programs.nano(), "nano") if trial else (programs.sd15(given.base), "Stable Diffusion 1.5's shapes")
-    dataset = programs.fresh_dataset(work, max(given.batches), resolution)
+    dataset = programs.fresh_dataset(work, max(given.batches), resolution, held_out=False)
     load = programs.Workload(base=base, dataset=dataset, resolution=resolution, batch=1, steps=1)
     floors = {train: programs.floor(load, rank, "bfloat16") for train, rank in (("lora", programs.RANK), ("full", 0))}
-    known = next((peak for name, peak in PEAKS.items() if name in device), None)
-    record: dict[str, Any] = {
+    about: dict[str, Any] = {
         "device": device or programs.machine(),
         "title": f"{title}, {resolution} px",
-        "peak": known or floors["lora"]["flops_per_second"],
-        "peak_from": "by the data sheet" if known else "as measured on a matrix product",
+        "peak": next((peak for name, peak in PEAKS.items() if name in device), None),
+        "measured_peak": max(floor["flops_per_second"] for floor in floors.values()),
         "versions": programs.versions(),
-        "rows": [],
     }
-    if (output / "gpu.json").exists():
-        before = json.loads((output / "gpu.json").read_text("utf-8"))
-        same = all(before[key] == record[key] for key in ("device", "title", "versions"))
-        record["rows"] = before["rows"] if same else []
+    record = Record(given.output, about, {train: floor["flops"] for train, floor in floors.items()})
 
     # The first run encodes the dataset, so that every row finds it cached.
-    measure(Row("texdiff", "lora", "off", 1), load, peer, Turns(1, 1), work)
-    for rows in wanted(given.train, given.compile, given.batches, peer is not None):
-        for row in rows:
-            try:
-                measured = measure(row, load, peer, turns, work)
-            except ProgramFailed as error:
-                if "out of memory" not in str(error):
-                    sys.exit(str(error))
-                measured = None
-            write(record, row, measured, floors[row.train]["flops"], output)
-            if not measured:
-                break
-    print(markdown(record))
+    first = StandBy(Row("texdiff", "lora", "none", 1), load, peer, Turns(1, 1, 1), work).measure()
+    if "failed" in first:
+        sys.exit(f"benchmarks.gpu: the first run failed: {first['failed']}")
+    ready: dict[Row, StandBy] = {}
+    try:
+        for row, coming in in_time(
+            wanted(given.batches, peer is not None, compiled=not trial), record, start, given.seconds
+        ):
+            for one in [row, *([coming] if coming else [])]:
+                if one not in ready:
+                    ready[one] = StandBy(one, load, peer, turns, work)
+            figures = ready.pop(row).measure()
+            print(f"{time.monotonic() - start:.0f} s", row, figures, flush=True)
+            record.write(row, figures)
+    finally:
+        for program in ready.values():
+            program.end()
+    print(markdown(record.content))
 
 
 if __name__ == "__main__":

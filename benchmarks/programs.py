@@ -60,12 +60,14 @@ def sd15(folder: Path) -> str:
     return str(folder)
 
 
-def fresh_dataset(folder: Path, count: int, resolution: int) -> Path:
+def fresh_dataset(folder: Path, count: int, resolution: int, held_out: bool = True) -> Path:
     """`count` textures of texdiff's own making, prepared as a user would; the same bytes every time."""
     shutil.rmtree(folder, ignore_errors=True)
     python("-m", "texdiff.demo.make", str(folder / "meshes"), "--count", str(count), "--size", str(resolution))
     prepare = ["prepare", str(folder / "meshes"), "--output", str(folder / "dataset"), "--resolution", str(resolution)]
     python("-c", "import sys; from texdiff.cli import main; sys.exit(main())", *prepare)
+    if not held_out:
+        shutil.rmtree(folder / "dataset" / "validation", ignore_errors=True)
     return folder / "dataset"
 
 
@@ -76,17 +78,26 @@ def floor(work: Workload, rank: int = RANK, dtype: str = "float32") -> dict[str,
     return result
 
 
-def bare(work: Workload) -> Command:
+def bare(work: Workload, dtype: str = "float32") -> Command:
     """benchmarks/bare_step.py."""
     options = {"resolution": work.resolution, "batch": work.batch, "rank": RANK, "steps": work.steps, "seed": work.seed}
+    options |= {"dtype": dtype}
     script = ["benchmarks/bare_step.py", work.base, *_flags(options)]
     return lambda clock: [sys.executable, "-m", "benchmarks.clock", *clock, *script]
 
 
 def texdiff(
-    work: Workload, run: Path, cache: Path, *, accelerate: Sequence[str] = (), options: dict[str, Any] | None = None
+    work: Workload,
+    run: Path,
+    cache: Path,
+    *,
+    accelerate: Sequence[str] | None = (),
+    options: dict[str, Any] | None = None,
 ) -> Command:
-    """train_texture.py as its README says, without sample pictures; `run` is its folder, deleted first."""
+    """train_texture.py as its README says, without sample pictures; `run` is its folder, deleted first.
+
+    `accelerate` are arguments of its launcher; None goes without the launcher.
+    """
     settings = {
         "model.pretrained_model_name_or_path": work.base,
         "lora.rank": RANK,
@@ -102,11 +113,14 @@ def texdiff(
     }
     shutil.rmtree(run, ignore_errors=True)
     script = [str(ROOT / "train_texture.py"), *_flags(settings)]
-    return lambda clock: [*LAUNCH, *accelerate, "-m", "benchmarks.clock", *clock, *script]
+    return lambda clock: [*_launch(accelerate), "-m", "benchmarks.clock", *clock, *script]
 
 
-def diffusers_script(script: Path, work: Workload, run: Path, *, accelerate: Sequence[str] = ()) -> Command:
-    """diffusers' train_text_to_image_lora.py as its README says, without validation; `run` is its folder."""
+def diffusers_script(script: Path, work: Workload, run: Path, *, accelerate: Sequence[str] | None = ()) -> Command:
+    """diffusers' train_text_to_image_lora.py as its README says, without validation; `run` is its folder.
+
+    `accelerate` as in `texdiff`.
+    """
     options = {
         "pretrained_model_name_or_path": work.base,
         "train_data_dir": work.dataset / "train",
@@ -122,7 +136,7 @@ def diffusers_script(script: Path, work: Workload, run: Path, *, accelerate: Seq
     }
     shutil.rmtree(run, ignore_errors=True)
     peer = ["benchmarks/peer_diffusers.py", str(script), "--center_crop", *_flags(options)]
-    return lambda clock: [*LAUNCH, *accelerate, "-m", "benchmarks.clock", *clock, *peer]
+    return lambda clock: [*_launch(accelerate), "-m", "benchmarks.clock", *clock, *peer]
 
 
 def peer_script(file: Path) -> Path | None:
@@ -144,6 +158,10 @@ def machine() -> str:
 def versions() -> dict[str, str]:
     """Those of the packages that decide about speed."""
     return {name: version(name) for name in ("torch", "diffusers", "transformers", "peft", "accelerate", "datasets")}
+
+
+def _launch(accelerate: Sequence[str] | None) -> list[str]:
+    return [sys.executable] if accelerate is None else [*LAUNCH, *accelerate]
 
 
 def _flags(options: dict[str, Any]) -> list[str]:

@@ -96,6 +96,11 @@ def test_help_is_quick_and_complete(run_program):
         (["--help"], 0, "usage: train_texture.py"),
         (["--bogus", "1"], 2, "bogus"),
         (["--data.dataset", "d", "--data.cache", "attic"], 2, "data.cache"),
+        (
+            ["--data.dataset", "d", "--run.cuda_graphs", "true", "--lora.dropout", "0.1"],
+            2,
+            "run.cuda_graphs: True cannot be; what is recorded is the same pass every time, which lora.dropout changes",
+        ),
         (["--data.dataset", "d", "--optim.in_backward", "true"], 2, "optim.in_backward: True cannot be"),
         (
             ["--data.dataset", "d", "--model.train", "full", "--optim.in_backward", "true"],

@@ -63,7 +63,8 @@ class DataConfig:
     and looked for at the start, which reads every picture once."""
     cache: Literal["disk", "memory", "off"] = "disk"
     """Encoded textures and captions: kept on disk for every later run, kept in memory by each process, or encoded anew
-    at every visit, with VAE and text encoder staying loaded. The numbers are the same."""
+    at every visit, with VAE and text encoder staying loaded. The numbers are the same, on a GPU with `off` up to
+    rounding."""
     cache_dir: str | None = None
     """Folder for encoded textures and captions. Default: texdiff/ in the user's cache folder."""
 
@@ -164,6 +165,9 @@ class RunConfig:
     compile: bool = False
     """Compile the U-Net's transformer blocks before the first step: it takes a while, which long runs on a GPU win
     back."""
+    cuda_graphs: bool = False
+    """Record the U-Net's kernels once and replay them, on a GPU: small batches no longer wait for Python. Not with
+    gradient checkpointing or accumulation, dropout in adapters, or mask.outside `base_model`."""
     checkpointing_steps: int = 500
     """Optimiser steps from one checkpoint to the next."""
     checkpoints_total_limit: int = 2
@@ -255,6 +259,20 @@ class TrainingConfig:
             self.mask.outside,
             "without adapters to switch off there is no base model beside the trained one; set model.train to lora",
         )
+        recorded = {
+            "run.gradient_checkpointing": self.run.gradient_checkpointing,
+            # A replay writes its gradients where the one before it did, so that they would not add up.
+            "run.gradient_accumulation_steps": self.run.gradient_accumulation_steps > 1,
+            "lora.dropout": self.lora.dropout > 0,
+            "mask.outside": self.mask.outside == "base_model",
+        }
+        for key, in_the_way in recorded.items():
+            _require(
+                not (self.run.cuda_graphs and in_the_way),
+                "run.cuda_graphs",
+                True,
+                f"what is recorded is the same pass every time, which {key} changes; set one of them to its default",
+            )
         if self.optim.in_backward:
             _require(
                 self.model.train == "full" and self.run.gradient_accumulation_steps == 1,

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +18,8 @@ sys.path.insert(0, str(ROOT))  # benchmarks are no part of the package
 
 from benchmarks import groups, step_table, torchvision_stand_in  # noqa: E402
 from benchmarks.floor import step_flops  # noqa: E402
-from benchmarks.gpu import Row, write  # noqa: E402
-from benchmarks.turns import Measured, Program, ProgramFailed, take_turns  # noqa: E402
+from benchmarks.gpu import Record, Row, in_time  # noqa: E402
+from benchmarks.turns import Program, ProgramFailed, take_turns  # noqa: E402
 
 SCRIPT = """
 import sys, threading, time, torch
@@ -194,33 +195,61 @@ def test_the_table_holds_ratios():
     ]
 
 
+ABOUT = {
+    "device": "G", "title": "t", "peak": 1e12, "measured_peak": 5e11, "versions": {"torch": "2", "diffusers": "0"},
+}  # fmt: skip
+
+
 def test_a_gpu_row_replaces_the_older_one(tmp_path):
-    measured = Measured("texdiff", 9.0, [0.5, 0.4, 0.9], 30.0, 2.0, 2, 10**9, 7 * 10**9, None)
-    record = {
-        "device": "G", "title": "t", "peak": 1e12, "peak_from": "p", "rows": [],
-        "versions": {"torch": "2", "diffusers": "0"},
-    }  # fmt: skip
-    row = Row("texdiff", "lora", "off", 4)
-    write(record, row, None, 1e10, tmp_path)
-    write(record, row, measured, 1e10, tmp_path)
-    write(record, row._replace(batch=8), None, 1e10, tmp_path)
+    record = Record(tmp_path, ABOUT, {"lora": 1e10, "full": 2e10})
+    row = Row("texdiff", "lora", "none", 4)
+    record.write(row, {"failed": "out of memory"})
+    figures = {"step": 0.5, "ready": 9.0, "images_per_second": 8.0, "peak_gpu_memory": 7 * 10**9}
+    record.write(row, figures)
+    record.write(Row("bare", "lora", "none", 4), figures | {"step": 0.4, "images_per_second": 10.0})
+    record.write(row._replace(batch=8), {"failed": "out of memory"})
+    again = Record(tmp_path, ABOUT, record.flops)  # a later call goes on with the same table
+    assert again.content["rows"] == record.content["rows"]
+    assert not Record(tmp_path, ABOUT | {"device": "another"}, record.flops).content["rows"]
     table = (tmp_path / "gpu.md").read_text().splitlines()
-    assert table[-2:] == [
-        "| texdiff | lora | off | 4 | 8 | 8.0% | 0.5 | 9.0 | 7.00 |",
-        "| texdiff | lora | off | 8 | out of memory | | | | |",
+    assert table[-3:] == [
+        "| lora | none | 4 | bare | 10 | 1.000 | 10.0% | 20.0% | 400 | 9.0 | 7.00 |",
+        "| lora | none | 4 | texdiff | 8 | 1.250 | 8.0% | 16.0% | 500 | 9.0 | 7.00 |",
+        "| lora | none | 8 | texdiff | out of memory |  |  |  |  |  |  |",
     ]
+
+
+def test_larger_batches_are_left_out_where_one_does_not_fit_and_none_is_begun_late(tmp_path):
+    record = Record(tmp_path, ABOUT, {"lora": 1e10, "full": 2e10})
+    rows = [Row("texdiff", train, "none", batch) for batch in (4, 8) for train in ("lora", "full")]
+    fits = {"step": 1.0, "ready": 9.0, "images_per_second": 8.0, "peak_gpu_memory": None}
+    done = []
+    for row, _ in in_time(rows, record, time.monotonic(), 60):
+        done.append(row)
+        record.write(row, {"failed": "out of memory"} if row.train == "full" else dict(fits))
+    assert done == [rows[0], rows[1], rows[2]]
+    assert not list(in_time(rows, record, time.monotonic() - 61, 60))
 
 
 @pytest.mark.slow
 def test_the_gpu_benchmark_goes_its_whole_way(tmp_path):
     command = [sys.executable, "-m", "benchmarks.gpu", "--try_on_cpu", "--work", tmp_path / "work"]
-    narrow = ["--train", "lora", "--compile", "off", "--batches", "2", "--peer", tmp_path / "none"]
+    narrow = ["--batches", "2", "--peer", tmp_path / "none", "--output", tmp_path / "out"]
     done = subprocess.run([*command, *narrow], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads((tmp_path / "work" / "gpu.json").read_text())["rows"]
-    assert row["batch"] == 2
-    assert row["images_per_second"] == pytest.approx(2 / row["step"])
-    assert 0 < row["utilisation"] < 1
+    rows = {
+        Row(*(row[key] for key in Row._fields)): row
+        for row in json.loads((tmp_path / "out/gpu.json").read_text())["rows"]
+    }
+    assert set(rows) == {
+        Row("bare", "lora", "none", 2),
+        Row("texdiff", "lora", "none", 2),
+        Row("texdiff", "full", "none", 2),
+        Row("texdiff", "lora", "graphs", 2),
+    }
+    for row in rows.values():
+        assert row["images_per_second"] == pytest.approx(2 / row["step"])
+        assert 0 < row["of_measured"] < 1
 
 
 def test_without_a_gpu_it_says_so():

@@ -7,11 +7,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from texdiff.config import LoraConfig, OptimConfig, RunConfig
+from texdiff.config import DataConfig, LoraConfig, OptimConfig, RunConfig, TrainingConfig
 from texdiff.errors import InputError
 from texdiff.training.models import add_lora, load_base, trainable_parameters
 from texdiff.training.optimizers import make_clip, make_lr_scheduler, make_optimizer
-from texdiff.training.speed import speed_up
+from texdiff.training.speed import adapters_in_input_precision, norms_in_input_precision, speed_up
 from texdiff.training.state_file import read_state, write_state
 
 STEPS = 4
@@ -23,17 +23,24 @@ def accelerator():
     return Accelerator(cpu=True)
 
 
-def losses_of(accelerator, optimizer=None, run=None, lora=False, layout=torch.contiguous_format, **optim):
-    """Losses and gradient norms of a few steps on the same tensors, and the trained U-Net."""
+def losses_of(
+    accelerator, optimizer=None, run=None, lora=False, layout=torch.contiguous_format, reloaded=False, **optim
+):
+    """Losses and gradient norms of a few steps on the same tensors, and the trained U-Net.
+
+    `reloaded`: with the optimiser's state loaded before the first step, as accelerate and a resume do."""
     config = OptimConfig(learning_rate=1e-3, lr_scheduler="linear", **{"max_grad_norm": None} | optim)
     unet = load_base("nano").unet.train()
     if lora:
         add_lora(unet, LoraConfig(rank=4), seed=0)
-    speed_up(unet.to(memory_format=layout), run or RunConfig(), CPU)
+    whole = TrainingConfig(data=DataConfig(dataset="d"), run=run or RunConfig())
+    speed_up(unet.to(memory_format=layout), whole, CPU, torch.float32, None)
     parameters = list(trainable_parameters(unet).values())
     optimizer = optimizer(parameters) if optimizer else make_optimizer(config, parameters)
     clip = make_clip(config, optimizer, parameters, accelerator)
     schedule = make_lr_scheduler(config, optimizer, STEPS)
+    if reloaded:
+        optimizer.load_state_dict(optimizer.state_dict())
     figures = []
     for step in range(STEPS):
         random = torch.Generator().manual_seed(step)
@@ -70,6 +77,14 @@ def test_a_step_in_the_backward_pass_is_the_same_step(accelerator, name):
     assert all(torch.equal(a, b) for a, b in zip(unet.parameters(), same.parameters(), strict=True))
 
 
+def test_steps_in_the_backward_pass_follow_the_schedule_after_a_state_was_loaded(accelerator):
+    """torch makes new groups when it loads a state; the schedule changes those."""
+    one, unet = losses_of(accelerator, reloaded=True)
+    other, same = losses_of(accelerator, reloaded=True, in_backward=True)
+    torch.testing.assert_close(other, one, rtol=1e-6, atol=0)
+    assert all(torch.equal(a, b) for a, b in zip(unet.parameters(), same.parameters(), strict=True))
+
+
 def test_with_the_step_in_the_backward_pass_there_is_one_gradient_at_a_time(accelerator):
     unet = load_base("nano").unet.train()
     parameters = list(unet.parameters())
@@ -101,6 +116,33 @@ def test_compiled_blocks(accelerator):
     torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=0)
     blocks = [m for m in unet.modules() if type(m).__name__ == "BasicTransformerBlock"]
     assert all(block._compiled_call_impl is not None for block in blocks)
+
+
+def test_norms_and_adapters_stay_in_half_precision_where_their_input_is(accelerator):
+    """What the GPU always gets: the same answer to bf16's rounding, without float32 in between."""
+    unet = load_base("nano").unet
+    add_lora(unet.to(torch.bfloat16), LoraConfig(rank=4), seed=0)
+    inputs = torch.randn(2, 4, 8, 8), torch.tensor([5, 800]), torch.randn(2, 77, unet.config.cross_attention_dim)
+    inputs = tuple(i.to(torch.bfloat16) if i.is_floating_point() else i for i in inputs)
+    seen = []
+    for module in unet.modules():
+        if isinstance(module, torch.nn.GroupNorm | torch.nn.LayerNorm):
+            module.register_forward_hook(lambda module, given, output: seen.append(output.dtype))
+    wide = unet.double()(*(i.double() if i.is_floating_point() else i for i in inputs)).sample
+    seen.clear()
+    unet.to(torch.bfloat16)
+    for parameter in trainable_parameters(unet).values():
+        parameter.data = parameter.data.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        before = unet(*inputs).sample
+        norms_in_input_precision(unet)
+        adapters_in_input_precision(unet)
+        seen.clear()
+        after = unet(*inputs).sample
+    assert seen
+    assert set(seen) == {torch.bfloat16}
+    distance = [(found.double() - wide).norm() / wide.norm() for found in (before, after)]
+    assert distance[1] < 1.25 * distance[0]
 
 
 def test_attention_is_torchs_fused_one(monkeypatch):

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
+from texdiff import __version__
 from texdiff.data.card import TAG
 from texdiff.errors import InputError
 
-_LAYOUT = f"1 {version('texdiff')}"  # of the work folder: another one, and nothing in it is used again
+_LAYOUT = f"1 {__version__}"  # of the work folder: another one, and nothing in it is used again
 
 
 def check_output(output: Path) -> None:

@@ -48,9 +48,10 @@ class Initial:
 
         side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         small = _resize(fill(self.texture, self.covered), (side, side))
-        pixels = torch.from_numpy(small).permute(2, 0, 1)[None].to(pipeline.device, pipeline.dtype) / 127.5 - 1
+        pixels = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 127.5 - 1  # before they lose bits
         with torch.no_grad():
-            latents = pipeline.vae.encode(pixels).latent_dist.mean * pipeline.vae.config.scaling_factor
+            posterior = pipeline.vae.encode(pixels.to(pipeline.device, pipeline.dtype)).latent_dist
+        latents = posterior.mean * pipeline.vae.config.scaling_factor
         restyler = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
         restyler.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         image = latents.expand(len(prompts), -1, -1, -1)  # [B, 4, h, w]

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from texdiff import __version__
 from texdiff.data.reading import write_whole
 
 ABOUT = "about.json"
-PACKAGES = ("texdiff", "torch", "diffusers", "transformers", "peft", "accelerate")
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
 
 def write_about(run: Path, accelerator: Accelerator, dataset: str, **sizes: float) -> None:
@@ -55,7 +56,7 @@ def _machine(accelerator: Accelerator) -> dict[str, Any]:
         "mixed_precision": accelerator.mixed_precision,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {"texdiff": __version__, **{name: version(name) for name in PACKAGES}},
     }
 
 

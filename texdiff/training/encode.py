@@ -37,6 +37,8 @@ def encode_dataset(
     The ranks share the work; every one of them can read it all afterwards. The encoders are loaded only where there
     is something to encode, and leave memory afterwards unless data.cache is `off`.
     """
+    # On a GPU float32 is to mean float32 here: what is kept must not depend on the machine that made it.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     encoding = _Encoding(config, base, accelerator)
     training = encoding.dataset(records, config.data.posterior)
     validation = encoding.dataset(held_out, "mean") if held_out else None

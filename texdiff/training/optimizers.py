@@ -52,11 +52,14 @@ def step_in_backward(optimizer: Optimizer) -> list[Tensor]:
     pairs = list(zip(settings, optimizer.param_groups, strict=True))
     optimizer.param_groups = [{"params": [p], **setting} for setting, group in pairs for p in group["params"]]
 
-    def hook(group: dict[str, Any]) -> Any:
+    def hook(number: int) -> Any:
         def step(parameter: Parameter) -> None:
             assert parameter.grad is not None
             norms.append(parameter.grad.detach().float().square().sum())
-            every, optimizer.param_groups = optimizer.param_groups, [group]
+            # By its place: loading a state, as accelerate does too, makes new groups, and it is them that a
+            # learning-rate schedule changes from then on.
+            every = optimizer.param_groups
+            optimizer.param_groups = [every[number]]
             try:
                 optimizer.step()
             finally:
@@ -65,9 +68,9 @@ def step_in_backward(optimizer: Optimizer) -> list[Tensor]:
 
         return step
 
-    for group in optimizer.param_groups:
+    for number, group in enumerate(optimizer.param_groups):
         (parameter,) = group["params"]
-        parameter.register_post_accumulate_grad_hook(hook(group))
+        parameter.register_post_accumulate_grad_hook(hook(number))
     return norms
 
 

@@ -90,7 +90,7 @@ class RunLog:
         speed = round(self.effective_batch / seconds, 4)
         lines = []
         for figures, (loss, *errors) in zip(self.pending, totals, strict=True):
-            figures = {name: v.item() if isinstance(v, Tensor) else v for name, v in figures.items()}
+            figures = {name: _plain(v) for name, v in figures.items()}
             samples = figures["step"] * self.effective_batch
             line = {**figures, "samples_seen": samples, "loss": loss, **error_figures(errors)}
             lines.append(line | {"images_per_second": speed})
@@ -139,6 +139,12 @@ def error_figures(errors: Sequence[float]) -> dict[str, float | None]:
     for region, total, cells in zip(("inside", "border", "outside"), errors[:3], errors[3:], strict=True):
         means[f"error_{region}"] = total / cells if cells and math.isfinite(total) else None
     return means
+
+
+def _plain(figure: Any) -> Any:
+    """A figure as JSON can say it: the infinite norm of a gradient that the scaler of float16 leaves out is None."""
+    value = figure.item() if isinstance(figure, Tensor) else figure
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

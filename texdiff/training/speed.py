@@ -1,21 +1,96 @@
-"""What makes a step faster, or smaller, and does not change what it computes."""
+"""What makes a step faster, or smaller, and does not change what it computes beyond rounding.
+
+What each brings is measured by benchmarks/gpu_switches.py and stands in docs/LOG.md; none is here without a figure.
+"""
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
 
-from texdiff.config import RunConfig
+from texdiff.config import TrainingConfig
+from texdiff.data.batch import LatentDataset
 
 
-def speed_up(unet: Any, run: RunConfig, device: torch.device) -> None:
-    """Switch on for `unet`, a diffusers model, what `run` asks for; float32 products on a GPU take TF32.
+class _GroupNorm(nn.GroupNorm):
+    """As its parent, in the precision of its input; statistics are float32 inside the kernel whatever it is."""
 
-    Attention needs no switch: torch's fused one is what diffusers takes. Nor does channels_last, which was measured
-    to gain nothing on a CPU (docs/LOG.md).
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class _LayerNorm(nn.LayerNorm):
+    """As its parent, in the precision of its input; statistics are float32 inside the kernel whatever it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+def norms_in_input_precision(unet: nn.Module) -> None:
+    """Let the normalisation layers of `unet` stay in half precision where their input is.
+
+    Autocast would widen input and output to float32, which doubles the memory that the backward pass keeps of them, for
+    values that the next layer narrows again.
     """
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    for module in unet.modules():
+        if type(module) is nn.GroupNorm and module.affine:
+            module.__class__ = _GroupNorm
+        elif type(module) is nn.LayerNorm and module.elementwise_affine and module.bias is not None:
+            module.__class__ = _LayerNorm
+
+
+def adapters_in_input_precision(unet: nn.Module) -> None:
+    """Let adapters take their input as it is: PEFT widens it to the float32 of their weights, and autocast narrows it
+    again, with a copy kept for the backward pass. Outside of autocast such a model cannot be called in half precision.
+
+    DoRA computes with its weights outside of what autocast sees, and is left alone.
+    """
+    for module in unet.modules():
+        if isinstance(module, BaseTunerLayer) and not any(getattr(module, "use_dora", {}).values()):
+            module.cast_input_dtype_enabled = False
+
+
+def record_graphs(unet: nn.Module, batch_size: int, textures: LatentDataset, dtype: torch.dtype) -> None:
+    """Record `unet`'s forward and backward pass, in training mode, as CUDA graphs, and replay them from now on: a small
+    batch is over sooner than Python can launch its kernels one by one.
+
+    `unet` is on the GPU; its weights must be written in place from now on. Other modes and batch sizes run as before.
+    """
+    device = next(unet.parameters()).device
+    text = textures.batch([0]).text
+    inputs = (
+        torch.zeros(batch_size, *textures.latent_shape, device=device, dtype=dtype),
+        torch.zeros(batch_size, device=device, dtype=torch.long),
+        torch.zeros(batch_size, *text.shape[1:], device=device, dtype=dtype),
+    )
+    # What autocast has narrowed is kept until its block ends, which may not be between recording and replaying.
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
+        torch.cuda.make_graphed_callables(unet, inputs)
+
+
+def speed_up(
+    unet: Any, config: TrainingConfig, device: torch.device, dtype: torch.dtype, textures: LatentDataset
+) -> None:
+    """Switch on for `unet`, a diffusers model in training mode whose adapters are there already, what `config.run` asks
+    for, and on a GPU what always pays. `dtype` is that of frozen weights and activations.
+
+    Attention needs no switch: torch's fused one is what diffusers takes.
+    """
+    run = config.run
     if run.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if run.compile:
         unet.compile_repeated_blocks()  # the same block again and again, so that one is compiled and start-up is short
+    if device.type != "cuda":
+        return
+    # Not beside encoders that work at every visit: the setting is the whole program's, and theirs is float32.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.data.cache != "off"
+    if dtype != torch.float32:
+        norms_in_input_precision(unet)
+        adapters_in_input_precision(unet)
+    if run.cuda_graphs:
+        record_graphs(unet.to(device), run.train_batch_size, textures, dtype)

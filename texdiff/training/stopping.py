@@ -118,6 +118,12 @@ class StopSignals:
                 signal.signal(number, handler)
         if isinstance(error, Stopped) or left_alone:
             _exit(0 if self.received else 1)
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported before it is needed
+            raise InputError(
+                "the GPU's memory is full; lower run.train_batch_size and raise run.gradient_accumulation_steps by as "
+                "much, which trains the same, or set run.gradient_checkpointing to true; the same command goes on from "
+                "the last checkpoint"
+            ) from None
         if isinstance(error, OSError):
             where = f" ({error.filename})" if error.filename else ""
             raise InputError(
