@@ -262,6 +262,13 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, OSError) as error:  # OSError: a full disk, no right to write, a network that has gone
         sys.stderr.write(f"texdiff: error: {' '.join(str(error).split())}\n")
         return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported before it is needed
+            raise
+        sys.stderr.write(
+            "texdiff: error: the GPU's memory is full; end other programs on it, or draw smaller pictures\n"
+        )
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write("texdiff: stopped\n")
         return 130

@@ -125,7 +125,7 @@ class OptimConfig:
     """The optimiser."""
 
     name: Literal["adamw", "adafactor", "adamw8bit"] = "adamw"
-    """AdamW; Adafactor, whose state is next to nothing; or AdamW with a state of 8 bits, for which bitsandbytes must be
+    """AdamW; Adafactor, whose state is next to nothing, and which waits for a GPU at every weight; or AdamW with a state of 8 bits, for which bitsandbytes must be
     installed."""
     learning_rate: float = 1e-4
     """Learning rate at its highest."""

@@ -64,7 +64,7 @@ def make_passes(
                 keys=keys[mine],
                 batch=textures.batch(indices[mine], draws.caption, config.data.caption_dropout),
                 draws=draws,
-                weights=weights[..., mine],
+                weights=weights[..., mine].contiguous(),
                 coverage=coverage,
             )
 
