@@ -266,7 +266,7 @@ def main(arguments: list[str] | None = None) -> int:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported before it is needed
             raise
         sys.stderr.write(
-            "texdiff: error: the GPU's memory is full; end other programs on it, or draw smaller pictures\n"
+            "texdiff: error: the GPU's memory is full; end other programs on it, or set a smaller --batch_size\n"
         )
         return 2
     except KeyboardInterrupt:

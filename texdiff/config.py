@@ -125,8 +125,8 @@ class OptimConfig:
     """The optimiser."""
 
     name: Literal["adamw", "adafactor", "adamw8bit"] = "adamw"
-    """AdamW; Adafactor, whose state is next to nothing, and which waits for a GPU at every weight; or AdamW with a state of 8 bits, for which bitsandbytes must be
-    installed."""
+    """AdamW; Adafactor, whose state is next to nothing, but which waits for a GPU at every weight; or AdamW with
+    a state of 8 bits, for which bitsandbytes must be installed."""
     learning_rate: float = 1e-4
     """Learning rate at its highest."""
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
