@@ -42,6 +42,12 @@ PEAKS = {
     "L40S": 362e12,
     "L4": 121e12,
 }
+SWITCHES = {
+    "none": {"cuda_graphs": "false"},
+    "graphs": {},  # as it is where nothing is said
+    "compile": {"compile": "true"},
+    "graphs, low precision": {"low_precision_norms": "true", "low_precision_adapters": "true"},
+}
 ROW_SECONDS = 150.0  # a row that takes longer than that is stuck
 POLL_SECONDS = 0.05
 
@@ -51,7 +57,7 @@ class Row(NamedTuple):
 
     program: str  # bare | texdiff | diffusers
     train: str  # lora | full
-    switch: str  # none | compile | graphs
+    switch: str  # of SWITCHES
     batch: int
 
 
@@ -69,11 +75,11 @@ class Turns(NamedTuple):
 
 def wanted(batches: list[int], peer: bool, compiled: bool) -> list[Row]:
     """All rows, those that say most first."""
-    kinds = [("bare", "lora", "none"), ("texdiff", "lora", "none")] + [("diffusers", "lora", "none")] * peer
-    first = [Row(*kind, batch) for batch in batches for kind in kinds]
-    then = [("texdiff", "full", "none"), ("texdiff", "lora", "graphs")]
+    kinds = [("bare", "lora", "none"), ("texdiff", "lora", "graphs")] + [("diffusers", "lora", "none")] * peer
+    kinds += [("texdiff", "full", "graphs"), ("texdiff", "lora", "none")]
+    kinds += [("texdiff", train, "graphs, low precision") for train in ("lora", "full")]
     last = [("texdiff", "lora", "compile"), ("texdiff", "full", "compile")] * compiled
-    return first + [Row(*kind, batch) for kind in [*then, *last] for batch in batches]
+    return [Row(*kind, batch) for some in (kinds, last) for batch in batches for kind in some]
 
 
 class StandBy:
@@ -81,7 +87,7 @@ class StandBy:
 
     def __init__(self, row: Row, load: programs.Workload, peer: Path | None, turns: Turns, work: Path) -> None:
         self.row, self.turns = row, turns
-        self.folder = work / "-".join(str(part) for part in row)
+        self.folder = work / "-".join(str(part).replace(", ", "-").replace(" ", "-") for part in row)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.report, self.log = self.folder / "clock.jsonl", self.folder / "log"
         self.report.unlink(missing_ok=True)
@@ -91,8 +97,7 @@ class StandBy:
         if row.program == "bare":
             command = programs.bare(load, dtype="bfloat16")(clock)
         elif row.program == "texdiff":
-            switches = {"compile": {"run.compile": "true"}, "graphs": {"run.cuda_graphs": "true"}}
-            options = {"model.train": row.train, **switches.get(row.switch, {})}
+            options = {"model.train": row.train} | {f"run.{key}": value for key, value in SWITCHES[row.switch].items()}
             command = programs.texdiff(load, self.folder / "run", work / "cache", accelerate=None, options=options)(
                 clock
             )
@@ -223,7 +228,7 @@ def in_time(rows: list[Row], record: Record, start: float, seconds: float) -> It
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", nargs="+", type=int, default=[4, 16, 1, 32], help="in this order")
+    parser.add_argument("--batches", nargs="+", type=int, default=[16, 1, 4, 32], help="in this order")
     parser.add_argument("--seconds", type=float, default=480.0, help="no row is begun later than this")
     parser.add_argument("--base", type=Path, default=Path(tempfile.gettempdir()) / "texdiff-sd15-shapes")
     parser.add_argument("--peer", type=Path, default=programs.WORK / "train_text_to_image_lora.py")
@@ -254,7 +259,7 @@ def main() -> None:
     record = Record(given.output, about, {train: floor["flops"] for train, floor in floors.items()})
 
     # The first run encodes the dataset, so that every row finds it cached.
-    first = StandBy(Row("texdiff", "lora", "none", 1), load, peer, Turns(1, 1, 1), work).measure()
+    first = StandBy(Row("texdiff", "lora", "graphs", 1), load, peer, Turns(1, 1, 1), work).measure()
     if "failed" in first:
         sys.exit(f"benchmarks.gpu: the first run failed: {first['failed']}")
     ready: dict[Row, StandBy] = {}

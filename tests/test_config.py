@@ -97,6 +97,11 @@ def test_help_is_quick_and_complete(run_program):
         (["--bogus", "1"], 2, "bogus"),
         (["--data.dataset", "d", "--data.cache", "attic"], 2, "data.cache"),
         (
+            ["--data.dataset", "d", "--run.low_precision_adapters", "true", "--lora.use_dora", "true"],
+            2,
+            "run.low_precision_adapters: True cannot be; DoRA computes with its weights in float32",
+        ),
+        (
             ["--data.dataset", "d", "--run.cuda_graphs", "true", "--lora.dropout", "0.1"],
             2,
             "run.cuda_graphs: True cannot be; what is recorded is the same pass every time, which lora.dropout changes",

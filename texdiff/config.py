@@ -165,9 +165,19 @@ class RunConfig:
     compile: bool = False
     """Compile the U-Net's transformer blocks before the first step: it takes a while, which long runs on a GPU win
     back."""
-    cuda_graphs: bool = False
-    """Record the U-Net's kernels once and replay them, on a GPU: small batches no longer wait for Python. Not with
-    gradient checkpointing or accumulation, dropout in adapters, or mask.outside `base_model`."""
+    cuda_graphs: bool | None = None
+    """Record the U-Net's kernels once and replay them, on a GPU: small batches no longer wait for Python. null: where
+    that can be, which is on one GPU, not with compile, gradient checkpointing or accumulation, dropout in adapters,
+    mask.outside `base_model` or steps in the backward pass."""
+    low_precision_norms: bool = False
+    """With bf16 or fp16, on a GPU: normalisation layers keep their input's precision, with statistics in float32, where
+    autocast would widen them and keep float32 activations."""
+    low_precision_adapters: bool = False
+    """With bf16 or fp16, on a GPU: adapters take their input as it is, where PEFT would widen it to float32 and keep
+    that. Not with DoRA."""
+    channels_last: bool = False
+    """On a GPU: keep the U-Net's activations with their channels innermost, as its convolutions have them. Faster with
+    one texture a pass, slower with many."""
     checkpointing_steps: int = 500
     """Optimiser steps from one checkpoint to the next."""
     checkpoints_total_limit: int = 2
@@ -259,20 +269,19 @@ class TrainingConfig:
             self.mask.outside,
             "without adapters to switch off there is no base model beside the trained one; set model.train to lora",
         )
-        recorded = {
-            "run.gradient_checkpointing": self.run.gradient_checkpointing,
-            # A replay writes its gradients where the one before it did, so that they would not add up.
-            "run.gradient_accumulation_steps": self.run.gradient_accumulation_steps > 1,
-            "lora.dropout": self.lora.dropout > 0,
-            "mask.outside": self.mask.outside == "base_model",
-        }
-        for key, in_the_way in recorded.items():
+        for key in self.against_cuda_graphs():
             _require(
-                not (self.run.cuda_graphs and in_the_way),
+                not self.run.cuda_graphs,
                 "run.cuda_graphs",
                 True,
                 f"what is recorded is the same pass every time, which {key} changes; set one of them to its default",
             )
+        _require(
+            not (self.run.low_precision_adapters and self.lora.use_dora),
+            "run.low_precision_adapters",
+            True,
+            "DoRA computes with its weights in float32; set one of them to false",
+        )
         if self.optim.in_backward:
             _require(
                 self.model.train == "full" and self.run.gradient_accumulation_steps == 1,
@@ -295,6 +304,19 @@ class TrainingConfig:
             self.optim.lr_warmup_steps,
             "the constant schedule has no warm-up; set optim.lr_scheduler to constant_with_warmup",
         )
+
+    def against_cuda_graphs(self) -> list[str]:
+        """Keys whose values keep the U-Net's passes from being recorded."""
+        keys = {
+            "run.gradient_checkpointing": self.run.gradient_checkpointing,
+            # A replay writes its gradients where the one before it did, so that they would not add up.
+            "run.gradient_accumulation_steps": self.run.gradient_accumulation_steps > 1,
+            "lora.dropout": self.lora.dropout > 0,
+            "mask.outside": self.mask.outside == "base_model",
+            # All gradients are there at once then, where the point is that they never are.
+            "optim.in_backward": self.optim.in_backward,
+        }
+        return [key for key, in_the_way in keys.items() if in_the_way]
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as config.yaml holds them."""

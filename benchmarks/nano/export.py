@@ -28,9 +28,9 @@ def main() -> None:
     given = parser.parse_args()
     state = torch.load(OUT / "unet.pt", map_location="cpu")
     painter = Painter()
-    painter.load_state_dict(state["average"])
+    painter.load_state_dict(state["model"])
     vae = trained_vae("cpu")
-    vae.register_to_config(scaling_factor=round(float(state["scale"]), 5))
+    vae.register_to_config(scaling_factor=round(state["extra"]["scale"], 5))
     with tempfile.TemporaryDirectory() as aside:
         write_pipeline(Path(aside), vae, painter.text_encoder, painter.unet)
         for part in PARTS:

@@ -1,58 +1,82 @@
-"""The U-Net's training data: procedural textures, encoded once, with captions that name what they show."""
+"""The U-Net's training data: procedural textures, encoded once, with captions that name what they show.
+
+    python -m benchmarks.nano.latents [--looks N]
+
+paints them on all cores and encodes none: to be run beside the autoencoder's training, whose GPU leaves those idle.
+"""
+
+import argparse
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from transformers import CLIPTokenizer
 
-from benchmarks.nano.loop import OUT, save
-from texdiff.demo.patterns import caption, paint, random_look
+from benchmarks.nano.loop import OUT, save, tell
+from benchmarks.nano.pictures import painted
+from texdiff.demo.patterns import caption
 from texdiff.demo.shapes import SHAPES
 from texdiff.training.nano import make_vae
 
 SEED = 1000
 """Apart from the autoencoder's seeds, so that the U-Net sees pictures of its own."""
+LOOKS = 8000
 
 
 def trained_vae(device: str) -> torch.nn.Module:
-    """The autoencoder of outputs/nano/vae.pt, frozen."""
+    """The autoencoder of outputs/nano/vae.pt, frozen, with the very weights that are shipped."""
     vae = make_vae().to(device).eval().requires_grad_(False)
     vae.load_state_dict(torch.load(OUT / "vae.pt", map_location=device)["model"])
     return vae
 
 
-def encoded_looks(count: int, device: str, rank: int, ranks: int) -> tuple[torch.Tensor, list[str]]:
-    """This rank's part of `count` looks: latents float16 [N, 4, 32, 32], not yet scaled, and captions.
+def encoded_looks(count: int, device: str) -> tuple[torch.Tensor, list[str]]:
+    """Latents of `count` looks and of their mirror images, float16 [2, count, 4, 32, 32], not scaled; and captions.
 
-    Kept in outputs/nano/, and made anew when the autoencoder's training has gone on since.
+    Kept in outputs/nano, and made anew when the autoencoder's training has gone on since.
     """
+    pictures, looks = painted(count, SEED)
     step = torch.load(OUT / "vae.pt", map_location="cpu", mmap=True)["step"]
-    name = f"latents-{step}-{count}-{rank}of{ranks}.pt"
+    name = f"latents-{step}-{count}.pt"
     if not (OUT / name).exists():
         vae = trained_vae(device)
-        latents, looks = [], []
-        for first in tqdm(range(rank * 8, count, ranks * 8), "encode", mininterval=10, disable=rank > 0):
-            pictures = []
-            for i in range(first, min(first + 8, count)):
-                rng = np.random.default_rng((SEED, i))
-                looks.append(random_look(rng))
-                pictures.append(paint(looks[-1], 256, rng))
-            x = torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            with torch.no_grad():
-                latents.append(vae.encode(x).latent_dist.mean.half().cpu())
-        save(name, {"latents": torch.cat(latents), "captions": [caption(look) for look in looks]})
-    state = torch.load(OUT / name)
-    return state["latents"], state["captions"]
+        encoded = []
+        with torch.no_grad():
+            for part in np.array_split(pictures, -(-count // 64)):
+                x = torch.from_numpy(part.copy()).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+                encoded.append(torch.stack([vae.encode(p).latent_dist.mean.half().cpu() for p in (x, x.flip(3))]))
+        save(name, {"latents": torch.cat(encoded, 1)})
+    tell(f"{count} looks encoded")
+    return torch.load(OUT / name)["latents"].to(device), [caption(look) for look in looks]
 
 
-def phrase(text: str, rng: np.random.Generator) -> str:
-    """A caption as people vary it; one in ten is empty, for classifier-free guidance."""
-    drawn = rng.random()
-    if drawn < 0.10:
-        return ""
-    if drawn < 0.60:
-        return text
-    if drawn < 0.75:
-        return f"{text} texture"
-    if drawn < 0.90:
-        return f"{text} {list(SHAPES)[rng.integers(len(SHAPES))]}"
-    return f"a texture of {text}"
+class Phrases:
+    """Captions as people vary them, all tokenised beforehand; one in ten is empty, for classifier-free guidance."""
+
+    def __init__(self, captions: list[str], tokenizer: CLIPTokenizer, device: str) -> None:
+        different = list(dict.fromkeys(captions))
+        # (how the caption is put, how often)
+        ways = [("", 0.10), ("{}", 0.50), ("{} texture", 0.15), *(("{} " + s, 0.15 / len(SHAPES)) for s in SHAPES)]
+        ways.append(("a texture of {}", 0.10))
+        texts = [way.format(text) for text in different for way, _ in ways]
+        tokens = tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
+        self.tokens = tokens.view(len(different), len(ways), 77).to(device)
+        position = {text: i for i, text in enumerate(different)}
+        self.caption = torch.tensor([position[text] for text in captions], device=device)
+        self.cumulative = torch.tensor([share for _, share in ways], device=device).cumsum(0)
+
+    def draw(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Tokens [B, 77] of the captions of the looks `chosen` [B]."""
+        uniform = torch.rand(len(chosen), device=chosen.device)
+        way = torch.searchsorted(self.cumulative, uniform).clamp(max=len(self.cumulative) - 1)
+        return self.tokens[self.caption[chosen], way]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--looks", type=int, default=LOOKS)
+    OUT.mkdir(parents=True, exist_ok=True)
+    painted(parser.parse_args().looks, SEED)
+
+
+if __name__ == "__main__":
+    main()

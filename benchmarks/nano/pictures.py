@@ -1,16 +1,22 @@
-"""What the autoencoder of `nano` looks at: procedural textures, and real ones where a folder of them is given."""
+"""What the trainings of `nano` look at: real pictures from folders, and procedural textures, painted on all cores."""
 
+import fcntl
 import hashlib
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
-from texdiff.demo.patterns import paint, random_look
+from benchmarks.nano.loop import OUT, tell
+from texdiff.demo.patterns import Look, paint, random_look
 
-SIDE = 512
-"""Longest side, in texels, that a picture keeps in memory."""
+SIDE = 384
+"""Longest side, in texels, that a picture keeps."""
 
 
 def held_out(picture: np.ndarray) -> bool:
@@ -32,50 +38,73 @@ def thumbnail(picture: np.ndarray) -> np.ndarray:
     return cv2.resize(picture, (8, 8), interpolation=cv2.INTER_AREA).astype(np.float32).ravel() / 255
 
 
-def training_pictures(folders: list[Path], synthetic: int, seed: int) -> list[np.ndarray]:
-    """Real pictures that are not held out and do not resemble one that is, each once, then `synthetic` painted ones."""
-    kept, kept_thumbnails, evaluation, digests = [], [], [], set()
-    paths = sorted(p for f in folders for p in f.rglob("*") if p.suffix.lower() in {".png", ".jpg", ".jpeg"})
-    for path in tqdm(paths, "read"):
+def training_pictures(folders: list[Path]) -> list[tuple[np.ndarray, str]]:
+    """(uint8 RGB picture, kind) of every real picture to train with, at most 384 texels long."""
+    found = []
+    for folder in folders:
+        packed = (folder / "index.json").exists()
+        found += _packed(folder) if packed else [(p, folder.name) for p in _loose(folder)]
+    return found
+
+
+def _packed(folder: Path) -> list[tuple[np.ndarray, str]]:
+    """Those of a folder with index.json (a list of objects with offset, length, kind) and pictures.bin."""
+    records = json.loads((folder / "index.json").read_text("utf-8"))
+    content = np.memmap(folder / "pictures.bin", np.uint8, "r")
+
+    def decode(record: dict[str, int]) -> np.ndarray | None:
+        picture = cv2.imdecode(content[record["offset"] : record["offset"] + record["length"]], cv2.IMREAD_COLOR)
+        return None if picture is None else picture[..., ::-1]
+
+    with ThreadPoolExecutor(_cores()) as pool:  # cv2 lets other threads work meanwhile
+        pictures = pool.map(decode, records)
+        return [(p, r["kind"]) for p, r in zip(pictures, records, strict=True) if p is not None]
+
+
+def _loose(folder: Path) -> list[np.ndarray]:
+    """Those of a folder of picture files that are not held out and do not resemble one that is, each once."""
+    kept, evaluation, digests = [], [], set()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".png", ".jpg", ".jpeg"}):
         picture = read(path)
-        if picture is None:
-            continue
-        digest = hashlib.sha256(picture.tobytes()).digest()
-        if digest in digests:
+        if picture is None or (digest := hashlib.sha256(picture.tobytes()).digest()) in digests:
             continue
         digests.add(digest)
         if held_out(picture):
             evaluation.append(thumbnail(picture))
             continue
         scale = SIDE / max(picture.shape[:2])
-        if scale < 1:
-            picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        kept.append(picture)
-        kept_thumbnails.append(thumbnail(picture))
-    apart = [all(np.abs(t - e).mean() > 0.02 for e in evaluation) for t in kept_thumbnails]
-    kept = [picture for picture, far in zip(kept, apart, strict=True) if far]
-    print(f"{len(kept)} real pictures for training, {len(evaluation)} held out, {apart.count(False)} too like those")
-    for i in tqdm(range(synthetic), "paint"):
-        rng = np.random.default_rng((seed, i))
-        kept.append(paint(random_look(rng), 256, rng))
-    return kept
+        kept.append(
+            cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else picture
+        )
+    apart = [all(np.abs(thumbnail(p) - e).mean() > 0.02 for e in evaluation) for p in kept]
+    tell(f"{folder}: {sum(apart)} pictures, {len(evaluation)} held out, {apart.count(False)} too like those")
+    return [picture for picture, far in zip(kept, apart, strict=True) if far]
 
 
-def crops(pictures: list[np.ndarray], real: int, count: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` square crops, uint8 [count, side, side, 3]; three of four from the first `real` pictures.
+def painted(count: int, seed: int) -> tuple[np.ndarray, list[Look]]:
+    """`count` procedural textures, uint8 [count, 256, 256, 3] in a file, and what each shows.
 
-    Each shows its picture at about the size it has when an atlas is resized to 256 texels, or a little larger.
+    Painted on all cores and kept in the output folder. Two programs may ask for the same at once.
     """
-    out = np.empty((count, side, side, 3), np.uint8)
-    for i in range(count):
-        pool = range(real) if real and rng.random() < 0.75 else range(real, len(pictures))
-        picture = pictures[pool[int(rng.integers(len(pool)))]]
-        height, width = picture.shape[:2]
-        across = rng.choice([256, 256, 320, 384]) if max(height, width) > 300 else 256
-        window = min(round(side / across * max(height, width)), height, width)
-        y, x = rng.integers(0, height - window + 1), rng.integers(0, width - window + 1)
-        crop = picture[y : y + window, x : x + window]
-        crop = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA if window >= side else cv2.INTER_CUBIC)
-        crop = np.rot90(crop, int(rng.integers(4)))
-        out[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
-    return out
+    path = OUT / f"painted-{seed}-{count}.npy"
+    with (OUT / "painted.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            part = path.with_suffix(".part")
+            np.lib.format.open_memmap(part, "w+", np.uint8, (count, 256, 256, 3))
+            # Forked, since a fresh interpreter would load torch first; before anything runs on a GPU.
+            with ProcessPoolExecutor(_cores(), multiprocessing.get_context("fork")) as pool:
+                list(pool.map(_paint, repeat(part), repeat(seed), range(count), chunksize=16))
+            os.replace(part, path)
+            tell(f"painted {count} textures")
+    return np.load(path, mmap_mode="r"), [random_look(np.random.default_rng((seed, i))) for i in range(count)]
+
+
+def _paint(file: Path, seed: int, number: int) -> None:
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng((seed, number))
+    np.lib.format.open_memmap(file, "r+")[number] = paint(random_look(rng), 256, rng)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

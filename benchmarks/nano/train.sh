@@ -1,14 +1,12 @@
 #!/usr/bin/env bash
 # Train nano from nothing, or go on where it was stopped:  bash benchmarks/nano/train.sh [FOLDER OF REAL TEXTURES ...]
+# Times for a CPU; on a GPU:  VAE_SECONDS=300 UNET_SECONDS=240 bash benchmarks/nano/train.sh ...
 set -euo pipefail
-if python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    launch=(python -m)
-else
-    export OMP_WAIT_POLICY=passive
-    launch=(torchrun --nproc_per_node "$(nproc)" -m)
-fi
-"${launch[@]}" benchmarks.nano.train_vae --threads 1 --steps "${VAE_STEPS:-9500}" --furniture "$@"
-"${launch[@]}" benchmarks.nano.train_unet --threads 1 --steps "${UNET_STEPS:-20000}"
+out=${NANO_OUT:-outputs/nano}
+python -m benchmarks.nano.latents & # paints, while the autoencoder trains
+python -m benchmarks.nano.train_vae --seconds "${VAE_SECONDS:-9000}" --pictures "$@"
+wait
+python -m benchmarks.nano.train_unet --seconds "${UNET_SECONDS:-9000}"
 python -m benchmarks.nano.export
-test -e outputs/nano/classifier.pt || python -m benchmarks.nano.classifier
+test -e "$out/classifier.pt" || python -m benchmarks.nano.classifier
 python -m benchmarks.nano.evaluate_prompts

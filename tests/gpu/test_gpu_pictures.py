@@ -66,7 +66,7 @@ def test_generate_draws_in_bf16_what_a_cpu_draws(demo, lora_run, tmp_path, monke
     assert np.abs(pictures["one"] - pictures["again"]).mean() < 0.5
     apart = np.abs(pictures["one"] - pictures["cpu"]).mean()
     print(f"{apart:.2f} grey levels from the CPU's picture, whose values spread by {pictures['cpu'].std():.1f}")
-    assert apart < 0.25 * pictures["cpu"].std()
+    assert apart < 0.1 * pictures["cpu"].std()
 
 
 def test_generate_dresses_and_restyles_a_mesh(demo, lora_run, tmp_path):

@@ -17,6 +17,7 @@ from texdiff.errors import InputError
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
+    from torch import Generator, Tensor
 
 STRENGTH = 0.6  # of restyling where none is said: new surfaces, in the old one's colours and places
 
@@ -184,17 +185,33 @@ def draw_batch(
     """
     import torch
 
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    if "image" not in inputs:
+        side = pipeline.unet.config.sample_size
+        noise = draw_noise(generators, (pipeline.unet.config.in_channels, side, side))
+        inputs["latents"] = noise.to(pipeline.device, pipeline.dtype)
     result = pipeline(
         prompt=list(prompts),
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
-        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+        generator=generators,  # some samplers draw at every step
         output_type="np",  # float32 [B, H, W, 3] in [0, 1]
         **inputs,
     )
     if not np.isfinite(result.images).all():
         raise InputError("the model gives NaN instead of a picture: its weights (or the LoRA's) are broken")
     return list(np.round(result.images * 255).astype(np.uint8))
+
+
+def draw_noise(generators: Sequence["Generator"], shape: Sequence[int]) -> "Tensor":
+    """Standard normal noise, float32 [B, *shape] on the CPU, from each generator its own.
+
+    Always drawn in float32: in bfloat16 the same seed gives other noise on some processors, so that a GPU would draw
+    another picture than a CPU.
+    """
+    import torch
+
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
 
 
 def _check_output(output: Path, files: Sequence[Path], mesh: Path | None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -44,7 +44,20 @@ class Initial:
         import torch
         from diffusers import StableDiffusionImg2ImgPipeline
 
-        from texdiff.inference.generate import draw_batch
+        from texdiff.inference.generate import draw_batch, draw_noise
+
+        class Restyler(StableDiffusionImg2ImgPipeline):
+            def prepare_latents(
+                self,
+                image: Any,
+                timestep: Any,
+                batch_size: int,
+                per_prompt: int,
+                dtype: Any,
+                device: Any,
+                generator: Any,
+            ) -> Any:
+                return self.scheduler.add_noise(image, draw_noise(generator, image.shape[1:]).to(image), timestep)
 
         side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         small = _resize(fill(self.texture, self.covered), (side, side))
@@ -52,7 +65,7 @@ class Initial:
         with torch.no_grad():
             posterior = pipeline.vae.encode(pixels.to(pipeline.device, pipeline.dtype)).latent_dist
         latents = posterior.mean * pipeline.vae.config.scaling_factor
-        restyler = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
+        restyler = Restyler(**pipeline.components, requires_safety_checker=False)
         restyler.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         image = latents.expand(len(prompts), -1, -1, -1)  # [B, 4, h, w]
         drawn = draw_batch(

@@ -28,7 +28,8 @@ WEIGHTS, STATE, PROGRESS, SUMS = "weights.safetensors", "state.safetensors", "pr
 # not, so a new one is safe before somebody thought about it. What the data and the batch come to is compared itself.
 MAY_CHANGE = {
     "run": {"output_dir", "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "resume", "report_to"}
-    | {"train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "compile", "cuda_graphs"},
+    | {"train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "compile", "cuda_graphs"}
+    | {"low_precision_norms", "low_precision_adapters", "channels_last"},
     "data": {"dataset", "unreadable", "cache", "cache_dir"},
     "validation": {"every", "prompts", "num_images", "num_inference_steps"},
 }

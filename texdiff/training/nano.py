@@ -61,7 +61,7 @@ def make_vae() -> "AutoencoderKL":
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=(16, 32, 64, 96),
+        block_out_channels=(16, 32, 64, 120),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         latent_channels=4,

@@ -1,6 +1,7 @@
 """What makes a step faster, or smaller, and does not change what it computes beyond rounding.
 
-What each brings is measured by benchmarks/gpu_switches.py and stands in docs/LOG.md; none is here without a figure.
+benchmarks/gpu_switches.py measures them one by one and together; recorded graphs, which bring most, are on where
+nothing stands in their way.
 """
 
 from typing import Any
@@ -46,11 +47,9 @@ def norms_in_input_precision(unet: nn.Module) -> None:
 def adapters_in_input_precision(unet: nn.Module) -> None:
     """Let adapters take their input as it is: PEFT widens it to the float32 of their weights, and autocast narrows it
     again, with a copy kept for the backward pass. Outside of autocast such a model cannot be called in half precision.
-
-    DoRA computes with its weights outside of what autocast sees, and is left alone.
     """
     for module in unet.modules():
-        if isinstance(module, BaseTunerLayer) and not any(getattr(module, "use_dora", {}).values()):
+        if isinstance(module, BaseTunerLayer):
             module.cast_input_dtype_enabled = False
 
 
@@ -76,7 +75,7 @@ def speed_up(
     unet: Any, config: TrainingConfig, device: torch.device, dtype: torch.dtype, textures: LatentDataset
 ) -> None:
     """Switch on for `unet`, a diffusers model in training mode whose adapters are there already, what `config.run` asks
-    for, and on a GPU what always pays. `dtype` is that of frozen weights and activations.
+    for. `dtype` is that of frozen weights and activations.
 
     Attention needs no switch: torch's fused one is what diffusers takes.
     """
@@ -89,8 +88,13 @@ def speed_up(
         return
     # Not beside encoders that work at every visit: the setting is the whole program's, and theirs is float32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.data.cache != "off"
-    if dtype != torch.float32:
+    if run.channels_last:
+        unet.to(memory_format=torch.channels_last)
+    if run.low_precision_norms and dtype != torch.float32:
         norms_in_input_precision(unet)
+    if run.low_precision_adapters and dtype != torch.float32:
         adapters_in_input_precision(unet)
-    if run.cuda_graphs:
+    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    can_be = alone and not run.compile and not config.against_cuda_graphs()
+    if can_be if run.cuda_graphs is None else run.cuda_graphs:
         record_graphs(unet.to(device), run.train_batch_size, textures, dtype)
