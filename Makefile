@@ -21,7 +21,7 @@ demo: $(READY)
 		--prompt 'yellow hazard stripes crate' --guidance_scale 3 --output $(DEMO)/crate.glb
 	$(BIN)/texdiff generate --model nano --lora $(DEMO)/run --mesh $(DEMO)/meshes/barrel_001/barrel_001.obj \
 		--prompt 'blue hazard stripes barrel' --guidance_scale 3 --output $(DEMO)/barrel.glb
-	$(BIN)/python -m texdiff.inference.before_after $(DEMO)/run $(DEMO)/meshes --guidance_scale 3 \
+	$(BIN)/python -m texdiff.inference.compare $(DEMO)/run $(DEMO)/meshes --guidance_scale 3 \
 		--output $(DEMO)/before_after.png
 	@echo
 	@echo "Look at  $(DEMO)/dataset/audit.html     the textures, their masks, and what was found about them"

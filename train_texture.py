@@ -15,7 +15,7 @@ from contextlib import nullcontext
 
 from texdiff.config import TrainingConfig, parse_command_line, report_error
 from texdiff.errors import InputError
-from texdiff.training.stopping import StopSignals
+from texdiff.training.run.stop_signals import StopSignals
 
 
 def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
@@ -25,20 +25,20 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
 
     from texdiff.diffusion.loss import masked_error, region_errors
     from texdiff.diffusion.noise import add_noise, sample_keys, seed_layers, training_target
-    from texdiff.inference.report import write_report
+    from texdiff.models.base import add_lora, load_base, trainable_parameters
+    from texdiff.report import write_report
     from texdiff.training import launch
-    from texdiff.training.checkpoint import RunState
     from texdiff.training.ema import Ema
     from texdiff.training.encode import encode_dataset
     from texdiff.training.export import export
-    from texdiff.training.feed import feed, make_passes
     from texdiff.training.first_batch import draw_first_batch
     from texdiff.training.housekeeping import Housekeeping
     from texdiff.training.mask_report import say_masks
-    from texdiff.training.models import add_lora, load_base, trainable_parameters
+    from texdiff.training.micro_batches import feed, make_passes
     from texdiff.training.objective import Objective, PixelError, base_prediction
-    from texdiff.training.optimizers import make_clip, make_lr_scheduler, make_optimizer
-    from texdiff.training.run_folder import RunLog, choose_run_folder
+    from texdiff.training.optimizer import make_clip, make_lr_scheduler, make_optimizer
+    from texdiff.training.run.checkpoint import RunState
+    from texdiff.training.run.run_folder import RunLog, choose_run_folder
     from texdiff.training.speed import speed_up
     from texdiff.training.validation import Validation
 

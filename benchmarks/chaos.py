@@ -254,7 +254,7 @@ def _import_what_training_imports() -> None:
     import peft
     import transformers
 
-    from texdiff.training import checkpoint, encode, export, housekeeping, models, optimizers, validation
+    from texdiff.training.run import checkpoint, encode, export, housekeeping, models, optimizers, validation
 
     # Their classes are imported when they are first named.
     _ = diffusers.StableDiffusionPipeline, transformers.CLIPTextModel, transformers.CLIPTokenizer

@@ -28,7 +28,7 @@ LIBRARIES = (
     "datasets",
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
     "peft",
-    "texdiff.inference.report",
+    "texdiff.report",
     "texdiff.training.validation",
 )
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from texdiff.training.nano import nano_folder
+from texdiff.models.nano import nano_folder
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "benchmarks/results/golden_losses.json"

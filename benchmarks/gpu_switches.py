@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from benchmarks.gpu_table import table
 from benchmarks.true_size import unet as sd15_unet
-from texdiff.training.nano import make_unet
+from texdiff.models.nano import make_unet
 from texdiff.training.speed import adapters_in_input_precision, norms_in_input_precision
 
 RESULTS = Path(__file__).parent / "results"

@@ -68,9 +68,9 @@ def fill_cache(dataset: Path, cache: Path) -> None:
     from accelerate import Accelerator
 
     from texdiff.config import DataConfig, TrainingConfig
-    from texdiff.data.dataset import read_records
+    from texdiff.data.records import read_records
+    from texdiff.models.base import load_base
     from texdiff.training.encode import encode_dataset
-    from texdiff.training.models import load_base
 
     rng = np.random.default_rng(0)
     base = load_base("nano")
@@ -90,8 +90,8 @@ def fill_cache(dataset: Path, cache: Path) -> None:
     data = DataConfig(dataset=str(dataset), resolution=RESOLUTION, cache_dir=str(cache))
     splits = (read_records(str(dataset), split) for split in ("train", "validation"))
     with (
-        patch("texdiff.data.cache.encode_textures", textures),
-        patch("texdiff.data.cache.encode_captions", captions),
+        patch("texdiff.data.cache.encoders.encode_textures", textures),
+        patch("texdiff.data.cache.encoders.encode_captions", captions),
     ):
         encode_dataset(TrainingConfig(data=data), base, Accelerator(cpu=True), *splits)
 

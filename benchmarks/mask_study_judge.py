@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from texdiff.config import LoraConfig
-from texdiff.data.dataset import Record, read_records
+from texdiff.data.records import Record, read_records
 from texdiff.diffusion.mask import downsample
 from texdiff.diffusion.noise import keyed_generator
-from texdiff.inference.evaluation_data import read_evaluation_data
-from texdiff.inference.evaluation_model import EvaluationModel
-from texdiff.inference.features import features
-from texdiff.inference.set_metrics import kid
-from texdiff.training.checkpoint import checkpoints
-from texdiff.training.models import Base, add_lora, load_base
+from texdiff.evaluation.metrics.distribution import kid
+from texdiff.evaluation.metrics.features import features
+from texdiff.evaluation.sampler import EvaluationModel
+from texdiff.evaluation.textures import read_evaluation_data
+from texdiff.models.base import Base, add_lora, load_base
+from texdiff.training.run.checkpoint import checkpoints
 
 RESOLUTION, TEXTURES, TIMESTEPS = 256, 32, 8
 

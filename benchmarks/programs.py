@@ -49,7 +49,7 @@ def python(*arguments: str) -> str:
 
 def nano() -> str:
     """The folder of the embedded base."""
-    return python("-c", "from texdiff.training.nano import nano_folder; print(nano_folder())").strip()
+    return python("-c", "from texdiff.models.nano import nano_folder; print(nano_folder())").strip()
 
 
 def sd15(folder: Path) -> str:

@@ -18,13 +18,13 @@ from torch import Tensor
 from tqdm import trange
 
 from texdiff.config import LoraConfig
-from texdiff.data.dataset import read_records
+from texdiff.data.records import read_records
 from texdiff.diffusion.loss import masked_mse
 from texdiff.diffusion.mask import latent_mask
 from texdiff.diffusion.noise import add_noise, training_target
 from texdiff.diffusion.schedule import snr_weights
-from texdiff.training.models import add_lora, load_base, trainable_parameters
-from texdiff.training.nano import nano_folder
+from texdiff.models.base import add_lora, load_base, trainable_parameters
+from texdiff.models.nano import nano_folder
 
 BATCHES = (4, 8, 16, 32)
 TEXTURES, RESOLUTION = 64, 128

@@ -19,7 +19,7 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from texdiff.training.nano import clip_tokenizer
+from texdiff.models.nano import clip_tokenizer
 
 SEED = 0
 

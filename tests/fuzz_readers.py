@@ -87,7 +87,7 @@ def dataset_seeds() -> list[Files]:
 
 
 def read_dataset(folder: Path) -> None:
-    from texdiff.data.dataset import mean_coverage, read_records
+    from texdiff.data.records import mean_coverage, read_records
 
     with naming(folder):
         records = read_records(str(folder), "train")
@@ -105,7 +105,7 @@ def read_dataset(folder: Path) -> None:
 def check_folder(folder: Path) -> None:
     """`texdiff check`, without its processes."""
     from texdiff.data.check import look
-    from texdiff.data.sources import find_assets
+    from texdiff.data.prepare.sources import find_assets
 
     with tempfile.TemporaryDirectory() as spool:
         assets, _ = find_assets([str(folder)], None, Path(spool))
@@ -129,7 +129,7 @@ def kohya_seeds() -> list[Files]:
 
 
 def read_kohya(folder: Path) -> None:
-    from texdiff.data.layouts import read_kohya_config
+    from texdiff.data.prepare.sources.image_folders import read_kohya_config
 
     read_kohya_config(folder / "set.toml")
 
@@ -141,7 +141,7 @@ def caption_seeds() -> list[Files]:
 
 
 def read_all_captions(folder: Path) -> None:
-    from texdiff.data.captions import find_captions, read_sidecar
+    from texdiff.data.prepare.sources.captions import find_captions, read_sidecar
 
     find_captions(folder)
     read_sidecar(folder / "c.obj")
@@ -198,8 +198,8 @@ def mesh_seeds(kind: str) -> list[Files]:
 
 def read_mesh(folder: Path) -> None:
     """As `prepare` reads it, and as `generate --mesh` dresses it."""
-    from texdiff.inference.apply import dress, fill_void, read_wearer
-    from texdiff.uv.mesh import read_textures
+    from texdiff.inference.retexture import dress, fill_void, read_wearer
+    from texdiff.uv.meshes.atlases import read_textures
 
     path = next((p for p in sorted(folder.iterdir()) if p.suffix in (".glb", ".gltf", ".obj", ".ply")), None)
     if path is None:
@@ -252,8 +252,8 @@ def _run_state() -> Any:
     from accelerate import Accelerator
 
     from texdiff.config import DataConfig, TrainingConfig
-    from texdiff.training.checkpoint import RunState
-    from texdiff.training.optimizers import make_lr_scheduler, make_optimizer
+    from texdiff.training.optimizer import make_lr_scheduler, make_optimizer
+    from texdiff.training.run.checkpoint import RunState
 
     config = TrainingConfig(data=DataConfig(dataset="x"))
     layer = torch.nn.Linear(3, 2)
@@ -277,8 +277,8 @@ def checkpoint_seeds() -> list[Files]:
 
 def read_checkpoint(folder: Path) -> None:
     """As a run that goes on: damage is found by the sums. Then as if somebody had made the sums fit."""
-    import texdiff.training.checkpoint as checkpoint
-    from texdiff.training.run_folder import RunLog
+    import texdiff.training.run.checkpoint as checkpoint
+    from texdiff.training.run.run_folder import RunLog
 
     state = _run_state()
     with contextlib.redirect_stderr(io.StringIO()):
@@ -321,7 +321,7 @@ def lora_seeds() -> list[Files]:
 
 
 def read_lora(folder: Path) -> None:
-    from texdiff.inference.lora import add_lora, layer_names, lora_file
+    from texdiff.models.lora_files.load import add_lora, layer_names, lora_file
 
     pipeline = _nano()
     try:
@@ -334,13 +334,13 @@ def read_lora(folder: Path) -> None:
 
 
 def base_seeds() -> list[Files]:
-    from texdiff.training.models import resolve_base
+    from texdiff.models.base import resolve_base
 
     return [files_of(Path(resolve_base("nano")))]
 
 
 def read_base(folder: Path) -> None:
-    from texdiff.training.models import load_base
+    from texdiff.models.base import load_base
 
     base = load_base(str(folder))
     for part in ("scheduler", "tokenizer", "vae", "text_encoder", "unet"):
@@ -351,7 +351,7 @@ STORED: dict[int, np.float32] = {}  # what the entries' means add up to: a damag
 
 
 def store_seeds() -> list[Files]:
-    from texdiff.data.store import EntryStore, key_of
+    from texdiff.data.cache.store import EntryStore, key_of
 
     with tempfile.TemporaryDirectory() as place:
         store = EntryStore(Path(place))
@@ -366,7 +366,7 @@ def store_seeds() -> list[Files]:
 
 
 def read_store(folder: Path) -> None:
-    from texdiff.data.store import EntryStore, as_keys, key_of
+    from texdiff.data.cache.store import EntryStore, as_keys, key_of
 
     store = EntryStore(folder)
     with contextlib.redirect_stderr(io.StringIO()):

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from texdiff.data.dataset import read_records
-from texdiff.data.sources import find_assets
+from texdiff.data.prepare.sources import find_assets
+from texdiff.data.records import read_records
 from texdiff.errors import InputError
-from texdiff.uv.mesh import read_textures
-from texdiff.uv.reach import leads_out, within_reach
+from texdiff.paths import leads_out, within_reach
+from texdiff.uv.meshes.atlases import read_textures
 
 ROOT = Path(__file__).parent.parent
 CODE = [ROOT / "train_texture.py", *sorted((ROOT / "texdiff").rglob("*.py"))]

@@ -14,3 +14,8 @@ class InputError(Exception):
         text = " ".join(super().__str__().splitlines())
         text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 200]} ... {text[-190:]}"
         return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def one_line(text: object) -> str:
+    """What an error (or any text) says, on one line; an error that says nothing by its type's name."""
+    return " ".join(str(text).split()) or type(text).__name__

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from benchmarks.nano.classifier import NAMES, Classifier, accuracy
 from benchmarks.nano.loop import OUT
 from texdiff.demo.patterns import Look, caption
-from texdiff.training.nano import nano_folder
+from texdiff.models.nano import nano_folder
 
 MATERIALS = ["brick", "planks", "tiles", "marble", "cloth", "rust", "grass", "camouflage", "stone", "metal"]
 COLOURS = ["red", "orange", "yellow", "green", "blue", "purple", "white", "black"]

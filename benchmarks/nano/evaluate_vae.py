@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from benchmarks.nano.pictures import training_pictures
-from texdiff.training.nano import make_vae, nano_folder
+from texdiff.models.nano import make_vae, nano_folder
 
 BLOCK, CHANNELS, SIDE = 8, 4, 256
 Floats = NDArray[np.float64]

@@ -2,7 +2,7 @@
 
     python -m benchmarks.nano.export [--folder texdiff/assets/nano]
 
-The tokenizer is left out: `texdiff.training.nano.nano_folder` makes it from the merges that the package has anyway.
+The tokenizer is left out: `texdiff.models.nano.nano_folder` makes it from the merges that the package has anyway.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from benchmarks.nano.latents import trained_vae
 from benchmarks.nano.loop import OUT
 from benchmarks.nano.train_unet import Painter
-from texdiff.training.nano import write_pipeline
+from texdiff.models.nano import write_pipeline
 
 PARTS = ["model_index.json", "scheduler", "text_encoder", "unet", "vae"]
 

@@ -18,7 +18,7 @@ from benchmarks.nano.pictures import held_out, thumbnail
 from texdiff.errors import InputError
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.gutter import fill
-from texdiff.uv.mesh import read_textures
+from texdiff.uv.meshes.atlases import read_textures
 
 if TYPE_CHECKING:
     from benchmarks.nano.collect import Found, Source

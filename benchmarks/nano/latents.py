@@ -15,7 +15,7 @@ from benchmarks.nano.loop import OUT, save, tell
 from benchmarks.nano.pictures import painted
 from texdiff.demo.patterns import caption
 from texdiff.demo.shapes import SHAPES
-from texdiff.training.nano import make_vae
+from texdiff.models.nano import make_vae
 
 SEED = 1000
 """Apart from the autoencoder's seeds, so that the U-Net sees pictures of its own."""

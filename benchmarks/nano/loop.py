@@ -255,5 +255,6 @@ class Training:
 
     def _restore(self, copies: list[torch.Tensor]) -> None:
         tensors = self._tensors()
-        if len(copies) == len(tensors):  # else the optimiser had no state then
-            torch._foreach_copy_(tensors, copies)
+        torch._foreach_copy_(tensors[: len(copies)], copies)
+        for moment in tensors[len(copies) :]:  # the optimiser had no state then
+            moment.zero_()

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from benchmarks.nano.latents import LOOKS, Phrases, encoded_looks
 from benchmarks.nano.loop import Training, precision, start, tell
-from texdiff.training.nano import clip_tokenizer, make_scheduler, make_text_encoder, make_unet
+from texdiff.models.nano import clip_tokenizer, make_scheduler, make_text_encoder, make_unet
 
 NOISE_OFFSET = 0.3
 """Standard deviation of a constant added to each channel's noise. Without it the picture's mean shows through the

@@ -23,7 +23,7 @@ from benchmarks.nano.evaluate_vae import held_out_atlases, psnr
 from benchmarks.nano.loop import Training, precision, start, tell
 from benchmarks.nano.pictures import painted, training_pictures
 from benchmarks.nano.pool import Pool
-from texdiff.training.nano import make_vae
+from texdiff.models.nano import make_vae
 
 KL_WEIGHT = 1e-5
 REAL = 0.75

@@ -156,7 +156,7 @@ def test_transforms_stand_in_for_torchvisions():
 
 
 def test_operations_grow_with_the_batch(tmp_path):
-    from texdiff.training.nano import nano_folder
+    from texdiff.models.nano import nano_folder
 
     folder = str(nano_folder())
     lora = step_flops(folder, 64, 1, 8)

@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from texdiff.data import cache
 from texdiff.data.batch import LatentDataset
-from texdiff.data.dataset import read_records
-from texdiff.data.encoded import Cells, Kept, mask_entries
-from texdiff.data.files import digests
-from texdiff.data.pictures import variation
-from texdiff.data.store import EntryStore
+from texdiff.data.cache import encoders as cache
+from texdiff.data.cache.encodings import Cells, Kept, mask_entries
+from texdiff.data.cache.store import EntryStore
+from texdiff.data.image_source import digests
+from texdiff.data.prepare.mask_images import variation
+from texdiff.data.records import read_records
 from texdiff.diffusion.mask import cell_weights
 from texdiff.errors import InputError
-from texdiff.training.models import load_base
+from texdiff.models.base import load_base
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from texdiff.data import store as module
-from texdiff.data.dataset import read_records
-from texdiff.data.files import StoredFile, TableCell, digests
-from texdiff.data.store import EntryStore, as_keys, key_of
+from texdiff.data.cache import store as module
+from texdiff.data.cache.store import EntryStore, as_keys, key_of
+from texdiff.data.image_source import StoredFile, TableCell, digests
+from texdiff.data.records import read_records
 from texdiff.errors import InputError
 
 
@@ -110,7 +110,7 @@ def test_two_stores_on_one_folder_see_each_others_entries(tmp_path):
 WRITER = """
 import sys, time, numpy as np
 from pathlib import Path
-from texdiff.data import store
+from texdiff.data.cache import store
 store.SHARD_ENTRIES = 4
 kept = store.EntryStore(Path(sys.argv[1]))
 for number in range(10**9):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from texdiff.data.captions import caption_from_name, find_captions, read_captions, read_sidecar
+from texdiff.data.prepare.sources.captions import caption_from_name, find_captions, read_captions, read_sidecar
 from texdiff.errors import InputError
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from texdiff.data.encoded import SUMS, Cells, covered_share
+from texdiff.data.cache.encodings import SUMS, Cells, covered_share
 
 masks = hnp.arrays(np.bool_, (32, 32), elements=st.booleans(), fill=st.booleans())
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from texdiff.data.dataset import mean_coverage, read_records
-from texdiff.data.files import StoredFile
+from texdiff.data.image_source import StoredFile
+from texdiff.data.records import mean_coverage, read_records
 from texdiff.errors import InputError
 
 

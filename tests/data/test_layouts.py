@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from texdiff.data.asset import Asset
-from texdiff.data.pictures import fit_mask, looks_inverted, read_pair
 from texdiff.data.prepare import prepare_dataset
-from texdiff.data.sources import find_assets
+from texdiff.data.prepare.asset import Asset
+from texdiff.data.prepare.mask_images import fit_mask, looks_inverted, read_pair
+from texdiff.data.prepare.sources import find_assets
 from texdiff.errors import InputError
 
 Draw = Callable[..., np.ndarray]

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from texdiff.cli import main
-from texdiff.data.dataset import read_records
-from texdiff.data.meshes import find_mesh
+from texdiff.data.mesh_index import find_mesh
+from texdiff.data.records import read_records
 
 
 def test_each_texture_finds_its_mesh_also_after_both_moved(

@@ -10,7 +10,7 @@ import pytest
 
 from texdiff.data import prepare
 from texdiff.data.prepare import prepare_dataset
-from texdiff.data.worker import Failure, Workers
+from texdiff.data.prepare.workers import Failure, Workers
 
 
 def sources_of(dataset: Path) -> dict[str, str | None]:

@@ -10,7 +10,7 @@ import pytest
 from texdiff.cli import main
 from texdiff.data.check import check_dataset
 from texdiff.data.prepare import prepare_dataset
-from texdiff.data.publish import to_parquet
+from texdiff.data.prepare.publish import to_parquet
 
 datasets = pytest.importorskip("datasets")
 

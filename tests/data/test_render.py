@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from texdiff.data.render import MeshViews, turntable
-from texdiff.data.views import ViewJob, draw_views
+from texdiff.data.prepare.views import ViewJob, draw_views
 from texdiff.errors import InputError
+from texdiff.render.renderer import MeshViews, turntable
 
 FRONT = ((0.0, 0.0),)
 WHOLE = (((0.0, 0.0), (1.0, 1.0)),)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from texdiff.data.render import MeshViews
+from texdiff.render.renderer import MeshViews
 
 moderngl = pytest.importorskip("moderngl")
 

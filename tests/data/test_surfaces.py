@@ -11,10 +11,10 @@ import trimesh
 from PIL import Image
 
 from texdiff.data.check import check_dataset
-from texdiff.data.dataset import read_records
 from texdiff.data.prepare import prepare_dataset
+from texdiff.data.records import read_records
 from texdiff.errors import InputError
-from texdiff.uv.picture import read_grey16
+from texdiff.uv.image import read_grey16
 
 datasets = pytest.importorskip("datasets")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from texdiff.data.worker import Failure, Workers
+from texdiff.data.prepare.workers import Failure, Workers
 from texdiff.errors import InputError
 
 

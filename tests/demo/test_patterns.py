@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from texdiff.demo.held_out_materials import NEW_MATERIALS
 from texdiff.demo.materials import MATERIALS
-from texdiff.demo.new_materials import NEW_MATERIALS
 from texdiff.demo.palette import COLOURS
 from texdiff.demo.patterns import SCALES, Look, caption, paint, random_look, random_new_look
 

@@ -40,7 +40,7 @@ class Finished:
         return load_file(self.folder / f"checkpoints/step-{step:08d}/weights.safetensors")
 
     def state(self, step: int) -> dict[str, Any]:
-        from texdiff.training.state_file import read_state
+        from texdiff.training.run.state_file import read_state
 
         return read_state(self.folder / f"checkpoints/step-{step:08d}/state.safetensors")
 

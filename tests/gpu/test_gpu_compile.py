@@ -13,7 +13,7 @@ def three_widths(tmp_path: Path) -> Path:
     """nano with another U-Net, of random weights."""
     from diffusers import UNet2DConditionModel
 
-    from texdiff.training.models import resolve_base
+    from texdiff.models.base import resolve_base
 
     base = Path(shutil.copytree(resolve_base("nano"), tmp_path / "base"))
     text_width = UNet2DConditionModel.load_config(base, subfolder="unet")["cross_attention_dim"]

@@ -96,8 +96,8 @@ def features(tmp_path: Path) -> Path:
 
 
 def test_evaluate_draws_and_measures(demo, lora_run, features, monkeypatch):
-    from texdiff.inference import evaluation_model
-    from texdiff.inference.evaluate import evaluate
+    from texdiff.evaluation import evaluate
+    from texdiff.evaluation import sampler as evaluation_model
 
     devices = set()
     draw = evaluation_model.EvaluationModel.generate
@@ -119,9 +119,9 @@ def test_evaluate_draws_and_measures(demo, lora_run, features, monkeypatch):
 
 @pytest.mark.skipif(ON_CPU, reason="a CPU encodes pictures one at a time")
 def test_pictures_encoded_together_are_those_encoded_alone(demo, true_float32):
-    from texdiff.data.cache import encode_textures
-    from texdiff.data.dataset import read_records
-    from texdiff.training.models import load_base
+    from texdiff.data.cache.encoders import encode_textures
+    from texdiff.data.records import read_records
+    from texdiff.models.base import load_base
 
     vae = load_base("nano").vae.requires_grad_(False).to(DEVICE)
     records = read_records(str(demo), "train")

@@ -17,7 +17,7 @@ Factors = Callable[[float], dict[str, torch.Tensor]]
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small pipeline with random weights, drawing 64 x 64 px."""
-    from texdiff.training.nano import build
+    from texdiff.models.nano import build
 
     folder = tmp_path_factory.mktemp("base")
     build(folder)

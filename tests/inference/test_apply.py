@@ -15,7 +15,7 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from texdiff.errors import InputError
-from texdiff.inference.apply import read_wearer, wear
+from texdiff.inference.retexture import read_wearer, wear
 from texdiff.uv.coverage import coverage_mask
 
 GREY = Image.new("RGB", (16, 16), (90, 90, 90))
@@ -282,7 +282,7 @@ def test_what_cannot_wear_it_is_one_line_and_leaves_nothing(
 )
 def test_real_furniture(real_meshes: Path, asset: str, tmp_path: Path) -> None:
     """Same surface and UVs as before; exactly one texture is new, on the parts that wore the old one."""
-    from texdiff.uv.mesh import load_scene, read_textures
+    from texdiff.uv.meshes.atlases import load_scene, read_textures
 
     mesh = shutil.copytree(real_meshes / asset, tmp_path / "asset") / f"{Path(asset).name}.obj"
     before, atlases = load_scene(mesh), read_textures(mesh).atlases

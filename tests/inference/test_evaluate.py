@@ -16,8 +16,8 @@ from texdiff import cli
 from texdiff.config import DataConfig, ModelConfig, RunConfig, TrainingConfig, ValidationConfig
 from texdiff.data.prepare import prepare_dataset
 from texdiff.demo.make import write_meshes
-from texdiff.inference.evaluation_data import read_evaluation_data
-from texdiff.inference.evaluation_table import table
+from texdiff.evaluation.table import table
+from texdiff.evaluation.textures import read_evaluation_data
 
 LAYER = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 

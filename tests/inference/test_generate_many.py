@@ -10,9 +10,9 @@ from PIL import Image
 
 from texdiff import cli
 from texdiff.errors import InputError
-from texdiff.inference.apply import read_wearer
 from texdiff.inference.generate import cut_prompts, draw, generate, load_pipeline, numbered
-from texdiff.inference.restyle import Initial
+from texdiff.inference.img2img import Initial
+from texdiff.inference.retexture import read_wearer
 from texdiff.uv.coverage import coverage_mask
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from texdiff.errors import InputError
 from texdiff.inference.generate import draw
-from texdiff.inference.lora import PEFT_NAME, add_lora, lora_file
+from texdiff.models.lora_files.load import PEFT_NAME, add_lora, lora_file
 
 # diffusers' sampler hands a tensor to NumPy 2 in the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

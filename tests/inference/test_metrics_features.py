@@ -9,9 +9,9 @@ import torch
 import transformers
 
 from texdiff.errors import InputError
-from texdiff.inference.extractors import EfficientNetLite0, Extractor, load_extractor
-from texdiff.inference.features import features, perceptual_distance, to_tensor
-from texdiff.inference.prompt_agreement import PromptAgreement
+from texdiff.evaluation.metrics.clip_score import PromptAgreement
+from texdiff.evaluation.metrics.extractors import EfficientNetLite0, Extractor, load_extractor
+from texdiff.evaluation.metrics.features import features, perceptual_distance, to_tensor
 
 VOCABULARY = {"<|startoftext|>": 0, "<|endoftext|>": 1, "r": 2, "e": 3, "d</w>": 4, "b": 5, "x</w>": 6}
 
@@ -78,7 +78,7 @@ def test_perceptual_distance_grows_with_what_is_done(lite0: Extractor) -> None:
 def test_batches_do_not_matter(lite0: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures, masks = textures()
     whole = features(pictures, masks, lite0)
-    monkeypatch.setattr("texdiff.inference.features._BATCH", 2)
+    monkeypatch.setattr("texdiff.evaluation.metrics.features._BATCH", 2)
     np.testing.assert_allclose(features(pictures, masks, lite0), whole, atol=1e-5)
 
 

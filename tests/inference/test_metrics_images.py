@@ -6,7 +6,7 @@ import scipy.ndimage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from texdiff.inference.image_metrics import psnr, ssim, ssim_map
+from texdiff.evaluation.metrics.image import psnr, ssim, ssim_map
 
 
 def pictures(seed: int, n: int = 2, side: int = 40) -> np.ndarray:

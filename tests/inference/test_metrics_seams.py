@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from texdiff.inference.color_difference import ciede2000, to_lab
-from texdiff.inference.seams import MeshEdges, seam_error
-from texdiff.uv.mesh import read_parts
+from texdiff.evaluation.metrics.color import ciede2000, to_lab
+from texdiff.evaluation.metrics.seams import MeshEdges, seam_error
+from texdiff.uv.meshes.atlases import read_parts
 
 
 def strip(folder: Path, uv: list[list[tuple[float, float]]], shared: bool = False) -> tuple[Path, list[str]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from texdiff.inference.set_metrics import fid, kid, kid_difference
+from texdiff.evaluation.metrics.distribution import fid, kid, kid_difference
 
 
 def two_sets(n: int, m: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

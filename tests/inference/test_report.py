@@ -14,11 +14,11 @@ from PIL import Image
 
 from texdiff import cli
 from texdiff.config import DataConfig, TrainingConfig, to_yaml
-from texdiff.data.mesh_file import Triangles, load_triangles, write_triangles
 from texdiff.errors import InputError
-from texdiff.inference.report import write_report
-from texdiff.inference.report_curves import smooth
-from texdiff.inference.report_pictures import meshes
+from texdiff.render.viewer_mesh import Triangles, load_triangles, write_triangles
+from texdiff.report import write_report
+from texdiff.report.curves import smooth
+from texdiff.report.images import meshes
 
 NASTY = '</script><img src=x onerror="document.title=1"> "quote" & \'it\' \u2028 椅子'
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (250, 250, 250)}

@@ -12,9 +12,9 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
 from texdiff.config import DataConfig, TrainingConfig, ValidationConfig
-from texdiff.data.dataset import read_records
-from texdiff.data.mesh_file import load_triangles
 from texdiff.data.prepare import prepare_dataset
+from texdiff.data.records import read_records
+from texdiff.render.viewer_mesh import load_triangles
 from texdiff.training.samples import SAMPLES, SamplePictures, dim_void, read_samples
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from texdiff.data.render import MeshViews
-from texdiff.inference.apply import fill_void, read_wearer, wear
+from texdiff.inference.retexture import fill_void, read_wearer, wear
+from texdiff.render.renderer import MeshViews
 
 CELL = 64
 # Yaw, pitch, and the cube's face that is seen: its middle, and what is right and up in the picture.
@@ -108,7 +108,7 @@ def islands(tmp_path: Path) -> Path:
 def test_no_magenta_from_the_void_in_any_mip_level_down_to_a_sixteenth(islands: Path, tmp_path: Path) -> None:
     """Green islands in a magenta void: from near and from far, the mesh looks as if all of the texture were green."""
     from texdiff.uv.coverage import coverage_mask
-    from texdiff.uv.mesh import read_textures
+    from texdiff.uv.meshes.atlases import read_textures
 
     (atlas,) = read_textures(islands).atlases
     covered = coverage_mask(atlas.triangles, (256, 256), mode="conservative")

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from texdiff.errors import InputError
-from texdiff.training.models import load_base
-from texdiff.training.run_folder import choose_run_folder
+from texdiff.models.base import load_base
+from texdiff.training.run.run_folder import choose_run_folder
 
 
 def spoil_empty_mask(folder: Path) -> None:

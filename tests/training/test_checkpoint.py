@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from texdiff.config import DataConfig, OptimConfig, RunConfig, TrainingConfig
 from texdiff.errors import InputError
-from texdiff.training.checkpoint import MAY_CHANGE, RunState, checkpoints, newest_good
+from texdiff.files import atomic_entries, atomic_folder
 from texdiff.training.ema import Ema
-from texdiff.training.optimizers import make_lr_scheduler, make_optimizer
-from texdiff.training.run_folder import RunLog
-from texdiff.training.state_file import read_state, write_state
-from texdiff.training.whole import whole_entries, whole_folder
+from texdiff.training.optimizer import make_lr_scheduler, make_optimizer
+from texdiff.training.run.checkpoint import MAY_CHANGE, RunState, checkpoints, newest_good
+from texdiff.training.run.run_folder import RunLog
+from texdiff.training.run.state_file import read_state, write_state
 
 CONFIG = TrainingConfig(data=DataConfig(dataset="x"))
 
@@ -230,15 +230,15 @@ def test_figures_after_the_checkpoint_and_a_torn_line_go(accelerator, tmp_path):
 
 
 def test_a_folder_is_whole_or_as_before(tmp_path):
-    with whole_folder(tmp_path / "one") as aside:
+    with atomic_folder(tmp_path / "one") as aside:
         (aside / "file").write_text("first")
-    with pytest.raises(RuntimeError, match="in between"), whole_folder(tmp_path / "one") as aside:  # noqa: PT012
+    with pytest.raises(RuntimeError, match="in between"), atomic_folder(tmp_path / "one") as aside:  # noqa: PT012
         (aside / "file").write_text("second")
         raise RuntimeError("in between")
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
     assert (tmp_path / "one/file").read_text() == "first"
     (tmp_path / "unet").mkdir()
-    with whole_entries(tmp_path, last="index") as aside:
+    with atomic_entries(tmp_path, last="index") as aside:
         (aside / "unet").mkdir()
         (aside / "unet/weights").write_text("new")
         (aside / "index").write_text("new")

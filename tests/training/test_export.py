@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 from texdiff import cli
 from texdiff.config import DataConfig, LoraConfig, ModelConfig, TrainingConfig
+from texdiff.models.base import add_lora
+from texdiff.models.lora_files.kohya import write_kohya
+from texdiff.models.lora_files.metadata import lora_metadata
+from texdiff.models.lora_files.safetensors_bytes import write_weights
+from texdiff.models.nano import make_unet
 from texdiff.training.export import export_lora
-from texdiff.training.kohya import write_kohya
-from texdiff.training.lora_metadata import lora_metadata
-from texdiff.training.models import add_lora
-from texdiff.training.nano import make_unet
-from texdiff.training.weights_file import write_weights
 
 EVERY_LAYER = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "conv1", "conv2", "conv_shortcut", "proj_in")
 EVERY_LAYER += ("time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv", "conv_in")

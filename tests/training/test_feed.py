@@ -9,12 +9,12 @@ import torch
 from accelerate import Accelerator
 
 from texdiff.config import DataConfig, MaskConfig, NoiseConfig, RunConfig, TrainingConfig
-from texdiff.data.dataset import read_records
+from texdiff.data.records import read_records
 from texdiff.diffusion.noise import sample_keys
+from texdiff.models.base import Base, load_base
 from texdiff.training.encode import encode_dataset
-from texdiff.training.feed import feed, make_passes, prefetch
 from texdiff.training.launch import split_batch
-from texdiff.training.models import Base, load_base
+from texdiff.training.micro_batches import feed, make_passes, prefetch
 from texdiff.training.objective import Objective
 
 

@@ -7,7 +7,7 @@ import torch
 from accelerate import Accelerator
 
 from texdiff.errors import InputError
-from texdiff.training.loss_guard import LossGuard
+from texdiff.training.run.finite_check import LossGuard
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -5,8 +5,8 @@ import torch
 
 from texdiff.config import LoraConfig
 from texdiff.errors import InputError
+from texdiff.models.base import add_lora, load_base, trainable_parameters
 from texdiff.training.export import export_lora
-from texdiff.training.models import add_lora, load_base, trainable_parameters
 
 
 @pytest.fixture

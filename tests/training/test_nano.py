@@ -8,7 +8,7 @@ import torch
 
 from texdiff.demo.patterns import paint, random_look
 from texdiff.errors import InputError
-from texdiff.training.nano import nano_folder
+from texdiff.models.nano import nano_folder
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_it_paints(pipeline):
     assert picture.shape == (256, 256, 3)
 
 
-def test_made_twice_at_once_it_is_one_whole_folder(tmp_path, monkeypatch):
+def test_made_twice_at_once_it_is_one_atomic_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with ThreadPoolExecutor(2) as pool:
         folders = {future.result() for future in [pool.submit(nano_folder), pool.submit(nano_folder)]}

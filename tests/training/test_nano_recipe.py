@@ -17,7 +17,7 @@ sys.path.insert(0, str(REPOSITORY))  # benchmarks are no part of the package
 
 from benchmarks.nano import loop, pool  # noqa: E402
 from benchmarks.nano.latents import Phrases  # noqa: E402
-from texdiff.training.nano import clip_tokenizer  # noqa: E402
+from texdiff.models.nano import clip_tokenizer  # noqa: E402
 
 
 def begin(home: Path, *arguments: str) -> subprocess.Popen:

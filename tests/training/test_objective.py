@@ -13,12 +13,12 @@ from diffusers.training_utils import EMAModel
 
 from texdiff.config import DataConfig, LoraConfig, MaskConfig, ModelConfig, NoiseConfig, OptimConfig, TrainingConfig
 from texdiff.errors import InputError
+from texdiff.models.base import add_lora, load_base, trainable_parameters, zero_snr_sampler
 from texdiff.training.ema import Ema
-from texdiff.training.loss_guard import LossGuard
 from texdiff.training.mask_report import report_masks
-from texdiff.training.models import add_lora, load_base, trainable_parameters, zero_snr_sampler
 from texdiff.training.objective import Objective, PixelError, base_prediction
-from texdiff.training.run_folder import error_figures
+from texdiff.training.run.finite_check import LossGuard
+from texdiff.training.run.run_folder import error_figures
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from texdiff.training.state_file import read_state
+from texdiff.training.run.state_file import read_state
 
 WORKER = Path(__file__).with_name("several_runs.py")
 STEPS = 3

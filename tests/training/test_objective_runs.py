@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from texdiff.inference.generate import load_pipeline
-from texdiff.inference.lora import add_lora
-from texdiff.training.models import resolve_base
-from texdiff.training.state_file import read_state
+from texdiff.models.base import resolve_base
+from texdiff.models.lora_files.load import add_lora
+from texdiff.training.run.state_file import read_state
 
 LORA = "pytorch_lora_weights.safetensors"
 WORKER = Path(__file__).with_name("several_runs.py")

@@ -9,10 +9,10 @@ from accelerate import Accelerator
 
 from texdiff.config import DataConfig, LoraConfig, OptimConfig, RunConfig, TrainingConfig
 from texdiff.errors import InputError
-from texdiff.training.models import add_lora, load_base, trainable_parameters
-from texdiff.training.optimizers import make_clip, make_lr_scheduler, make_optimizer
+from texdiff.models.base import add_lora, load_base, trainable_parameters
+from texdiff.training.optimizer import make_clip, make_lr_scheduler, make_optimizer
+from texdiff.training.run.state_file import read_state, write_state
 from texdiff.training.speed import adapters_in_input_precision, norms_in_input_precision, speed_up
-from texdiff.training.state_file import read_state, write_state
 
 STEPS = 4
 CPU = torch.device("cpu")

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from texdiff.errors import InputError
-from texdiff.training import stopping
-from texdiff.training.run_folder import lock
-from texdiff.training.stopping import Stopped, StopSignals
+from texdiff.training.run import stop_signals as stopping
+from texdiff.training.run.run_folder import lock
+from texdiff.training.run.stop_signals import Stopped, StopSignals
 
 ROOT = Path(__file__).parent.parent.parent
 LORA = "pytorch_lora_weights.safetensors"
@@ -297,7 +297,7 @@ def limited(popen, hard):
 
 def test_one_process_at_a_time(tmp_path):
     lock(tmp_path)
-    other = f"from pathlib import Path; from texdiff.training.run_folder import lock; lock(Path({str(tmp_path)!r}))"
+    other = f"from pathlib import Path; from texdiff.training.run.run_folder import lock; lock(Path({str(tmp_path)!r}))"
     refused = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
     assert "another process is at work here" in refused.stderr
 

@@ -11,11 +11,11 @@ from accelerate import Accelerator
 from PIL import Image
 
 from texdiff.config import DataConfig, MaskConfig, TrainingConfig
-from texdiff.data.dataset import read_records
+from texdiff.data.records import read_records
 from texdiff.diffusion.noise import draw, draw_timesteps, sample_keys
+from texdiff.models.base import load_base
 from texdiff.training.encode import encode_dataset
-from texdiff.training.models import load_base
-from texdiff.training.state_file import read_state
+from texdiff.training.run.state_file import read_state
 
 
 def write_surface(row_of: Path, row: dict, seed: int) -> np.ndarray:

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from texdiff.training.models import load_base, resolve_base
-from texdiff.training.state_file import read_state
+from texdiff.models.base import load_base, resolve_base
+from texdiff.training.run.state_file import read_state
 
 LORA = "pytorch_lora_weights.safetensors"
 

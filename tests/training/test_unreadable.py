@@ -11,9 +11,9 @@ from PIL import Image
 
 from texdiff.config import DataConfig, TrainingConfig
 from texdiff.errors import InputError
+from texdiff.models.base import load_base
 from texdiff.training.encode import encode_dataset
 from texdiff.training.launch import read_splits
-from texdiff.training.models import load_base
 
 
 @pytest.fixture(scope="module")

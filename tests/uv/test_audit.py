@@ -8,7 +8,7 @@ from uv_files import lettered_checker, square_glb
 
 from texdiff.uv.audit import measure, verdict
 from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.mesh import read_textures
+from texdiff.uv.meshes.atlases import read_textures
 
 SQUARE = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]], dtype=np.float64)
 PAINT = lettered_checker(128)

@@ -8,7 +8,7 @@ from uv_files import SQUARE, Gltf, lettered_checker, square_glb
 
 from texdiff.errors import InputError
 from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.mesh import Atlas, load_scene, read_textures
+from texdiff.uv.meshes.atlases import Atlas, load_scene, read_textures
 
 PAINT = lettered_checker()
 

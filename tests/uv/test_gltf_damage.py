@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from uv_files import SQUARE, SQUARE_FACES, Gltf, lettered_checker, square_glb
 
 from texdiff.errors import InputError
-from texdiff.uv.mesh import load_scene, read_textures
+from texdiff.uv.meshes.atlases import load_scene, read_textures
 
 PAINT = lettered_checker()
 

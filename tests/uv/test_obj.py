@@ -9,7 +9,7 @@ from uv_files import lettered_checker, square_obj
 
 from texdiff.errors import InputError
 from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.mesh import Atlas, load_scene, read_textures
+from texdiff.uv.meshes.atlases import Atlas, load_scene, read_textures
 
 PAINT = lettered_checker()
 

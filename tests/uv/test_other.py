@@ -9,7 +9,7 @@ from uv_files import lettered_checker
 
 from texdiff.errors import InputError
 from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.mesh import load_scene, read_textures
+from texdiff.uv.meshes.atlases import load_scene, read_textures
 
 PAINT = lettered_checker()
 PLY = """ply

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from uv_files import lettered_checker, png
 
-from texdiff.uv.picture import PictureError, open_picture, read_picture
+from texdiff.uv.image import PictureError, open_picture, read_picture
 
 PAINT = lettered_checker()
 

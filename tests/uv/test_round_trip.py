@@ -11,10 +11,10 @@ from PIL import Image
 from uv_files import SQUARE, Gltf, lettered_checker, square_glb, square_obj
 
 from texdiff.data.prepare import prepare_dataset
-from texdiff.inference.apply import wear
+from texdiff.inference.retexture import wear
 from texdiff.uv.audit import measure, verdict
 from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.mesh import load_scene, read_textures
+from texdiff.uv.meshes.atlases import load_scene, read_textures
 
 PAINT = lettered_checker()
 

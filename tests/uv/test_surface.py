@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from texdiff.uv.coverage import coverage_mask, overlap_count
 from texdiff.uv.resize import resize
-from texdiff.uv.surface import from_grey, resize_density, surface_map, to_grey
+from texdiff.uv.texel_area import from_grey, resize_density, surface_map, to_grey
 
 SQUARE = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]], dtype=np.float64)
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from texdiff.data.dataset import Record
-from texdiff.data.encoded import SUMS, Array, Cells, Encoded
+from texdiff.data.cache.encodings import SUMS, Array, Cells, Encoded
+from texdiff.data.records import Record
 from texdiff.errors import InputError
 
 

@@ -10,13 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from texdiff.data.asset import Asset
-from texdiff.data.pictures import THRESHOLD, fit_mask, looks_inverted, many_inverted, read_pair, read_surface, variation
-from texdiff.data.reading import content_hash
-from texdiff.data.sources import find_assets
-from texdiff.data.worker import Failure, Workers
+from texdiff.data.prepare.asset import Asset
+from texdiff.data.prepare.mask_images import (
+    THRESHOLD,
+    fit_mask,
+    looks_inverted,
+    many_inverted,
+    read_pair,
+    read_surface,
+    variation,
+)
+from texdiff.data.prepare.sources import find_assets
+from texdiff.data.prepare.workers import Failure, Workers
 from texdiff.errors import InputError
 from texdiff.uv.audit import measure, verdict
+from texdiff.uv.image import content_hash
 
 _GREY = (16, 239)  # between these a texel of a mask is neither black nor white, whatever JPEG did to it
 _MUCH_GREY = 0.05  # an anti-aliased rim has less

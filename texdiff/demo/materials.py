@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from texdiff.demo.noise import cobbles, courses, fractal, normalised, step, warped
+from texdiff.demo.fields import cobbles, courses, fractal, normalised, step, warped
 from texdiff.demo.palette import mix, shade
 
 Paint = Callable[[np.random.Generator, int, float, np.ndarray], np.ndarray]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from texdiff.demo.fields import fractal, step
+from texdiff.demo.held_out_materials import NEW_MATERIALS
 from texdiff.demo.materials import MATERIALS
-from texdiff.demo.new_materials import NEW_MATERIALS
-from texdiff.demo.noise import fractal, step
 from texdiff.demo.palette import COLOURS, jittered, mix
 
 SCALES = {"small": 1.6, "": 1.0, "large": 0.6}

@@ -56,9 +56,9 @@ def generate(
     Raises:
         InputError: any of these cannot be used. Nothing is written then.
     """
-    from texdiff.inference.apply import dress, encode_png, fill_void, read_wearer, write_whole
-    from texdiff.inference.lora import add_lora, layer_names, lora_file
-    from texdiff.inference.restyle import read_initial
+    from texdiff.inference.img2img import read_initial
+    from texdiff.inference.retexture import dress, encode_png, fill_void, read_wearer, write_output
+    from texdiff.models.lora_files.load import add_lora, layer_names, lora_file
 
     # Everything that is quick to check comes before the weights are read.
     restyles = init_image is not None or strength is not None
@@ -93,7 +93,7 @@ def generate(
             is_glb = file.suffix.lower() == ".glb"
             if wearer is not None and (is_glb or initial is None):
                 texture = fill_void(wearer, texture)
-            write_whole(file, dress(wearer, texture) if wearer is not None and is_glb else encode_png(texture))
+            write_output(file, dress(wearer, texture) if wearer is not None and is_glb else encode_png(texture))
             print(f"wrote {file}" + (f" (seed {seed}: {prompt})" if len(jobs) > 1 else ""))
     return files
 
@@ -127,7 +127,7 @@ def load_pipeline(model: str) -> "StableDiffusionPipeline":
     import torch
     from safetensors import SafetensorError
 
-    from texdiff.training.models import resolve_base  # first: it silences what diffusers says while it is imported
+    from texdiff.models.base import resolve_base  # first: it silences what diffusers says while it is imported
 
     from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline  # isort: skip
 

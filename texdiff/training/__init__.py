@@ -1,8 +1,3 @@
-"""What a training run is made of: models, optimiser, checkpoints, validation."""
+"""What a training run does: objective, optimiser, checkpoints, validation, export."""
 
-import os
-
-# What goes wrong in loading reaches the user as one line of ours; what these libraries say while they are imported
-# is about other uses. They read this once, so it stands before any of them.
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+from texdiff import models as models  # first: it silences what diffusers and transformers say while they are imported

@@ -11,15 +11,15 @@ import torch
 from accelerate import Accelerator
 
 from texdiff.config import TrainingConfig
-from texdiff.data import cache
 from texdiff.data.batch import LatentDataset
-from texdiff.data.dataset import Record
-from texdiff.data.encoded import Cells, Encoded, Fresh, Kept, mask_entries
-from texdiff.data.files import Source, StoredFile, digests
-from texdiff.data.store import Entry, EntryStore, Keys, as_keys, key_of
+from texdiff.data.cache import encoders as cache
+from texdiff.data.cache.encodings import Cells, Encoded, Fresh, Kept, mask_entries
+from texdiff.data.cache.store import Entry, EntryStore, Keys, as_keys, key_of
+from texdiff.data.image_source import Source, StoredFile, digests
+from texdiff.data.records import Record
 from texdiff.diffusion.mask import cell_weights
 from texdiff.errors import InputError
-from texdiff.training.models import Base
+from texdiff.models.base import Base
 
 # Settings of the section mask that do not change a texture's latent cells, or only by way of `outside_weight`.
 _NOT_IN_CELLS = ("reduction", "outside", "unmasked_weight", "pixel_weight")

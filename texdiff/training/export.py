@@ -11,14 +11,13 @@ from diffusers.utils import convert_state_dict_to_diffusers
 from peft import get_peft_model_state_dict
 
 from texdiff.config import TrainingConfig
-from texdiff.training.about import read_about
-from texdiff.training.card import write_card
-from texdiff.training.lora_metadata import lora_metadata
-from texdiff.training.models import Base, zero_snr_sampler
-from texdiff.training.weights_file import write_weights
-from texdiff.training.whole import whole_entries
-
-LORA_FILE = "pytorch_lora_weights.safetensors"
+from texdiff.files import atomic_entries
+from texdiff.models.base import Base, zero_snr_sampler
+from texdiff.models.lora_files import LORA_FILE
+from texdiff.models.lora_files.metadata import lora_metadata
+from texdiff.models.lora_files.safetensors_bytes import write_weights
+from texdiff.training.model_card import write_card
+from texdiff.training.run.provenance import read_about
 
 
 def export_lora(unet: UNet2DConditionModel, folder: Path, about: Mapping[str, str] | None = None) -> Path:
@@ -62,7 +61,7 @@ def assemble_pipeline(base: Base, unet: UNet2DConditionModel, zero_snr: bool = F
 
 def export_pipeline(base: Base, unet: UNet2DConditionModel, folder: Path, zero_snr: bool = False) -> None:
     """Write the whole pipeline, so that `DiffusionPipeline.from_pretrained(folder)` loads it."""
-    with whole_entries(folder, last="model_index.json") as aside:
+    with atomic_entries(folder, last="model_index.json") as aside:
         assemble_pipeline(base, unet, zero_snr).save_pretrained(aside)
 
 

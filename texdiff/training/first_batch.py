@@ -10,7 +10,7 @@ from PIL import Image
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.diffusion.noise import SampleKey
-from texdiff.training.whole import write_whole
+from texdiff.files import write_atomic
 
 GAP, MOST = 8, 8
 
@@ -38,4 +38,4 @@ def draw_first_batch(textures: LatentDataset, keys: Sequence[SampleKey], config:
         rows.append(np.full((GAP, rows[0].shape[1], 3), 255, np.uint8))
     file = io.BytesIO()
     Image.fromarray(np.vstack(rows[:-1])).save(file, "PNG")
-    write_whole(run / "first_batch.png", file.getvalue())
+    write_atomic(run / "first_batch.png", file.getvalue())

@@ -9,10 +9,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from texdiff.config import TrainingConfig
-from texdiff.training.checkpoint import RunState
-from texdiff.training.feed import Pass
-from texdiff.training.run_folder import RunLog, RunningMean
-from texdiff.training.stopping import StopSignals
+from texdiff.training.micro_batches import Pass
+from texdiff.training.run.checkpoint import RunState
+from texdiff.training.run.run_folder import RunLog, RunningMean
+from texdiff.training.run.stop_signals import StopSignals
 from texdiff.training.validation import Validation
 
 SMOOTHED = 100  # steps that the bar's loss looks back on

@@ -12,14 +12,14 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from texdiff.config import TrainingConfig, to_yaml
-from texdiff.data.cache import default_cache_dir
-from texdiff.data.dataset import Record, mean_coverage, read_records
-from texdiff.data.readable import readable
-from texdiff.data.store import EntryStore
+from texdiff.data.cache.encoders import default_cache_dir
+from texdiff.data.cache.readability import readable
+from texdiff.data.cache.store import EntryStore
+from texdiff.data.records import Record, mean_coverage, read_records
 from texdiff.errors import InputError
-from texdiff.training.about import write_about
-from texdiff.training.run_folder import lock
-from texdiff.training.whole import write_whole
+from texdiff.files import write_atomic
+from texdiff.training.run.provenance import write_about
+from texdiff.training.run.run_folder import lock
 
 # A process that was killed is noticed at once. This is for one that hangs, and has to be longer than what the others
 # do without it: the main process samples and saves, and one may have the larger share of the textures to encode.
@@ -160,7 +160,7 @@ def open_run_folder(config: TrainingConfig, accelerator: Accelerator, run: Path,
         try:
             run.mkdir(parents=True, exist_ok=True)
             lock(run)
-            write_whole(run / "config.yaml", to_yaml(config).encode())
+            write_atomic(run / "config.yaml", to_yaml(config).encode())
             write_about(run, accelerator, config.data.dataset, **sizes._asdict())
         except OSError as error:
             raise InputError(f"run.output_dir: {run} cannot be written ({error.strerror}); name another") from None

@@ -8,8 +8,8 @@ from accelerate import Accelerator
 
 from texdiff.config import MaskConfig
 from texdiff.data.batch import LatentDataset
-from texdiff.data.pictures import many_inverted
-from texdiff.training.whole import write_whole
+from texdiff.data.prepare.mask_images import many_inverted
+from texdiff.files import write_atomic
 
 FILE = "masks.json"
 WORST = 10  # textures that the file names
@@ -68,4 +68,4 @@ def say_masks(textures: LatentDataset, setting: MaskConfig, accelerator: Acceler
     )
     if report.warning:
         print(report.warning, flush=True)
-    write_whole(run / FILE, json.dumps(asdict(report), indent=1, ensure_ascii=False).encode())
+    write_atomic(run / FILE, json.dumps(asdict(report), indent=1, ensure_ascii=False).encode())

@@ -15,7 +15,7 @@ from texdiff.diffusion.loss import masked_error, sample_weights
 from texdiff.diffusion.noise import predicted_latents
 from texdiff.diffusion.schedule import rescale_zero_terminal_snr, snr_weights
 from texdiff.errors import InputError
-from texdiff.training.models import Base
+from texdiff.models.base import Base
 
 
 class Objective:

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from texdiff.config import TrainingConfig
-from texdiff.data.dataset import Record
-from texdiff.data.meshes import Worn, find_mesh
-from texdiff.data.writer import slug
+from texdiff.data.mesh_index import find_mesh
+from texdiff.data.prepare.write_stage import slug
+from texdiff.data.records import Record
 from texdiff.diffusion.noise import keyed_generator
 from texdiff.errors import InputError
-from texdiff.training.whole import whole_folder, write_whole
+from texdiff.files import atomic_folder, write_atomic
 from texdiff.uv.gutter import fill
+from texdiff.uv.meshes.part import MeshUse
 
 SAMPLES = "samples/samples.json"
 _LEFT, _GREY = 0.12, 96.0  # what the dimmed void keeps of its colour, beside this grey
@@ -44,7 +45,7 @@ class SamplePictures:
         self.config, self.accelerator, self.folder, self.records = config, accelerator, run / "samples", records
         self.rows: list[Sample] = []
         self._masks: list[NDArray[np.bool_]] = []
-        self._worn: list[Worn | None] = []
+        self._worn: list[MeshUse | None] = []
 
     def open(self) -> None:
         """Choose what the samples are of, and write samples.json with the masks and meshes that it names, once."""
@@ -58,7 +59,7 @@ class SamplePictures:
             try:
                 if worn:
                     # Brings trimesh and scipy: a run whose dataset knows no meshes starts sooner without.
-                    from texdiff.data.mesh_file import read_triangles, write_triangles
+                    from texdiff.render.viewer_mesh import read_triangles, write_triangles
 
                     write_triangles(read_triangles(worn), self.folder / f"meshes/{name}.npz")
             except InputError as error:
@@ -71,9 +72,9 @@ class SamplePictures:
                 Sample(prompt=prompt, file=f"{name}-{slug(prompt)}.png", mask=f"meshes/{name}.png", mesh=mesh)
             )
         rows = json.dumps([asdict(row) for row in self.rows], ensure_ascii=False, indent=1)
-        write_whole(self.folder.parent / SAMPLES, rows.encode())
+        write_atomic(self.folder.parent / SAMPLES, rows.encode())
 
-    def _choose(self) -> list[tuple[Record, Worn | None]]:
+    def _choose(self) -> list[tuple[Record, MeshUse | None]]:
         """A texture and its mesh for each sample: of the first few those that their meshes wear most of, as on a mesh
         of many parts a texture can be hard to find; none with a caption that another has, as long as there are such."""
         number = self.config.validation.num_images
@@ -91,7 +92,7 @@ class SamplePictures:
         Trackers that take pictures get them too."""
         if not self.rows:
             self.open()
-        with whole_folder(self.step_folder(step)) as folder:
+        with atomic_folder(self.step_folder(step)) as folder:
             shown = self._draw_into(folder, pipeline)
         for tracker in self.accelerator.trackers:
             layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
@@ -115,7 +116,7 @@ class SamplePictures:
             shown["atlas"].append(dim_void(atlas, mask))
             Image.fromarray(shown["atlas"][-1]).save(folder / beside(row.file, "dimmed"))
             if worn:
-                from texdiff.data.render import MeshViews
+                from texdiff.render.renderer import MeshViews
 
                 views = MeshViews(worn.path, size=_VIEW).draw(fill(atlas, mask), worn.parts)
                 shown["mesh"].append(np.vstack([np.hstack([*views[:2]]), np.hstack([*views[2:]])]))

@@ -13,17 +13,17 @@ from tqdm import tqdm
 
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
-from texdiff.data.dataset import Record
+from texdiff.data.records import Record
 from texdiff.diffusion.loss import masked_error, region_errors
 from texdiff.diffusion.noise import add_noise, keyed_generator, training_target
+from texdiff.models.base import Base
 from texdiff.training.ema import Ema
 from texdiff.training.export import assemble_pipeline
 from texdiff.training.launch import weight_dtype
-from texdiff.training.models import Base
 from texdiff.training.objective import Objective
-from texdiff.training.run_folder import RunLog, error_figures
+from texdiff.training.run.run_folder import RunLog, error_figures
+from texdiff.training.run.stop_signals import Stopped, StopSignals
 from texdiff.training.samples import SamplePictures
-from texdiff.training.stopping import Stopped, StopSignals
 
 TIMESTEPS = 8  # points of the grid; the loss is a smooth function of t, so more of them change little
 TEXTURES = 64  # at most, so that validation stays short beside training

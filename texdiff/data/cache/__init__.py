@@ -1,0 +1,1 @@
+"""What frozen encoders make of a dataset, kept."""

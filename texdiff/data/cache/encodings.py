@@ -1,0 +1,166 @@
+"""Encoded textures and captions for training: kept from the start, or made anew at every visit."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from texdiff.data.cache.encoders import caption_keys
+from texdiff.data.cache.store import Entry, EntryStore
+from texdiff.data.records import Record
+from texdiff.errors import InputError
+
+Array = NDArray[Any]
+SUMS = ("target", "outside", "covered", "dropped", "void")
+
+
+class Cells(NamedTuple):
+    """A texture's latent cells, float32 [1, h, w] each."""
+
+    target: Array  # weight of the error against the training target
+    outside: Array  # weight of the error against what stands outside the mask
+    covered: Array  # covered share of the cell's texels, 0-1
+
+    def sums(self) -> Array:
+        """float32 [5], in cells: both weights and the covered share summed; the covered share in cells that do not
+        count, so is dropped; the weight that lies on void."""
+        dropped = np.where(self.target > 0, 0, self.covered)
+        parts = (self.target, self.outside, self.covered, dropped, self.target * (1 - self.covered))
+        return np.array([part.sum(dtype=np.float64) for part in parts], np.float32)
+
+
+LatentMask = Callable[[Record, Entry], Cells]
+"""From a record and its texture's entry to its latent cells."""
+
+
+class Texture(NamedTuple):
+    """One encoded texture."""
+
+    mean: Array  # float32 [C, h, w] μ of the VAE's posterior, not scaled
+    std: Array  # float32 [C, h, w] σ
+    mask: Array  # uint8 [R, R / 8] the mask's packed bits
+    cells: Cells
+
+
+class Encoded(Protocol):
+    """n textures by their index, and captions."""
+
+    def textures(self, indices: Sequence[int]) -> list[Texture]:
+        """These textures; arrays may be views of a store."""
+        ...
+
+    def cells(self, index: int) -> Cells:
+        """A texture's latent cells alone."""
+        ...
+
+    def captions(self, captions: Sequence[str]) -> list[Array]:
+        """Of each its embedding, float32 [L, D]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """From stores, on disk or in memory, by places [n] in them. `text_weights` is the text encoder's fingerprint.
+
+    Arrays are views of the store.
+    """
+
+    texture_store: EntryStore
+    texture_places: NDArray[np.int64]
+    mask_store: EntryStore
+    mask_places: NDArray[np.int64]
+    caption_store: EntryStore
+    text_weights: str
+
+    def textures(self, indices: Sequence[int]) -> list[Texture]:
+        entries = [self.texture_store.get(int(self.texture_places[i])) for i in indices]
+        return [
+            Texture(entry["mean"], entry["std"], entry["mask"], self._cells(index, entry))
+            for index, entry in zip(indices, entries, strict=True)
+        ]
+
+    def cells(self, index: int) -> Cells:
+        return self._cells(index, self.texture_store.get(int(self.texture_places[index])))
+
+    def _cells(self, index: int, entry: Entry) -> Cells:
+        kept = self.mask_store.get(int(self.mask_places[index]))
+        target = kept["target"]
+        outside = kept["outside"] if "outside" in kept else np.zeros_like(target)
+        return Cells(target, outside, covered_share(entry["mask"], target.shape[1]))
+
+    def captions(self, captions: Sequence[str]) -> list[Array]:
+        places = self.caption_store.find(caption_keys(captions, self.text_weights))
+        if (places < 0).any():
+            lost = captions[int(np.argmin(places))]
+            raise InputError(f"{self.caption_store.folder}: the cache entry of {lost!r} has gone; start again")
+        return [self.caption_store.get(int(place))["text"] for place in places]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fresh:
+    """Made by the frozen models, which stay loaded."""
+
+    records: Sequence[Record]
+    encode_textures: Callable[[Sequence[Record]], Iterator[Entry]]
+    encode_captions: Callable[[Sequence[str]], Iterator[Entry]]
+    prepare: Callable[[Record], Entry]
+    latent_mask: LatentMask
+    skip: bool = False
+    """A texture that can no longer be read counts for nothing at that visit."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Such visits by the texture's name."""
+
+    def textures(self, indices: Sequence[int]) -> list[Texture]:
+        records = [self.records[i] for i in indices]
+        try:
+            entries = list(self.encode_textures(records))
+        except InputError as error:
+            if not self.skip:
+                raise
+            if len(records) > 1:
+                return [texture for index in indices for texture in self.textures([index])]
+            return [self._nothing(records[0], error)]
+        pairs = zip(records, entries, strict=True)
+        return [Texture(e["mean"], e["std"], e["mask"], self.latent_mask(record, e)) for record, e in pairs]
+
+    def _nothing(self, record: Record, error: InputError) -> Texture:
+        """A texture of which no cell counts, in the form of the first that can be read."""
+        self.skipped[record.name] += 1
+        said = f"left out, {self.skipped.total()} visits so far: {error}"
+        print(said, file=sys.stderr, flush=True)
+        like = next((one for one in self.records if one.name not in self.skipped), None)
+        if like is None:
+            raise error
+        (entry,) = self.encode_textures([like])
+        mean, std, mask, cells = Texture(entry["mean"], entry["std"], entry["mask"], self.latent_mask(like, entry))
+        none = Cells(*(np.zeros_like(part) for part in cells))
+        return Texture(np.zeros_like(mean), np.zeros_like(std), np.zeros_like(mask), none)
+
+    def cells(self, index: int) -> Cells:
+        record = self.records[index]
+        return self.latent_mask(record, self.prepare(record))
+
+    def captions(self, captions: Sequence[str]) -> list[Array]:
+        return [entry["text"] for entry in self.encode_captions(captions)]
+
+
+def mask_entries(
+    records: Iterable[Record], entries: Iterable[Entry], latent_mask: LatentMask, outside: bool
+) -> Iterator[Entry]:
+    """For each record and its texture's entry: target float32 [1, h, w], the `sums` of its cells float32 [5], and
+    outside float32 [1, h, w] if that is asked for. The covered share follows from the texture's own entry."""
+    for record, entry in zip(records, entries, strict=True):
+        cells = latent_mask(record, entry)
+        kept = {"target": cells.target, "sums": cells.sums()}
+        yield kept | {"outside": cells.outside} if outside else kept
+
+
+def covered_share(mask: Array, cells: int) -> Array:
+    """Of packed bits uint8 [R, R / 8], the share of each of `cells` x `cells` cells that is set, float32 [1, h, w]."""
+    bits = np.unpackbits(mask, axis=1)
+    side = len(bits) // cells
+    return bits.reshape(1, cells, side, cells, side).mean(axis=(2, 4), dtype=np.float32)

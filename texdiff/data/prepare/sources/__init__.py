@@ -1,0 +1,119 @@
+"""What `texdiff prepare` and `texdiff check` are pointed at, as a sorted list of assets to read."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from texdiff.data.prepare.asset import Asset, key_of, stamp_of
+from texdiff.data.prepare.sources.captions import (
+    CaptionFile,
+    caption_from_name,
+    find_captions,
+    read_captions,
+    read_sidecar,
+)
+from texdiff.data.prepare.sources.image_folders import find_pictures, read_kohya_config
+from texdiff.data.prepare.sources.tables import find_metadata, read_metadata, read_table
+from texdiff.errors import InputError
+
+MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".dae")
+_TEXT_SUFFIXES = (".txt", ".jsonl", ".csv", ".md", ".html")  # never part of what a mesh looks like
+_HUB_ID = r"[\w.-]+/[\w.-]+"
+
+
+def find_assets(
+    sources: list[str], captions: Path | None, spool: Path, skip: tuple[Path, ...] = ()
+) -> tuple[list[Asset], list[CaptionFile]]:
+    """All meshes in the sources, or pictures where there is no mesh, in order of source and path, each once.
+
+    Also returns the captions files that were read. What is no file yet (a picture in Parquet) is put into `spool`.
+    Folders in `skip` are not searched: what is being written may lie within a source.
+    Raises InputError where a source does not exist or has nothing of the kind in it.
+    """
+    given = read_captions(captions) if captions else None
+    files = [given] if given else []
+    assets: dict[tuple[Path, str], Asset] = {}
+    for source in sources:
+        path = Path(source)
+        if not path.exists():
+            if not re.fullmatch(_HUB_ID, source):
+                raise InputError(f"{source}: no such file or folder: give a mesh or a folder with meshes")
+            found = list(read_table(source, spool))
+        elif path.is_file():
+            found = _file(path, given, files)
+        else:
+            found = _folder(path, given, files, spool, skip)
+        for asset in found:
+            assets.setdefault((asset.path.resolve(), asset.key), asset)
+    return list(assets.values()), files
+
+
+def _file(path: Path, given: CaptionFile | None, files: list[CaptionFile]) -> list[Asset]:
+    if path.suffix.lower() == ".toml":
+        return read_kohya_config(path)
+    if path.suffix.lower() not in MESH_SUFFIXES:
+        raise InputError(f"{path}: not a mesh that is read here: use one of {', '.join(MESH_SUFFIXES)}")
+    beside = [file for file in sorted(path.parent.iterdir()) if file.is_file()]
+    return [_mesh(path, path.name, _stamp_all(beside), _captions(path.parent, given, files))]
+
+
+def _folder(
+    folder: Path, given: CaptionFile | None, files: list[CaptionFile], spool: Path, skip: tuple[Path, ...]
+) -> list[Asset]:
+    meshes: list[Path] = []
+    others: list[Path] = []
+    for path in _walk(folder, skip):
+        (meshes if path.suffix.lower() in MESH_SUFFIXES else others).append(path)
+    if meshes:
+        stamp, captions = _stamp_all(others), _captions(folder, given, files)
+        meshes.sort(key=Path.as_posix)
+        return [_mesh(path, path.relative_to(folder).as_posix(), stamp, captions) for path in meshes]
+    if metadata := find_metadata(folder):
+        return [asset for path in metadata for asset in read_metadata(path, folder, spool)]
+    if any(path.suffix in (".parquet", ".arrow") for path in others):
+        return list(read_table(str(folder), spool))
+    if pictures := find_pictures(folder, others):
+        return pictures
+    raise InputError(f"{folder}: no mesh in it ({', '.join(MESH_SUFFIXES)}), no pictures and no dataset")
+
+
+def _captions(folder: Path, given: CaptionFile | None, files: list[CaptionFile]) -> CaptionFile | None:
+    found = given or find_captions(folder)
+    if found is None:
+        return None
+    known = next((file for file in files if file.path == found.path), None)
+    if known is None:
+        files.append(found)
+    return known or found
+
+
+def _mesh(path: Path, label: str, stamp: str, captions: CaptionFile | None) -> Asset:
+    credit = captions.find(path, label) if captions else None
+    texts = (credit.texts if credit else ()) or read_sidecar(path)
+    return Asset(
+        path=path,
+        label=label,
+        # A GLB holds all it needs; the other formats refer to files, which may lie anywhere in the source.
+        key=key_of(path, stamp="" if path.suffix.lower() == ".glb" else stamp),
+        captions=texts or (caption_from_name(path.stem),),
+        named=not texts,
+        license=credit.license if credit else None,
+        author=credit.author if credit else None,
+    )
+
+
+def _walk(folder: Path, skip: tuple[Path, ...]) -> Iterator[Path]:
+    """Every visible file under a folder, in an order that does not depend on the file system."""
+    for root, folders, names in os.walk(folder):
+        visible = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in visible if Path(root, name).resolve() not in skip)
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(root, name)
+
+
+def _stamp_all(paths: list[Path]) -> str:
+    stamps = [f"{path}:{stamp_of(path)}" for path in paths if path.suffix.lower() not in _TEXT_SUFFIXES]
+    return hashlib.sha256("\n".join(stamps).encode()).hexdigest()

@@ -1,0 +1,129 @@
+"""Captions, licences and authors of meshes: from a captions file, a sidecar beside the mesh, or the mesh's name."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from texdiff.errors import InputError, one_line
+
+NAMES = ("captions.jsonl", "captions.csv")
+_KEYS = ("mesh", "file_name", "text", "license", "author")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credit:
+    """What is said about one mesh: its captions, in order, its licence (SPDX where the source uses it), its author."""
+
+    texts: tuple[str, ...] = ()
+    license: str | None = None
+    author: str | None = None
+
+
+@dataclass
+class CaptionFile:
+    """A captions file, looked up by mesh path; remembers which of its lines were never asked for."""
+
+    path: Path
+    credits: dict[str, Credit]
+    unused: set[str] = field(default_factory=set)
+
+    def find(self, mesh: Path, label: str) -> Credit | None:
+        """The line about `mesh`: its path relative to the file's folder, else `label` (relative to the SOURCE)."""
+        for name in (_relative(mesh, self.path.parent), label):
+            if name in self.credits:
+                self.unused.discard(name)
+                return self.credits[name]
+        return None
+
+
+def read_captions(path: Path) -> CaptionFile:
+    """Read a `.jsonl` or `.csv` with the keys mesh (or file_name), text, license, author; only the first is needed.
+
+    `text` is a string or, in `.jsonl`, a list; several lines about one mesh add up. Raises InputError with the line's
+    number where the file is not like that.
+    """
+    credits: dict[str, Credit] = {}
+    for number, row in _rows(path):
+        where = f"{path}, line {number}"
+        mesh = row.get("mesh") or row.get("file_name")
+        if not isinstance(mesh, str):
+            raise InputError(f'{where}: no "mesh": name the mesh by its path relative to {path.parent}')
+        texts = row.get("text") or []
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise InputError(f'{where}: "text" must be a string or a list of strings')
+        for key in ("license", "author"):
+            if not isinstance(row.get(key), str | None):
+                raise InputError(f'{where}: "{key}" must be a string')
+        name = Path(mesh.replace("\\", "/")).as_posix()
+        before = credits.get(name, Credit())
+        credits[name] = Credit(
+            texts=tuple(dict.fromkeys([*before.texts, *(one_line(text) for text in texts if text.strip())])),
+            license=row.get("license") or before.license,
+            author=row.get("author") or before.author,
+        )
+    if not credits:
+        raise InputError(f"{path}: no caption in it: write one line per mesh or leave the file out")
+    return CaptionFile(path, credits, set(credits))
+
+
+def find_captions(folder: Path) -> CaptionFile | None:
+    """The captions file at the root of a source folder, if there is one."""
+    for name in NAMES:
+        if (folder / name).is_file():
+            return read_captions(folder / name)
+    return None
+
+
+def read_sidecar(path: Path, suffix: str = ".txt") -> tuple[str, ...]:
+    """Captions in a `.txt` beside a mesh or picture (same name), one a line; none where there is no such file."""
+    sidecar = path.with_suffix(suffix)
+    if not sidecar.is_file():
+        return ()
+    lines = read_text(sidecar).splitlines()
+    return tuple(dict.fromkeys(one_line(line) for line in lines if line.strip()))
+
+
+def caption_from_name(stem: str) -> str:
+    """`oldOakTable_02` -> `old oak table`: split at capitals, underscores and digits, lower case."""
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", stem))
+    return " ".join(words).lower() or stem.lower()
+
+
+def read_text(path: Path) -> str:
+    """Text of a file in UTF-8 (with or without a mark). InputError where it is not."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as UTF-8 text ({one_line(str(error))}): save it as UTF-8") from None
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict]]:
+    if path.suffix.lower() not in (".jsonl", ".csv"):
+        raise InputError(f"{path}: captions are read from .jsonl or .csv: rename it or write it in one of these")
+    lines = read_text(path).splitlines()
+    if path.suffix.lower() == ".csv":
+        reader = csv.DictReader(lines)
+        for row in reader:
+            yield reader.line_num, {key: row.get(key) for key in _KEYS}
+        return
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: not a JSON object: write one object with mesh and text a line")
+        yield number, row
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return path.resolve().relative_to(folder.resolve()).as_posix()
+    except ValueError:
+        return path.as_posix()

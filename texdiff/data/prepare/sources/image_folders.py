@@ -1,0 +1,129 @@
+"""Pictures with masks as other trainers lay them out.
+
+- OneTrainer: `cup.png` and `cup-masklabel.png` beside each other.
+- kohya: the masks in a folder of their own under the same names (its `conditioning_data_dir`), found by that folder's
+  name or through the .toml that names both; captions in .txt or .caption, or the words in a folder named `10_red cup`.
+- Any picture with alpha: the alpha is the mask.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from texdiff.data.prepare.asset import Asset, key_of
+from texdiff.data.prepare.sources.captions import caption_from_name, read_sidecar, read_text
+from texdiff.errors import InputError, one_line
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".tga")
+_MASK_LABELS = ("-masklabel", "-condlabel")
+_MASK_FOLDERS = ("mask", "masks", "conditioning", "conditioning_data", "cond")
+
+
+def find_pictures(folder: Path, files: list[Path]) -> list[Asset]:
+    """The pictures among the files of a folder, each with its mask; pictures that are masks are not listed."""
+    pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES and not _is_mask(path, folder)]
+    masks = {_place(path): path for path in files if _is_mask(path, folder)}
+    return [_asset(path, folder, _mask_of(path, folder, masks)) for path in pictures]
+
+
+def read_kohya_config(path: Path) -> list[Asset]:
+    """The subsets of a kohya dataset .toml: image_dir, conditioning_data_dir, caption_extension, class_tokens."""
+    try:
+        config = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not TOML ({error})") from None
+    try:
+        subsets = list(_subsets(config))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    assets = []
+    for subset, options in subsets:
+        if not isinstance(options.get("image_dir"), str):
+            raise InputError(f"{path}: {subset} names no image_dir")
+        images = _folder(path, options["image_dir"])
+        masks = _folder(path, options["conditioning_data_dir"]) if "conditioning_data_dir" in options else None
+        by_stem = {mask.stem: mask for mask in sorted(masks.iterdir())} if masks else {}
+        for picture in sorted(images.iterdir()):
+            if picture.suffix.lower() in PICTURE_SUFFIXES:
+                mask = by_stem.get(picture.stem, picture)
+                assets.append(_asset(picture, images.parent, mask, options.get("class_tokens")))
+    return assets
+
+
+def _subsets(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    general = _table(config.get("general", {}), "general")
+    for i, dataset in enumerate(_list(config.get("datasets", []), "datasets")):
+        options = general | _table(dataset, f"datasets[{i}]")
+        for j, subset in enumerate(_list(options.get("subsets", []), f"datasets[{i}].subsets")):
+            yield f"datasets[{i}].subsets[{j}]", options | _table(subset, f"datasets[{i}].subsets[{j}]")
+
+
+def _table(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{name} is no table of settings")
+    return value
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InputError(f"{name} is no list of tables")
+    return value
+
+
+def _folder(config: Path, name: str) -> Path:
+    """A folder named in a config: relative to the config's own folder or, as kohya has it, to the current one."""
+    for folder in (config.parent / name, Path(name)):
+        if folder.is_dir():
+            return folder
+    raise InputError(f"{config}: {name} is no folder, neither beside the file nor here: mend the path")
+
+
+def _asset(path: Path, root: Path, mask: Path, tokens: Any = None) -> Asset:
+    texts = read_sidecar(path) or read_sidecar(path, ".caption")
+    if not texts and isinstance(tokens, str) and tokens.strip():
+        texts = (one_line(tokens),)
+    repeated = re.fullmatch(r"\d+_(.+)", path.parent.name)  # kohya: repeats and class tokens
+    if not texts and repeated:
+        texts = (one_line(repeated[1]),)
+    return Asset(
+        path=path,
+        mask=mask,
+        label=path.relative_to(root).as_posix(),
+        key=key_of(path, mask),
+        captions=texts or (caption_from_name(path.stem),),
+        named=not texts,
+    )
+
+
+def _is_mask(path: Path, folder: Path) -> bool:
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        return False
+    folders = path.relative_to(folder).parts[:-1]
+    return path.stem.endswith(_MASK_LABELS) or any(_is_mask_folder(name) for name in folders)
+
+
+def _is_mask_folder(name: str) -> bool:
+    return name.lower() in _MASK_FOLDERS or name.lower().endswith(("_mask", "_masks"))
+
+
+def _mask_of(path: Path, folder: Path, masks: dict[Path, Path]) -> Path:
+    """The picture's mask, or the picture itself, whose alpha may be one."""
+    beside = [path.with_name(path.stem + label) for label in _MASK_LABELS[:1]]
+    inside = [path.parent / name / path.stem for name in _MASK_FOLDERS]
+    within = path.relative_to(folder).parts[:-1]
+    parallel = []
+    for depth in range(len(within)):  # a/images/x -> a/masks/x, and x/10_cup/y -> masks/10_cup/y
+        start, rest = folder.joinpath(*within[:depth]), Path(*within[depth + 1 :])
+        names = [*_MASK_FOLDERS, f"{within[depth]}_mask", f"{within[depth]}_masks"]
+        parallel += [start / name / rest / path.stem for name in names]
+        parallel += [start / name / Path(*within[depth:]) / path.stem for name in _MASK_FOLDERS]
+    for candidate in (*beside, *inside, *parallel):
+        if candidate in masks:
+            return masks[candidate]
+    return path
+
+
+def _place(path: Path) -> Path:
+    return path.with_name(path.stem)

@@ -1,0 +1,176 @@
+"""Datasets that are a table: metadata.jsonl or metadata.csv beside pictures, Parquet, a saved dataset, the hub's.
+
+The picture's column is called image, texture or diffuse, the mask's mask, the caption's text, caption or prompt; in
+metadata files the first two may end in _file_name, and file_name alone is the picture. A mask that is a string is
+taken as base64 of zlib of the mask's bits, packed row by row, high bit first (the Texture-Anything dataset has these).
+The column surface, surface_file_name in metadata files, is what `texdiff prepare` writes: the mesh's surface per texel.
+"""
+
+import base64
+import binascii
+import csv
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from texdiff.data.prepare.asset import Asset, key_of
+from texdiff.data.prepare.sources.captions import caption_from_name, read_text
+from texdiff.errors import InputError, one_line
+from texdiff.files import write_atomic
+from texdiff.paths import leads_out
+
+_IMAGE = ("image", "texture", "diffuse")
+_TEXT = ("text", "caption", "prompt", "captions")
+_MAX_PACKED = 1 << 25  # bytes after zlib: a mask of 16384 x 16384
+
+
+def find_metadata(folder: Path) -> list[Path]:
+    """metadata.jsonl or metadata.csv in a folder and, one level down, in its splits."""
+    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())] if folder.is_dir() else []
+    found = [place / f"metadata.{suffix}" for place in places for suffix in ("jsonl", "csv")]
+    return [path for path in found if path.is_file()]
+
+
+def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
+    """The rows of a metadata file as assets; packed masks are written into `spool` as pictures."""
+    split = "" if path.parent == root else path.parent.name
+    for number, row in _rows(path):
+        try:
+            if isinstance(row, str):
+                raise InputError(row)
+            picture, mask = _files(row, path.parent, spool)
+            name = row.get("surface_file_name")
+            surface = path.parent / name if isinstance(name, str) and name else None
+            for file in (picture, mask, *([surface] if surface else [])):
+                if not file.is_relative_to(spool) and ("\0" in str(file) or leads_out(str(file), str(root))):
+                    raise InputError(f"{file.name!r} leads out of the dataset's folder: put the file itself there")
+            credit = _credit(row, picture.stem)
+        except InputError as error:
+            yield _unusable(path, f"{path.relative_to(root).as_posix()}, line {number}", split, str(error))
+            continue
+        label = picture.relative_to(root).as_posix() if picture.is_relative_to(root) else picture.name
+        key = key_of(picture, mask, *([surface] if surface else []))
+        yield Asset(path=picture, mask=mask, surface=surface, label=label, key=key, split=split, **credit)
+
+
+def _files(row: dict[str, Any], folder: Path, spool: Path) -> tuple[Path, Path]:
+    name = next((row[key] for key in ("file_name", *(f"{c}_file_name" for c in _IMAGE)) if row.get(key)), None)
+    if not isinstance(name, str):
+        raise InputError(f"no file_name: name the picture by its path relative to {folder.name}")
+    if isinstance(row.get("mask_file_name"), str):
+        return folder / name, folder / row["mask_file_name"]
+    text = row.get("mask")
+    if not isinstance(text, str) or not text:
+        return folder / name, folder / name
+    is_name = len(text) < 256 and (folder / text).is_file()
+    return folder / name, folder / text if is_name else _unpacked(text, spool)
+
+
+def _unusable(path: Path, label: str, split: str, problem: str) -> Asset:
+    key = hashlib.sha256(f"{path} {label} {problem}".encode()).hexdigest()[:24]
+    return Asset(path=path, mask=path, label=label, key=key, captions=(), named=True, split=split, problem=problem)
+
+
+def read_table(source: str, spool: Path) -> Iterator[Asset]:
+    """The rows of anything `datasets` can load, row by row: pictures and masks are written into `spool`."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    folder = Path(source)
+    try:
+        saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+        loaded = datasets.load_from_disk(source) if saved else datasets.load_dataset(source)
+    except Exception as error:  # the library raises all kinds for a name it can't load
+        raise InputError(f"{source}: can't be read as a dataset ({one_line(str(error)) or type(error)})") from None
+    splits = loaded if isinstance(loaded, dict) else {"": loaded}
+    for split, rows in splits.items():
+        picture = next((name for name in _IMAGE if name in rows.column_names), None)
+        if picture is None or "mask" not in rows.column_names:
+            raise InputError(f"{source}: needs columns image, mask and text; it has {', '.join(rows.column_names)}")
+        for name in (picture, "mask", "surface"):
+            if isinstance(rows.features.get(name), datasets.Image):
+                rows = rows.cast_column(name, datasets.Image(decode=False))
+        for number, row in enumerate(rows):
+            label = f"{split}/{number:08d}".lstrip("/")
+            try:
+                texture = _spooled(_bytes(row[picture]), spool)
+                packed = isinstance(row["mask"], str)
+                mask = _unpacked(row["mask"], spool) if packed else _spooled(_bytes(row["mask"]), spool)
+                surface = _spooled(_bytes(row["surface"]), spool) if isinstance(row.get("surface"), dict) else None
+            except InputError as error:
+                yield _unusable(folder, label, split, str(error))
+                continue
+            name = row.get("asset_id") if isinstance(row.get("asset_id"), str) else label.replace("/", "-")
+            names = " ".join([label, texture.name, mask.name, *([surface.name] if surface else [])])
+            key = hashlib.sha256(names.encode()).hexdigest()[:24]
+            label, credit = f"{label}/{name}", _credit(row, name)
+            yield Asset(path=texture, mask=mask, surface=surface, label=label, key=key, split=split, **credit)
+
+
+def _credit(row: dict[str, Any], stem: str) -> dict[str, Any]:
+    texts = next((row[key] for key in _TEXT if row.get(key)), ())
+    texts = texts if isinstance(texts, list) else [texts]
+    given = tuple(dict.fromkeys(one_line(text) for text in texts if isinstance(text, str) and text.strip()))
+    kept = {key: row[key] for key in ("license", "author") if isinstance(row.get(key), str) and row[key] != "unknown"}
+    return {"captions": given or (caption_from_name(stem),), "named": not given} | kept
+
+
+def _unpacked(text: str, spool: Path) -> Path:
+    """A packed mask as a picture: a square one, which is what the bits alone can say; the reader fits it."""
+    try:
+        unpacker = zlib.decompressobj()
+        packed = unpacker.decompress(base64.b64decode(text, validate=True), _MAX_PACKED)
+    except (binascii.Error, zlib.error) as error:
+        raise InputError(f"the mask is neither a file nor base64 of zlib of packed bits ({error})") from None
+    if unpacker.unconsumed_tail:
+        raise InputError(f"the packed mask claims more than {_MAX_PACKED * 8} texels")
+    side = round((len(packed) * 8) ** 0.5)
+    if side * side != len(packed) * 8:
+        raise InputError(f"the packed mask has {len(packed) * 8} bits, which is no square: write masks as pictures")
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8)).reshape(side, side) * np.uint8(255)
+    file = io.BytesIO()
+    Image.fromarray(bits).save(file, format="PNG")
+    return _spooled(file.getvalue(), spool)
+
+
+def _spooled(content: bytes, spool: Path) -> Path:
+    path = spool / f"{hashlib.sha256(content).hexdigest()[:32]}.png"
+    if not path.exists():
+        write_atomic(path, content, durable=False)
+    return path
+
+
+def _bytes(cell: Any) -> bytes:
+    if isinstance(cell, dict) and cell.get("bytes") is not None:
+        return cell["bytes"]
+    if isinstance(cell, dict) and cell.get("path") and Path(cell["path"]).is_file():
+        return Path(cell["path"]).read_bytes()
+    if cell is None or isinstance(cell, dict):
+        return b""  # the reader says that it is empty
+    raise InputError(f"a cell of type {type(cell).__name__} is no picture: cast the column to Image")
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Line numbers and rows; instead of a row a line on what is wrong with it."""
+    text = read_text(path)
+    if path.suffix == ".csv":
+        csv.field_size_limit(1 << 27)  # packed masks are long
+        reader = csv.DictReader(io.StringIO(text))
+        for row in reader:
+            yield reader.line_num, row
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                yield number, f"not JSON ({error})"
+            else:
+                yield number, row if isinstance(row, dict) else "not a JSON object"

@@ -1,0 +1,48 @@
+"""Where `prepare` writes: a work folder beside the output, and the output itself, replaced in one step."""
+
+import os
+import shutil
+from pathlib import Path
+
+from texdiff import __version__
+from texdiff.data.prepare.dataset_card import TAG
+from texdiff.errors import InputError
+
+_LAYOUT = f"1 {__version__}"  # of the work folder: another one, and nothing in it is used again
+
+
+def check_output(output: Path) -> None:
+    """An output that is there must be empty, or a dataset written here: only these are replaced."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    card = output / "README.md"
+    ours = (output / "audit.jsonl").is_file() and card.is_file() and f"- {TAG}\n" in card.read_text(errors="replace")
+    if not ours:
+        raise InputError(f"{output}: exists and is no dataset of texdiff: name another folder or empty this one")
+
+
+def open_work_folder(output: Path) -> tuple[Path, bool]:
+    """`DATASET.partial`, and whether it is new. One that is not is from a run that was stopped, and is gone on with."""
+    work = output.with_name(f"{output.name}.partial")
+    mark = work / "texdiff"
+    if work.exists() and (not work.is_dir() or (any(work.iterdir()) and not mark.is_file())):
+        raise InputError(f"{work}: is needed as work folder but holds something else: move it away")
+    if mark.is_file() and mark.read_text() != _LAYOUT:
+        shutil.rmtree(work)
+    is_new = not mark.is_file()
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        mark.write_text(_LAYOUT)
+    except OSError as error:
+        raise InputError(f"{work}: can't be written ({error.strerror}): choose another --output") from None
+    shutil.rmtree(work / "dataset", ignore_errors=True)
+    return work, is_new
+
+
+def put_in_place(folder: Path, output: Path) -> None:
+    old = output.with_name(f"{output.name}.old")
+    if output.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(output, old)
+    os.replace(folder, output)
+    shutil.rmtree(old, ignore_errors=True)

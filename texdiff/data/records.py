@@ -1,0 +1,276 @@
+"""A dataset's records: where each texture, mask and caption comes from, and how it becomes the model's input."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from texdiff.data.image_source import Source, StoredFile, TableCell
+from texdiff.data.prepare.mask_images import read_surface
+from texdiff.errors import InputError
+from texdiff.paths import leads_out
+from texdiff.uv.gutter import fill
+from texdiff.uv.image import PictureError, read_picture
+from texdiff.uv.resize import resize
+from texdiff.uv.texel_area import from_grey, resize_density
+
+_MASKS_LOOKED_AT = 1000
+_SURFACE_KEY = "surface_file_name"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One texture of a dataset. Its files are read when asked for, never before."""
+
+    name: str
+    image: Source
+    mask: Source
+    captions: tuple[str, ...]
+    coverage: float | None = None
+    """Covered share of the texture where the dataset says it, 0-1."""
+    surface: Source | None = None
+    """Where the dataset has it: a 16-bit picture of how much of the mesh's surface each texel lands on."""
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Texture uint8 [H, W, 3] and mask bool [H, W]; InputError names the record where they are no such thing."""
+        texture = _decode(self.image(), f"{self.name}: the texture")
+        mask = self.read_mask()
+        if texture.shape[:2] != mask.shape:
+            raise InputError(
+                f"{self.name}: texture is {texture.shape[1]}x{texture.shape[0]} but mask is "
+                f"{mask.shape[1]}x{mask.shape[0]} pixels; they must be the same picture's, so give them the same size"
+            )
+        return texture, mask
+
+    def read_mask(self) -> np.ndarray:
+        """Mask bool [H, W]: true where the grey is 128 or more."""
+        mask = _decode(self.mask(), f"{self.name}: the mask").mean(axis=2) >= 128
+        if not mask.any():
+            raise InputError(f"{self.name}: the mask is empty (nothing is white), so there is nothing to learn from it")
+        return mask
+
+    def density(self, resolution: int) -> np.ndarray:
+        """Surface of the mesh per texel, float32 [R, R], averaged over the covered part of each texel at that
+        resolution; with mean 1 over the mask there, and 0 outside of it.
+
+        Raises InputError where the record has no surface file, or one that can't be used.
+        """
+        if self.surface is None:
+            raise InputError(f"{self.name}: has no surface file; prepare the dataset again from the meshes")
+        mask = self.read_mask()
+        try:
+            grey = read_surface(self.surface(), mask.shape)
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}") from None
+        density, covered = resize_density(from_grey(grey), mask, (resolution, resolution))
+        total = density.sum(dtype=np.float64)
+        if not total > 0:
+            raise InputError(
+                f"{self.name}: the surface file is 0 wherever the mask is white at {resolution}x{resolution}; prepare "
+                "the dataset again from the meshes"
+            )
+        return density * np.float32(covered.sum() / total)
+
+    def model_input(self, resolution: int, background: str | int) -> tuple[Tensor, np.ndarray]:
+        """Picture float32 [3, R, R] in [-1, 1] as the VAE gets it, and mask bool [R, R].
+
+        UV space is a square whatever the picture's sides, so a texture that is not square is brought to one.
+        `background` is what stands in the void: "fill", "keep" or a grey of 0-255.
+        """
+        return self.fit(*self.read(), resolution, background)
+
+    def fit(
+        self, texture: np.ndarray, mask: np.ndarray, resolution: int, background: str | int
+    ) -> tuple[Tensor, np.ndarray]:
+        """`model_input` of what `read` gave."""
+        size = (resolution, resolution)
+        picture, small = resize(texture, mask, size)
+        if not small.any():
+            raise InputError(
+                f"{self.name}: nothing is left of its mask at {resolution}x{resolution}; its islands are thinner than "
+                "a pixel there, so raise data.resolution or take it out of the dataset"
+            )
+        if background == "fill":
+            picture = fill(picture, small)
+        elif background == "keep":
+            shrinks = texture.shape[0] * texture.shape[1] > resolution**2
+            kind = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+            picture = np.asarray(cv2.resize(texture, size, interpolation=kind), np.uint8)
+        else:
+            picture = np.where(small[..., None], picture, np.uint8(background))
+        tensor = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 127.5 - 1
+        return tensor, small
+
+
+def read_records(
+    dataset: str,
+    split: str,
+    image_column: str = "image",
+    mask_column: str = "mask",
+    caption_column: str = "text",
+    needs_surface: bool = False,
+    missing_ok: bool = False,
+) -> list[Record]:
+    """The records of `split` in a folder written by `texdiff prepare`, or in any dataset that `datasets` can load.
+
+    An absent split gives an empty list, except `train`. Raises InputError in one line otherwise, also where
+    `needs_surface` and a texture has no surface file, and, but for `missing_ok`, where a file is missing.
+    """
+    records = _read_records(dataset, split, image_column, mask_column, caption_column, missing_ok)
+    without = [record.name for record in records if record.surface is None]
+    if needs_surface and without:
+        others = f" (nor have {len(without) - 1} others)" if len(without) > 1 else ""
+        raise InputError(
+            f"{without[0]}: has no surface file{others}, which mask.weight surface needs; prepare the dataset again "
+            "from the meshes, or set mask.weight to texel"
+        )
+    return records
+
+
+def _read_records(
+    dataset: str, split: str, image_column: str, mask_column: str, caption_column: str, missing_ok: bool
+) -> list[Record]:
+    folder = Path(dataset)
+    if (folder / "train" / "metadata.jsonl").is_file():
+        metadata = folder / split / "metadata.jsonl"
+        if not metadata.is_file():
+            return []
+        return _folder_records(metadata, image_column, mask_column, caption_column, missing_ok)
+    return _loaded_records(dataset, split, image_column, mask_column, caption_column)
+
+
+def mean_coverage(records: Sequence[Record]) -> float:
+    """Mean covered share of the textures, 0-1. Where the dataset does not say theirs, masks are read: of a large one
+    a thousand or so, evenly spread, so that a start does not take the longer the larger it is."""
+    if any(r.coverage is None for r in records):
+        records = records[:: -(-len(records) // _MASKS_LOOKED_AT)]
+    return float(np.mean([r.read_mask().mean() if r.coverage is None else r.coverage for r in records]))
+
+
+def _folder_records(
+    metadata: Path, image_column: str, mask_column: str, caption_column: str, missing_ok: bool
+) -> list[Record]:
+    # The names of columns and of their keys in the file, as datasets' imagefolder has it.
+    image_key, mask_key = (
+        "file_name" if column == "image" else f"{column}_file_name" for column in (image_column, mask_column)
+    )
+    records = []
+    folder = str(metadata.parent)
+    for number, line in _lines(metadata):
+        where = f"{metadata}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: not JSON ({error}); write the dataset again") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{where}: not a JSON object; write the dataset again")
+        image, mask = (_inside(folder, row, key, where, exists=not missing_ok) for key in (image_key, mask_key))
+        coverage = row.get("coverage")
+        has_surface = row.get(_SURFACE_KEY) is not None
+        records.append(
+            Record(
+                name=image,
+                image=StoredFile(image),
+                mask=StoredFile(mask),
+                captions=_captions(row.get(caption_column), caption_column, where),
+                coverage=coverage if isinstance(coverage, float | int) else None,
+                surface=StoredFile(_inside(folder, row, _SURFACE_KEY, where, exists=False)) if has_surface else None,
+            )
+        )
+    if not records:
+        raise InputError(f"{metadata}: has no texture; prepare the dataset again")
+    return records
+
+
+def _lines(metadata: Path) -> Iterator[tuple[int, str]]:
+    """Lines that are not empty, and their numbers."""
+    try:
+        with metadata.open(encoding="utf-8") as lines:
+            yield from ((number, line) for number, line in enumerate(lines, start=1) if not line.isspace())
+    except UnicodeDecodeError:
+        raise InputError(f"{metadata}: is not text in UTF-8; write the dataset again") from None
+
+
+def _loaded_records(dataset: str, split: str, image_column: str, mask_column: str, caption_column: str) -> list[Record]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        table = datasets.load_dataset(dataset)
+    except Exception as error:  # the library raises a dozen kinds; each is the user's name for a dataset being wrong
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"data.dataset: {dataset} cannot be read as a folder or from the hub ({reason})") from None
+    if split not in table:
+        if split == "train":
+            raise InputError(f"data.dataset: {dataset} has no split `train`; it has {', '.join(map(str, table))}")
+        return []
+    rows = table[split]
+    for key, column in (("image", image_column), ("mask", mask_column), ("caption", caption_column)):
+        if column not in rows.column_names:
+            raise InputError(
+                f"data.{key}_column: {dataset} has no column {column}; it has {', '.join(rows.column_names)}"
+            )
+    rows = rows.cast_column(image_column, datasets.Image(decode=False))
+    rows = rows.cast_column(mask_column, datasets.Image(decode=False))
+
+    surfaces: list[Source | None] = [None] * len(rows)
+    if isinstance(rows.features.get("surface"), datasets.Image):
+        rows = rows.cast_column("surface", datasets.Image(decode=False))
+        valid = rows.data.column("surface").is_valid().to_pylist()
+        surfaces = [source if there else None for source, there in zip(_sources(rows, "surface"), valid, strict=True)]
+    pictures, masks = (_sources(rows, column) for column in (image_column, mask_column))
+    records = []
+    for index, (image, mask, text) in enumerate(zip(pictures, masks, rows[caption_column][:], strict=True)):
+        name = f"{dataset} {split}[{index}]"
+        captions = _captions(text, caption_column, name)
+        records.append(Record(name=name, image=image, mask=mask, captions=captions, surface=surfaces[index]))
+    return records
+
+
+def _sources(rows: Any, column: str) -> list[Source]:
+    """The cells of a column of undecoded pictures, without reading their bytes."""
+    import pyarrow.compute as pc
+
+    cells = rows.data.column(column)
+    held = pc.is_valid(pc.struct_field(cells, "bytes")).to_pylist()
+    paths = pc.struct_field(cells, "path").to_pylist()
+    return [
+        TableCell(rows, index, column, rows._fingerprint) if inside else StoredFile(path)
+        for index, (inside, path) in enumerate(zip(held, paths, strict=True))
+    ]
+
+
+def _inside(folder: str, row: dict[str, object], key: str, where: str, exists: bool = True) -> str:
+    name = row.get(key)
+    if not isinstance(name, str):
+        raise InputError(f"{where}: has no {key}; training without it would be wrong, so prepare the dataset again")
+    path = os.path.join(folder, name)
+    upwards = os.pardir in name and os.path.normpath(name).split(os.sep)[0] == os.pardir
+    if upwards or "\0" in name or os.path.isabs(name):
+        raise InputError(f"{where}: {key} {name!r} leads out of the dataset's folder; give a path inside it")
+    if leads_out(path, os.path.dirname(folder)):
+        raise InputError(f"{where}: {key} {name} is a link out of the dataset's folder; put the file itself there")
+    if exists and not os.path.isfile(path):
+        raise InputError(f"{path}: does not exist, but {where} names it; prepare the dataset again")
+    return path
+
+
+def _captions(value: object, column: str, where: str) -> tuple[str, ...]:
+    captions = [value] if isinstance(value, str) else value
+    if not isinstance(captions, list) or not captions or not all(isinstance(c, str) for c in captions):
+        raise InputError(f"{where}: {column} is neither a caption nor a list of captions; write one")
+    return tuple(captions)
+
+
+def _decode(data: bytes, what: str) -> np.ndarray:
+    try:
+        return read_picture(data)
+    except PictureError as error:
+        raise InputError(f"{what} {error}; replace the file or take it out of the dataset") from None

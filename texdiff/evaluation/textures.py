@@ -1,0 +1,74 @@
+"""The textures of a dataset that an evaluation compares with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from texdiff.data.records import Record, read_records
+from texdiff.uv.gutter import fill
+
+_HELD_OUT = 32  # textures that prompts are taken from, and that are reconstructed, at most
+_REFERENCES = 128  # textures of the dataset that new ones are compared with, at most
+_ENOUGH = 32  # held-out textures; where there are fewer, training textures stand beside them
+
+
+@dataclass(frozen=True)
+class Textures:
+    """N textures with their void filled."""
+
+    names: tuple[str, ...]  # of their records
+    prompts: tuple[str, ...]
+    pictures: NDArray[np.uint8]  # [N, R, R, 3]
+    masks: NDArray[np.bool_]  # [N, R, R]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def repeated(self, count: int) -> "Textures":
+        """The first `count` of them, over and over again where there are fewer."""
+        chosen = [number % len(self) for number in range(count)]
+        return Textures(
+            tuple(self.names[i] for i in chosen),
+            tuple(self.prompts[i] for i in chosen),
+            self.pictures[chosen],
+            self.masks[chosen],
+        )
+
+    def wearing(self, pictures: NDArray[np.uint8]) -> "Textures":
+        """Other pictures in their place, [N, R, R, 3], whose void is filled by the same masks."""
+        filled = [fill(picture, mask) for picture, mask in zip(pictures, self.masks, strict=True)]
+        return replace(self, pictures=np.stack(filled))
+
+
+def read_evaluation_data(dataset: str, data: dict[str, Any], notes: list[str]) -> tuple[Textures, Textures]:
+    """Held-out textures, and those that new ones are compared with; `data` is that section of the run's settings.
+
+    What deserves a word to the reader is added to `notes`. Raises InputError where the dataset cannot be read.
+    """
+    columns = [data[f"{kind}_column"] for kind in ("image", "mask", "caption")]
+    held_out, train = (read_records(dataset, split, *columns) for split in ("validation", "train"))
+    references = held_out
+    if not held_out:
+        notes.append("the dataset has no held-out textures: all figures are on textures that the run was trained on")
+        held_out = references = train
+    elif len(held_out) < _ENOUGH:
+        references = [*held_out, *train][:_REFERENCES]
+        notes.append(
+            f"{len(held_out)} held-out textures are few, so sets are compared with {len(references)} textures, "
+            "training textures among them"
+        )
+    resolution = data["resolution"]
+    return _read(held_out[:_HELD_OUT], resolution), _read(references[:_REFERENCES], resolution)
+
+
+def _read(records: Sequence[Record], resolution: int) -> Textures:
+    pictures, masks = [], []
+    for record in records:
+        tensor, mask = record.model_input(resolution, "fill")
+        pictures.append(np.rint((tensor.numpy().transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8))
+        masks.append(mask)
+    names, prompts = tuple(record.name for record in records), tuple(record.captions[0] for record in records)
+    return Textures(names, prompts, np.stack(pictures), np.stack(masks))

@@ -1,0 +1,106 @@
+"""Folders and files that are there whole or not at all, also after the machine went down while they were written."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A folder aside to write to, which takes `folder`'s place once the block has ended well and all is on the disk.
+
+    Raises OSError where it cannot be written, with nothing left of it.
+    """
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
+    aside.mkdir(parents=True)
+    try:
+        with disk_errors(folder):
+            yield aside
+        for path in [*aside.rglob("*"), aside]:
+            fsync(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    before = _out_of_the_way(folder)
+    aside.rename(folder)
+    fsync(folder.parent)
+    fsync(folder.parent.parent)  # which may have got the parent just now
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file aside, then give it its name. Folders above it are made.
+
+    Args:
+        durable: also wait until it is on the disk; not worth it for many files that could be made again.
+
+    Raises OSError where it cannot be written, with nothing left of it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_bytes(content)
+        if durable:
+            fsync(aside)
+        aside.replace(path)
+        if durable:
+            fsync(path.parent)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_entries(folder: Path, last: str) -> Iterator[Path]:
+    """As `atomic_folder`, for some entries of a folder with others in it. They take their places one by one; the entry
+    `last`, without which the others say nothing, comes last."""
+    with atomic_folder(folder / ".new") as aside:
+        yield aside
+    for path in sorted((folder / ".new").iterdir(), key=lambda path: (path.name == last, path.name)):
+        before = _out_of_the_way(folder / path.name) if path.is_dir() else None
+        path.replace(folder / path.name)
+        if before is not None:
+            shutil.rmtree(before, ignore_errors=True)
+    (folder / ".new").rmdir()
+    fsync(folder)
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder, whole: it loses its name first, so that no half of it is ever taken for one."""
+    shutil.rmtree(_out_of_the_way(folder), ignore_errors=True)
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file, or the list of a folder's entries, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """What safetensors says of a full disk, as the OSError that it is, naming `path`."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+
+
+def _out_of_the_way(folder: Path) -> Path:
+    """Rename `folder`, where it is there, to a name that nobody looks for, and return that."""
+    hidden = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    if folder.exists():
+        folder.rename(hidden)
+    return hidden

@@ -1,0 +1,96 @@
+"""A glTF 2.0 file as a tree of JSON and the bytes of its buffer views: read, change one texture, write as GLB.
+
+A mesh library would rebuild the file from what it understands; here all that is not the replaced picture stays as it
+is, byte for byte: other maps, samplers, tangents, skins, animations, extensions. Section numbers are those of the
+glTF 2.0 specification, https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from texdiff.errors import InputError
+from texdiff.uv.meshes.gltf_document import BINARY_CHUNK, JSON_CHUNK, Document, open_gltf
+from texdiff.uv.meshes.part import PartError
+
+Json = dict[str, Any]
+
+TRIANGLE_MODES = (4, 5, 6)  # triangles, strip, fan: section 5.24.4
+WEBP = "EXT_texture_webp"
+
+
+@dataclass
+class Gltf:
+    """One asset. `views[i]` holds the bytes of `tree["bufferViews"][i]`; offsets are worked out when it is packed."""
+
+    tree: Json
+    views: list[bytes]
+
+
+def read(path: Path) -> Gltf:
+    """Read a .glb, or a .gltf with the files that it names.
+
+    Raises:
+        InputError: not glTF 2.0, cut short, a named file is missing, or the buffers are compressed.
+    """
+    document = open_gltf(path)
+    try:
+        return _gather(document)
+    except PartError as error:
+        raise InputError(f"{path}: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.filename}: cannot be read ({error.strerror})") from None
+
+
+def _gather(document: Document) -> Gltf:
+    """All that the document names, in one place: views of several buffers, pictures in files of their own."""
+    tree = document.tree
+    gltf = Gltf(tree, [document.view(i) for i in range(len(document.objects("bufferViews")))])
+    for image in document.objects("images"):
+        if "uri" in image:
+            found = document.uri(image.pop("uri"))
+            picture = found.read_bytes() if isinstance(found, Path) else found
+            image["mimeType"] = "image/jpeg" if picture[:2] == b"\xff\xd8" else image.get("mimeType", "image/png")
+            image["bufferView"] = add_view(gltf, picture)
+    return gltf
+
+
+def add_view(gltf: Gltf, content: bytes) -> int:
+    """Append a buffer view with this content and return its index."""
+    gltf.views.append(content)
+    views = gltf.tree.setdefault("bufferViews", [])
+    views.append({"buffer": 0, "byteLength": len(content)})
+    return len(views) - 1
+
+
+def base_color_picture(gltf: Gltf, material: Json) -> bytes | None:
+    """The encoded picture of a material's base colour, where it has one in a format that is read here."""
+    info = material.get("pbrMetallicRoughness", {}).get("baseColorTexture")
+    if info is None:
+        gloss = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness", {})
+        info = gloss.get("diffuseTexture")
+    if info is None:
+        return None
+    texture = gltf.tree["textures"][info["index"]]
+    source = texture.get("extensions", {}).get(WEBP, texture).get("source")
+    return None if source is None else gltf.views[gltf.tree["images"][source]["bufferView"]]
+
+
+def pack(gltf: Gltf) -> bytes:
+    """The asset as one GLB (section 4.4). Views start at multiples of 4, which all component types are content with."""
+    binary = bytearray()
+    views = gltf.tree.get("bufferViews", [])
+    for view, content in zip(views, gltf.views, strict=True):
+        view.update(buffer=0, byteOffset=len(binary), byteLength=len(content))
+        binary += content + b"\0" * (-len(content) % 4)
+    gltf.tree.pop("buffers", None)
+    if binary:
+        gltf.tree["buffers"] = [{"byteLength": len(binary)}]
+    text = json.dumps(gltf.tree, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<II", len(text), JSON_CHUNK) + text
+    if binary:
+        chunks += struct.pack("<II", len(binary), BINARY_CHUNK) + binary
+    return b"glTF" + struct.pack("<II", 2, 12 + len(chunks)) + chunks

@@ -1,0 +1,109 @@
+"""Put another base colour texture on some primitives of a glTF asset, and touch nothing else."""
+
+import copy
+from collections.abc import Iterable, Iterator
+
+from texdiff.inference.glb import Gltf, Json, add_view
+
+# What glTF assumes without a material, or for factors left out, is bare metal (metallicFactor 1), which looks black
+# where nothing is there to be mirrored. Painted surfaces want this.
+MATTE: Json = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}}
+
+_SPECULAR_GLOSSINESS = "KHR_materials_pbrSpecularGlossiness"
+
+
+def set_base_color(gltf: Gltf, primitives: list[Json], png: bytes) -> None:
+    """Give the `primitives` (dicts of `gltf.tree`, all with TEXCOORD_0) the picture as base colour.
+
+    The base colour factor becomes white, so that the texture is seen as it is; its alpha stays. The replaced picture
+    leaves the file unless another material or another map uses it. Samplers, UV sets and texture transforms stay.
+    """
+    slots = list(_base_color_slots(_own_materials(gltf.tree, primitives)))
+    tree = gltf.tree
+    textures = tree.setdefault("textures", [])
+    images = tree.setdefault("images", [])
+    old = {info["index"] for _, info in slots if "index" in info}
+    ours = {id(info) for _, info in slots}
+    shared = {info["index"] for info in _texture_infos(tree.get("materials", [])) if id(info) not in ours}
+    # The new picture takes the place of one that nothing else shows; so no index in the file changes.
+    gone = {i for t in old - shared for i in _sources(textures[t])}
+    gone -= {i for t, texture in enumerate(textures) if t not in old - shared for i in _sources(texture)}
+    kept_views = {images[i]["bufferView"] for i in range(len(images)) if i not in gone}
+    free = sorted({images[i]["bufferView"] for i in gone} - kept_views)
+    for view in free:
+        gltf.views[view] = b"\0\0\0\0"  # the shortest that a view of its own may be
+    if free:
+        gltf.views[free[0]] = png
+    picture: Json = {"mimeType": "image/png", "bufferView": free[0] if free else add_view(gltf, png)}
+    image = min(gone, default=len(images))
+    if not gone:
+        images.append(picture)
+    for i in gone:
+        images[i] = dict(picture)
+    for _, info in slots:
+        before = textures[info["index"]] if "index" in info else {}
+        sampler = {"sampler": before["sampler"]} if "sampler" in before else {}
+        if info.get("index") in old - shared:
+            textures[info["index"]] = {**sampler, "source": image}
+        else:
+            textures.append({**sampler, "source": image})
+            info["index"] = len(textures) - 1
+    _forget_image_formats(tree)
+
+
+def _own_materials(tree: Json, primitives: list[Json]) -> list[Json]:
+    """The materials of these primitives, made where there is none, split off where other primitives wear them too."""
+    materials = tree.setdefault("materials", [])
+    chosen = {id(primitive) for primitive in primitives}
+    others = [p for mesh in tree["meshes"] for p in mesh["primitives"] if id(p) not in chosen]
+    taken = {p.get("material") for p in others}
+    moved: dict[int | None, int] = {}
+    for primitive in primitives:
+        index = primitive.get("material")
+        if index is None or index in taken:
+            if index not in moved:
+                materials.append(copy.deepcopy(MATTE if index is None else materials[index]))
+                moved[index] = len(materials) - 1
+            primitive["material"] = moved[index]
+    return [materials[i] for i in sorted({primitive["material"] for primitive in primitives})]
+
+
+def _base_color_slots(materials: list[Json]) -> Iterator[tuple[Json, Json]]:
+    """(settings, texture info) for each place where a material names its base colour; made where there is none."""
+    for material in materials:
+        settings = material.setdefault("pbrMetallicRoughness", {})
+        settings["baseColorFactor"] = [1.0, 1.0, 1.0, settings.get("baseColorFactor", [1.0] * 4)[3]]
+        yield settings, settings.setdefault("baseColorTexture", {})
+        gloss = material.get("extensions", {}).get(_SPECULAR_GLOSSINESS)
+        if gloss is not None:
+            gloss["diffuseFactor"] = [1.0, 1.0, 1.0, gloss.get("diffuseFactor", [1.0] * 4)[3]]
+            yield gloss, gloss.setdefault("diffuseTexture", {})
+
+
+def _texture_infos(node: object) -> Iterator[Json]:
+    """All texture infos at any depth, those of extensions too: {"index": ...} under a key that ends in "Texture"."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _texture_infos(item)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key.endswith("Texture") and isinstance(value, dict) and "index" in value:
+                yield value
+            yield from _texture_infos(value)
+
+
+def _sources(texture: Json) -> set[int]:
+    """The images of one texture: the core specification's, and those that extensions (WebP, KTX2) name beside it."""
+    places: Iterable[Json] = [texture, *texture.get("extensions", {}).values()]
+    return {place["source"] for place in places if "source" in place}
+
+
+def _forget_image_formats(tree: Json) -> None:
+    """Take WebP and KTX2 from the lists of extensions when no texture uses them any more."""
+    used = {name for texture in tree["textures"] for name in texture.get("extensions", {})}
+    for key in ("extensionsUsed", "extensionsRequired"):
+        if key in tree:
+            gone = {"EXT_texture_webp", "KHR_texture_basisu"} - used
+            tree[key] = [name for name in tree[key] if name not in gone]
+            if not tree[key]:
+                del tree[key]

@@ -1,0 +1,105 @@
+"""Another look for an atlas that is there: what its UV map uses is drawn anew from it, and the void is left alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from texdiff.errors import InputError
+from texdiff.inference.retexture import Wearer
+from texdiff.uv.coverage import coverage_mask
+from texdiff.uv.gutter import fill
+from texdiff.uv.image import PictureError, read_picture
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Initial:
+    """An atlas to start from."""
+
+    texture: NDArray[np.uint8]  # [H, W, 3]
+    covered: NDArray[np.bool_]  # [H, W], texels whose centre is mapped: what the model gets to see; all without a mesh
+    touched: NDArray[np.bool_]  # [H, W], and every texel that the UV map touches at all: what is drawn anew
+
+    def restyle(
+        self,
+        pipeline: "StableDiffusionPipeline",
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        strength: float,
+        num_inference_steps: int,
+        guidance_scale: float,
+    ) -> list[NDArray[np.uint8]]:
+        """The atlas anew for each prompt and its seed, uint8 [H, W, 3] each; texels that are not touched stay the same.
+
+        Drawn at the pipeline's own size. The void is filled for that, as in training, so that it says nothing to the
+        islands; it is put back afterwards.
+        """
+        import torch
+        from diffusers import StableDiffusionImg2ImgPipeline
+
+        from texdiff.inference.generate import draw_batch, draw_noise
+
+        class Restyler(StableDiffusionImg2ImgPipeline):
+            def prepare_latents(
+                self,
+                image: Any,
+                timestep: Any,
+                batch_size: int,
+                per_prompt: int,
+                dtype: Any,
+                device: Any,
+                generator: Any,
+            ) -> Any:
+                return self.scheduler.add_noise(image, draw_noise(generator, image.shape[1:]).to(image), timestep)
+
+        side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        small = _resize(fill(self.texture, self.covered), (side, side))
+        pixels = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 127.5 - 1  # before they lose bits
+        with torch.no_grad():
+            posterior = pipeline.vae.encode(pixels.to(pipeline.device, pipeline.dtype)).latent_dist
+        latents = posterior.mean * pipeline.vae.config.scaling_factor
+        restyler = Restyler(**pipeline.components, requires_safety_checker=False)
+        restyler.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+        image = latents.expand(len(prompts), -1, -1, -1)  # [B, 4, h, w]
+        drawn = draw_batch(
+            restyler, prompts, seeds, num_inference_steps, guidance_scale, image=image, strength=strength
+        )
+        size = (self.texture.shape[0], self.texture.shape[1])
+        return [np.where(self.touched[..., None], _resize(one, size), self.texture) for one in drawn]
+
+
+def read_initial(image: Path | None, wearer: Wearer | None) -> Initial:
+    """The picture, or without one the texture that the mesh wears now.
+
+    Raises InputError where there is no such picture, or no texture on the mesh.
+    """
+    if image is not None:
+        try:
+            texture = read_picture(image)
+        except (PictureError, OSError) as error:
+            raise InputError(f"--init_image {image}: {error}") from None
+    elif wearer is None:
+        raise InputError("--strength: nothing to restyle; give --init_image, or --mesh for its own texture")
+    elif wearer.replaced is None:
+        raise InputError(f"{wearer.path}: has no texture to restyle; give --init_image")
+    else:
+        texture = wearer.replaced
+    size = texture.shape[:2]
+    if wearer is None:
+        return Initial(texture=texture, covered=np.ones(size, bool), touched=np.ones(size, bool))
+    covered, touched = (coverage_mask(wearer.triangles, size, mode=mode) for mode in ("center", "conservative"))
+    return Initial(texture=texture, covered=covered if covered.any() else touched, touched=touched)
+
+
+def _resize(texture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The texture at (height, width): by area where it shrinks, else cubic."""
+    shrinks = size[0] * size[1] < texture.shape[0] * texture.shape[1]
+    kind = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(texture, size[::-1], interpolation=kind), np.uint8)

@@ -1,0 +1,158 @@
+"""A texture onto a mesh: which texture of the mesh it replaces, the void filled, the result as GLB."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from texdiff.errors import InputError
+from texdiff.files import write_atomic
+from texdiff.inference import glb as gltf
+from texdiff.inference.glb.base_color import set_base_color
+from texdiff.inference.glb.from_scene import from_scene, has_uv
+from texdiff.uv.coverage import coverage_mask
+from texdiff.uv.gutter import fill
+from texdiff.uv.image import PictureError, open_picture, read_picture
+from texdiff.uv.meshes.atlases import Atlas, load_scene, read_textures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wearer:
+    """A mesh that is to wear another texture, read and checked."""
+
+    path: Path
+    triangles: NDArray[np.float64]  # [F, 3, 2] in UV units, v up: where the texture lands
+    parts: tuple[str, ...]  # keys of load_scene(path).geometry that will wear it
+    replaced: NDArray[np.uint8] | None  # [H, W, 3], the texture that goes; None where the mesh had none
+    choice: str  # one line for the user: what is replaced, what stays
+
+
+def wear(mesh: Path, texture: NDArray[np.uint8], output: Path) -> None:
+    """Write `mesh` wearing `texture` (uint8 [H, W, 3], row 0 = v near 1) to `output` as GLB.
+
+    Of several base-colour textures the one on the most surface is replaced; a printed line says which.
+
+    Raises:
+        InputError: the mesh cannot be read or has no UV map, or `output` cannot be written.
+    """
+    wearer = read_wearer(mesh)
+    print(wearer.choice)
+    write_output(output, dress(wearer, fill_void(wearer, texture)))
+
+
+def read_wearer(path: Path) -> Wearer:
+    """Read the mesh and choose the texture to replace: the only one, or else the one on the most surface.
+
+    A mesh with a UV map and no texture at all wears the new one wherever it has UV coordinates.
+
+    Raises:
+        InputError: the mesh cannot be read, or has no UV map.
+    """
+    atlases = sorted(read_textures(path).atlases, key=lambda atlas: -float(atlas.surface.sum()))
+    if atlases:
+        triangles, parts, replaced = atlases[0].triangles, atlases[0].parts, atlases[0].texture
+    else:
+        mapped = {key: part for key, part in load_scene(path).geometry.items() if has_uv(part)}
+        if not mapped:
+            raise InputError(f"{path}: no UV map, so no texture can be put on it; unwrap the mesh first")
+        triangles = np.concatenate([np.asarray(part.visual.uv)[part.faces][..., :2] for part in mapped.values()])
+        parts, replaced = tuple(mapped), None
+    if not np.isfinite(triangles).all(axis=(1, 2)).any():
+        raise InputError(f"{path}: its UV coordinates are not finite numbers; unwrap the mesh again")
+    return Wearer(path=path, triangles=triangles, parts=parts, replaced=replaced, choice=_choice(path, atlases))
+
+
+def _choice(path: Path, atlases: list[Atlas]) -> str:
+    if not atlases:
+        return f"{path.name}: had no texture; every part with UV coordinates wears the new one"
+    line = f"{path.name}: the new texture replaces {atlases[0].name}"
+    if len(atlases) > 1:
+        total = max(sum(float(atlas.surface.sum()) for atlas in atlases), 1e-30)
+        share = float(atlases[0].surface.sum()) / total
+        line += f" (on {share:.0%} of the textured surface); {', '.join(a.name for a in atlases[1:])} stay"
+        line += "s" if len(atlases) == 2 else ""
+    return line
+
+
+def fill_void(wearer: Wearer, texture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The texture with its void filled from the islands; every texel that the UV map touches at all is kept."""
+    return fill(texture, coverage_mask(wearer.triangles, texture.shape[:2], mode="conservative"))
+
+
+def dress(wearer: Wearer, texture: NDArray[np.uint8]) -> bytes:
+    """The mesh with `texture` (uint8 [H, W, 3]) as its base colour, as the bytes of a GLB.
+
+    Raises:
+        InputError: the mesh can no longer be read, or something in it that no texture needs is not sound.
+    """
+    try:
+        return _dressed(wearer, texture)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        # Reading for textures looks at little of a glTF tree; to write all of it again, all of it must make sense.
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{wearer.path}: is not sound as a whole ({reason}); export the mesh again") from None
+
+
+def _dressed(wearer: Wearer, texture: NDArray[np.uint8]) -> bytes:
+    if wearer.path.suffix.lower() in (".glb", ".gltf"):
+        asset = gltf.read(wearer.path)
+        primitives = _wearing(asset, wearer.replaced)
+    else:
+        asset = from_scene(load_scene(wearer.path))
+        named = {mesh["name"]: mesh["primitives"][0] for mesh in asset.tree["meshes"]}
+        primitives = [named[part] for part in wearer.parts]
+    set_base_color(asset, primitives, encode_png(texture, _opacity(asset, primitives)))
+    return gltf.pack(asset)
+
+
+def _wearing(asset: gltf.Gltf, replaced: NDArray[np.uint8] | None) -> list[gltf.Json]:
+    """The primitives of a glTF file whose base colour shows these texels; with None, all that have UV coordinates."""
+    primitives = [p for mesh in asset.tree["meshes"] for p in mesh["primitives"]]
+    primitives = [p for p in primitives if p.get("mode", 4) in gltf.TRIANGLE_MODES]
+    if replaced is None:
+        return [p for p in primitives if "TEXCOORD_0" in p["attributes"]]
+    shown = []
+    for material in asset.tree["materials"]:
+        encoded = gltf.base_color_picture(asset, material)
+        try:
+            shown.append(encoded is not None and np.array_equal(read_picture(encoded), replaced))
+        except PictureError:
+            shown.append(False)
+    return [p for p in primitives if "material" in p and shown[p["material"]]]
+
+
+def _opacity(asset: gltf.Gltf, primitives: list[gltf.Json]) -> Image.Image | None:
+    """The alpha of the replaced texture where a material asks for it (foliage, lattices): a map of its own, so kept."""
+    for primitive in primitives:
+        material = asset.tree["materials"][primitive["material"]] if "material" in primitive else {}
+        encoded = gltf.base_color_picture(asset, material)
+        if material.get("alphaMode", "OPAQUE") != "OPAQUE" and encoded is not None:
+            picture = open_picture(encoded)
+            if picture is not None and picture.has_transparency_data:
+                return picture.convert("RGBA").getchannel("A")
+    return None
+
+
+def encode_png(texture: NDArray[np.uint8], opacity: Image.Image | None = None) -> bytes:
+    """uint8 [H, W, 3] as the bytes of a PNG, with `opacity` as its alpha channel where given."""
+    picture = Image.fromarray(texture)
+    if opacity is not None:
+        picture.putalpha(opacity.resize(picture.size, Image.Resampling.BILINEAR))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_output(output: Path, data: bytes) -> None:
+    """Write the file whole, or not at all.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    try:
+        write_atomic(output, data)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose another --output") from None

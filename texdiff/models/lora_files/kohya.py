@@ -1,0 +1,65 @@
+"""A LoRA in the layout of kohya's scripts, which ComfyUI and the WebUI read.
+
+Layer a.b.c of the U-Net is called lora_unet_a_b_c; its factors are lora_down [rank, in] and lora_up [out, rank], for a
+convolution [rank, in, k, k] and [out, rank, 1, 1]. What a program adds to the layer's weight is
+alpha / rank * lora_up @ lora_down, where alpha is a number of its own beside each layer's factors.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from texdiff.errors import InputError
+from texdiff.models.lora_files import LORA_FILE
+from texdiff.models.lora_files.metadata import IMPLEMENTATIONS
+from texdiff.models.lora_files.safetensors_bytes import write_weights
+
+# Diffusers' names of the factors, and PEFT's, which are used where not only attention has adapters.
+_KEY = re.compile(r"unet\.(?P<layer>.+?)\.(?P<factor>lora\.down|lora\.up|lora_A|lora_B)\.weight")
+_FACTORS = {"lora.down": "lora_down", "lora_A": "lora_down", "lora.up": "lora_up", "lora_B": "lora_up"}
+
+
+def write_kohya(run: Path, output: Path) -> None:
+    """Write the LoRA of a finished run (its folder, or the file in it) to `output` in kohya's layout.
+
+    Raises InputError where there is no such LoRA, and for DoRA: programs that read this layout take its magnitudes
+    relative to different norms, so the file would not mean the same everywhere.
+    """
+    source = run / LORA_FILE if run.is_dir() else run
+    try:
+        with safe_open(source, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        alpha = float(json.loads(metadata["lora_adapter_metadata"])["unet.lora_alpha"])
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{source}: is no LoRA that texdiff trained ({reason}); name a finished LoRA run") from None
+    if output.suffix != ".safetensors":
+        raise InputError(f"--output {output}: must end in .safetensors")
+    if any("magnitude" in key for key in tensors):
+        raise InputError(
+            f"{source}: is a DoRA, which programs that read kohya's layout apply in different ways; "
+            "use it with diffusers, or train with lora.use_dora false"
+        )
+    kept = {key: value for key, value in metadata.items() if key.startswith(("ss_", "modelspec."))}
+    kept |= {"format": "pt", "modelspec.implementation": IMPLEMENTATIONS["kohya"]}
+    try:
+        write_weights(output, kohya_tensors(tensors, alpha), kept)
+    except OSError as error:
+        raise InputError(f"--output {output}: cannot be written ({error.strerror}); choose another") from None
+
+
+def kohya_tensors(tensors: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """The adapters under kohya's names, with alpha beside them."""
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        match = _KEY.fullmatch(key)
+        assert match, key  # all that a run writes
+        stem = "lora_unet_" + match["layer"].replace(".", "_")
+        renamed[f"{stem}.{_FACTORS[match['factor']]}.weight"] = tensor
+        renamed[f"{stem}.alpha"] = torch.tensor(alpha)
+    return renamed

@@ -1,0 +1,136 @@
+"""A LoRA file onto a pipeline, with the checks that keep a LoRA that does not fit from passing in silence."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from texdiff.errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+PEFT_NAME, PEFT_CONFIG, PEFT_PREFIX = "adapter_model.safetensors", "adapter_config.json", "base_model.model."
+
+# What follows a layer's name in the keys of a LoRA file: PEFT's names, diffusers' older ones, kohya's.
+_SUFFIXES = (
+    *(".lora_A.", ".lora_B.", ".lora_magnitude_vector"),
+    *(".lora.", ".lora_linear_layer.", "_lora.down.", "_lora.up."),
+    *(".lora_down.", ".lora_up.", ".alpha", ".dora_scale"),
+)
+
+
+def lora_file(path: Path) -> Path:
+    """The weights file that `path` means: itself, or the one in a run folder.
+
+    Raises:
+        InputError: there is none, or the folder holds a whole pipeline instead.
+    """
+    if path.is_dir():
+        for name in (WEIGHTS_NAME, PEFT_NAME):
+            if (path / name).is_file():
+                return path / name
+        if (path / "model_index.json").is_file():
+            raise InputError(f"{path}: a whole pipeline, not a LoRA; give it as --model")
+        raise InputError(f"{path}: no {WEIGHTS_NAME} in it; give a run folder of a finished LoRA run or a file")
+    if not path.is_file():
+        raise InputError(f"{path}: no such LoRA; give a run folder or a .safetensors file")
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: not a .safetensors file; convert it, other formats can carry code")
+    return path
+
+
+def layer_names(file: Path) -> set[str]:
+    """The layers that the LoRA file has weights for, by their names in the file.
+
+    Raises:
+        InputError: it is no safetensors file, it holds no LoRA, or one that diffusers would load wrongly.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as weights:
+            keys = list(weights.keys())
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: not a readable safetensors file ({_first_line(error)})") from None
+    if any(key.endswith("dora_scale") for key in keys):
+        # diffusers drops these and applies the rest, which is another LoRA than the one that was trained.
+        raise InputError(f"{file}: DoRA weights in kohya's layout, which diffusers cannot load; merge it into the base")
+    names = {key.split(suffix)[0] for key in keys for suffix in _SUFFIXES if suffix in key}
+    if not names:
+        raise InputError(f"{file}: no LoRA weights in it")
+    return names
+
+
+def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]:
+    """Load the LoRA at `path` (run folder or file, of texdiff or another trainer) into the pipeline's models.
+
+    The strength is the one it was trained with: alpha from the file's metadata or its alpha keys, over its rank. The
+    sampler starts from noise alone where the file says that it was trained so (`ss_zero_terminal_snr`).
+
+    Returns:
+        (layers now changed, layers in the file).
+
+    Raises:
+        InputError: it cannot be read, or does not fit this base.
+    """
+    from diffusers.utils import logging
+
+    file = lora_file(path)
+    names = layer_names(file)
+    misfit = f"{file}: does not fit this base"
+    verbosity = logging.get_verbosity()
+    try:
+        with warnings.catch_warnings():
+            # PEFT warns about each layer that is not in the base; they are counted below.
+            warnings.simplefilter("ignore")
+            logging.set_verbosity(logging.CRITICAL)  # it prints what it raises
+            if all(name.startswith(PEFT_PREFIX) for name in names):
+                _load_peft(pipeline, file)
+            else:
+                pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
+    except (ValueError, TypeError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
+        # diffusers and PEFT raise any of these for foreign layer names and for shapes of another base.
+        raise InputError(f"{misfit} ({_first_line(error)}); use the base that it was trained on") from None
+    finally:
+        logging.set_verbosity(verbosity)
+    changed = _changed_layers(pipeline)
+    if changed == 0:
+        raise InputError(f"{misfit} (none of its {len(names)} layers is in it); use the base that it was trained on")
+    _follow_schedule(pipeline, file)
+    return changed, len(names)
+
+
+def _follow_schedule(pipeline: "StableDiffusionPipeline", file: Path) -> None:
+    from safetensors import safe_open
+
+    from texdiff.models.base import zero_snr_sampler
+
+    with safe_open(file, framework="pt") as weights:
+        zero_snr = (weights.metadata() or {}).get("ss_zero_terminal_snr") == "True"
+    if zero_snr and pipeline.scheduler.config.get("prediction_type") == "v_prediction":
+        pipeline.scheduler = zero_snr_sampler(pipeline.scheduler)
+
+
+def _load_peft(pipeline: "StableDiffusionPipeline", file: Path) -> None:
+    """A U-Net's adapter as PEFT's own save_pretrained writes it: alpha stands in a file beside the weights."""
+    from peft import LoraConfig
+    from safetensors.torch import load_file
+
+    if not (file.parent / PEFT_CONFIG).is_file():
+        raise InputError(f"{file}: {PEFT_CONFIG} is not beside it, which says how strong it is; put it there")
+    settings = LoraConfig.from_pretrained(str(file.parent)).to_dict()
+    weights = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in load_file(file).items()}
+    pipeline.unet.load_lora_adapter(weights, prefix=None, metadata=settings)
+
+
+def _changed_layers(pipeline: "StableDiffusionPipeline") -> int:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    models = (pipeline.unet, pipeline.text_encoder)
+    return sum(isinstance(module, BaseTunerLayer) for model in models for module in model.modules())
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(":. ")[:200]

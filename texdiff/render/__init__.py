@@ -1,0 +1,1 @@
+"""Meshes drawn on a CPU, without OpenGL."""

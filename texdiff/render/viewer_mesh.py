@@ -1,0 +1,70 @@
+"""A mesh as the triangles that a viewer draws, in one small file that needs the mesh no more."""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from texdiff.files import write_atomic
+from texdiff.render.geometry import Surface
+from texdiff.render.material import Look
+from texdiff.render.sampling import Footprint, to_srgb
+from texdiff.uv.meshes.atlases import read_parts
+from texdiff.uv.meshes.part import MeshUse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Triangles:
+    """F triangles in the cube from -1 to 1, y up; those that wear the texture come first."""
+
+    corners: NDArray[np.float32]  # [F, 3, 3]
+    normals: NDArray[np.float32]  # [F, 3, 3], of length 1
+    uv: NDArray[np.float32]  # [F, 3, 2], v up, as stored: may leave [0, 1]
+    colours: NDArray[np.uint8]  # [F, 3, 3] sRGB of what stands there otherwise, white where the texture is worn
+    worn: int  # triangles that wear it
+
+
+def read_triangles(worn: MeshUse) -> Triangles:
+    """The mesh's triangles. What is not `worn.parts` keeps its own looks, taken at the corners.
+
+    Raises InputError where the mesh can no longer be read.
+    """
+    parts = read_parts(worn.path)
+    looks = [Look(part.material) for part in parts]
+    surface = Surface(parts, visible=[not look.glass for look in looks])
+    wears = np.isin(surface.part, [number for number, part in enumerate(parts) if part.key in worn.parts])
+    colours = np.full((len(wears), 3, 3), 255, np.uint8)
+    for number, look in enumerate(looks):
+        here = np.flatnonzero((surface.part == number) & ~wears)
+        if len(here):
+            uv = surface.uv[here].reshape(-1, 2)
+            still = np.zeros((len(uv), 2), np.float32)
+            colours[here] = to_srgb(look.colours(Footprint(uv, still, still))).reshape(-1, 3, 3)
+    order = np.argsort(~wears, kind="stable")
+    return Triangles(
+        corners=surface.corners[order].astype(np.float32),
+        normals=surface.normals[order].astype(np.float32),
+        uv=surface.uv[order].astype(np.float32),
+        colours=colours[order],
+        worn=int(wears.sum()),
+    )
+
+
+def write_triangles(triangles: Triangles, path: Path) -> None:
+    """Write them as a compressed .npz, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **vars(triangles))
+    write_atomic(path, buffer.getvalue(), durable=False)
+
+
+def load_triangles(path: Path) -> Triangles:
+    """What `write_triangles` wrote. Raises OSError or ValueError where the file is no such thing."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored}
+        return Triangles(**arrays | {"worn": int(arrays["worn"])})
+    except (KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: no triangles ({error})") from None

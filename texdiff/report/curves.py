@@ -1,0 +1,85 @@
+"""The figures of a run as curves: read from metrics.jsonl, smoothed, thinned out to what a screen shows."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from texdiff.training.run.run_folder import RunningMean
+
+_POINTS = 500  # of a curve at most
+_SMOOTHED = 0.1  # of the run's steps: what the running mean looks back on, or at least _STEPS
+_STEPS = 20
+
+Curve = dict[str, Any]
+Points = list[tuple[int, float]]
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of RUN/metrics.jsonl; those that are torn or no figures are left out."""
+    lines = []
+    path = run / "metrics.jsonl"
+    for text in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []:
+        try:
+            line = json.loads(text)
+            line["step"] = int(line["step"])
+        except (ValueError, TypeError, KeyError):
+            continue
+        lines.append(line)
+    return lines
+
+
+def charts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the page draws: charts with title, note, curves, and the base's own figure where there is one."""
+    training = [line for line in lines if "loss" in line]
+    held_out = [line for line in lines if "validation_loss" in line]
+    window = max(_STEPS, round(_SMOOTHED * len(training)))
+    note = f"Running mean over about {window} steps; behind it, every step's own loss."
+    loss = points(training, "loss")
+    errors = [
+        _curve(name.removeprefix("error_").replace("_", " "), smooth(points(training, name), window))
+        for name in _names(training, "error_")
+    ]
+    curves = [_curve("each step", loss, faint=True), _curve("loss", smooth(loss, window)), *errors]
+    found: list[dict[str, Any]] = [{"title": "Training error", "note": note, "curves": curves, "wide": True}]
+    names = [name for name in _names(held_out, "") if name not in ("step", "samples_seen")]
+    curves = [_curve(_words(name), points(held_out, name), dots=True) for name in names]
+    base = next((value for step, value in points(held_out, "validation_loss") if step == 0), None)
+    note = "On textures that are not trained on, with fixed noise. Dashed: the base itself, before the first step."
+    found.append({"title": "Held-out masked error", "note": note, "curves": curves, "base": base, "wide": True})
+    for name, title, note in (
+        ("coverage", "Coverage of each batch", "Share of the latent texels that count in the loss."),
+        ("images_per_second", "Images per second", "Without validation and checkpoints."),
+        ("learning_rate", "Learning rate", ""),
+        ("grad_norm", "Gradient norm", "Before clipping."),
+    ):
+        found.append({"title": title, "note": note, "curves": [_curve(title, points(training, name))]})
+    found = [chart | {"curves": [curve for curve in chart["curves"] if curve["points"]]} for chart in found]
+    return [chart for chart in found if chart["curves"]]
+
+
+def smooth(found: Points, window: int) -> Points:
+    """The same points with their running mean."""
+    mean = RunningMean(window)
+    return [(x, mean.add(y)) for x, y in found]
+
+
+def points(lines: list[dict[str, Any]], name: str) -> Points:
+    """(step, value) where the figure is a finite number."""
+    values = [(line["step"], line.get(name)) for line in lines]
+    return [(step, float(v)) for step, v in values if isinstance(v, int | float) and math.isfinite(v)]
+
+
+def _names(lines: list[dict[str, Any]], prefix: str) -> list[str]:
+    """Names of figures in the order in which they first appear."""
+    return list(dict.fromkeys(name for line in lines for name in line if name.startswith(prefix)))
+
+
+def _words(name: str) -> str:
+    return name.removeprefix("validation_").removeprefix("error_").replace("_", " ")
+
+
+def _curve(name: str, found: Points, **look: bool) -> Curve:
+    every = max(1, math.ceil(len(found) / _POINTS))
+    thin = found[::every] + (found[-1:] if found and (len(found) - 1) % every else [])
+    return {"name": name, "points": [(x, float(f"{y:.5g}")) for x, y in thin], **look}

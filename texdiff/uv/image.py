@@ -1,0 +1,133 @@
+"""Decode a texture's picture file as a renderer would take it: RGB, row 0 on top, nothing rotated, nothing invented."""
+
+import hashlib
+import io
+import os
+import re
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+# What a picture may claim before its pixels are decoded: glTF viewers and GPUs stop at 16384 too.
+MAX_SIDE = 16384
+MAX_PIXELS = 1 << 28
+MAX_BYTES = 1 << 30
+
+
+class PictureError(Exception):
+    """The picture can't be used; the text says why, in the form "is empty (0 bytes)"."""
+
+
+def read_picture(source: Path | bytes) -> NDArray[np.uint8]:
+    """Decode a picture to uint8 [H, W, 3].
+
+    Alpha is dropped and the stored RGB kept, also where alpha is 0: the texels are what they are, and the alpha of a
+    base-colour texture is opacity, not coverage. 16-bit grey is scaled to 8 bits. EXIF orientation is not applied:
+    UV coordinates refer to the stored rows. Of an animation the first frame is taken.
+
+    Raises:
+        PictureError: missing, empty, truncated, too large, or no picture at all.
+    """
+    return _rgb(_decode(source))
+
+
+def read_grey16(source: Path | bytes) -> NDArray[np.uint16]:
+    """Decode a picture of 16-bit grey to uint16 [H, W]; PictureError for any other, also of 8 bits."""
+    image = _decode(source)
+    if not image.mode.startswith("I;16"):
+        raise PictureError(f"is no picture of 16-bit grey (its mode is {image.mode})")
+    return np.asarray(image).astype(np.uint16)
+
+
+def _decode(source: Path | bytes) -> Image.Image:
+    if isinstance(source, Path):
+        source = _bytes(source)
+    if not source:
+        raise PictureError("is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata; our own limit decides
+            image = _open(source)
+            width, height = image.size
+            if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+                raise PictureError(
+                    f"claims {width}x{height} pixels, more than {MAX_SIDE} a side or {MAX_PIXELS} in all"
+                )
+            image.load()  # a truncated file shows only here
+            return image
+    except UnidentifiedImageError:
+        raise PictureError("is not a picture in a known format") from None
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error) as error:
+        # Pillow's decoders raise all of these on damaged files.
+        reason = re.sub(r"\s+", " ", str(error))
+        raise PictureError(f"can't be decoded ({reason or type(error).__name__})") from None
+
+
+def _open(data: bytes) -> Image.Image:
+    """Header only. Pillow's own limit of pixels is lower than ours and holds for the process; it is put back."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return Image.open(io.BytesIO(data))
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise PictureError("does not exist")
+        if path.stat().st_size > MAX_BYTES:
+            raise PictureError(f"has {path.stat().st_size} bytes, more than the limit of {MAX_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"can't be read ({error.strerror})") from None
+
+
+def open_picture(source: Path | bytes) -> Image.Image | None:
+    """The picture with its alpha, for export; None where ``read_picture`` would refuse it.
+
+    It has no file format, so that an export writes PNG: a picture that came as JPEG must not be encoded to JPEG again.
+    """
+    try:
+        image = _decode(source)
+    except PictureError:
+        return None
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA")
+    return image.copy() if image.mode in ("RGB", "RGBA", "L", "LA") else Image.fromarray(_rgb(image))
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey comes as I;16 or I; convert("RGB") clips it
+        grey = np.asarray(image, dtype=np.float64)
+        # I holds 16-bit values in all formats that textures come in; F has no agreed range but 0..1.
+        grey = grey * 255.0 if image.mode == "F" else grey / 257.0
+        return np.repeat(np.clip(np.rint(grey), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")  # a palette's transparent entry keeps its colour this way
+    if image.mode in ("RGBA", "RGBX", "RGBa"):
+        return np.ascontiguousarray(np.asarray(image)[..., :3])
+    if image.mode == "LA":
+        return np.repeat(np.asarray(image)[..., :1], 3, axis=2)
+    return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+
+
+def content_hash(texture: np.ndarray) -> str:
+    """SHA-256 of the decoded pixels, uint8 [H, W, 3], and their shape: the same picture in any file or format."""
+    digest = hashlib.sha256(f"{texture.shape[0]}x{texture.shape[1]}:".encode())
+    digest.update(np.ascontiguousarray(texture).tobytes())
+    return digest.hexdigest()
+
+
+def write_png(picture: np.ndarray, path: Path) -> None:
+    """Write uint8 [H, W], [H, W, 3] or uint16 [H, W] as PNG, whole or not at all; a file that is there is left."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    Image.fromarray(picture).save(aside, format="PNG", compress_level=4)
+    os.replace(aside, path)

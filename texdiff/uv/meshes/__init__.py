@@ -1,0 +1,1 @@
+"""Mesh files: read into parts, and those into atlases."""
