@@ -1,0 +1,157 @@
+"""Position and normal maps against brute force, and what must not change them."""
+
+import numpy as np
+import pytest
+
+from texdiff.uv.coverage import coverage_mask
+from texdiff.uv.position import normal_map, position_map
+
+
+def random_mesh(rng: np.random.Generator, reach: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """UV triangles [F, 3, 2], up to `reach` tiles outside, and their corners in space [F, 3, 3]."""
+    count = int(rng.integers(1, 40))
+    middle = rng.uniform(-reach, 1 + reach, (count, 1, 2))
+    uv = middle + rng.choice([0.02, 0.1, 0.4], (count, 1, 1)) * rng.normal(size=(count, 3, 2))
+    return uv if reach else np.clip(uv, 0, 1), rng.normal(size=(count, 3, 3)) * [1, 2, 3]
+
+
+def brute_force(uv: np.ndarray, corners: np.ndarray, priority: np.ndarray, size: tuple[int, int]) -> tuple:
+    """(float64 [H, W, K] by barycentric coordinates of every texel's centre in every triangle of every tile, whether a
+    triangle is there, whether a centre lies so near an edge that rounding decides)."""
+    height, width = size
+    row, column = np.mgrid[0:height, 0:width]
+    values = np.zeros((height, width, corners.shape[2]))
+    best, tie = np.full(size, -1), np.zeros(size, bool)
+    order = np.lexsort((-np.arange(len(uv)), priority))  # the last one wins
+    low, high = int(np.floor(uv.min())), int(np.ceil(uv.max()))
+    for rank, number in enumerate(order):
+        (ax, ay), (bx, by), (cx, cy) = uv[number]
+        twice = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
+        if abs(twice) < 1e-12:
+            continue
+        for tile_x in range(low, high + 1):
+            for tile_y in range(low, high + 1):
+                u, v = (column + 0.5) / width + tile_x, 1 - (row + 0.5) / height + tile_y
+                second = ((u - ax) * (cy - ay) - (cx - ax) * (v - ay)) / twice
+                third = ((bx - ax) * (v - ay) - (u - ax) * (by - ay)) / twice
+                weights = np.stack([1 - second - third, second, third], axis=-1)
+                tie |= (np.abs(weights) < 1e-9).any(axis=-1)
+                inside = (weights > 0).all(axis=-1)
+                tie |= inside & (best == rank)  # the same triangle a second time: either will do
+                values[inside] = (weights @ corners[number])[inside]
+                best[inside] = rank
+    return values, best >= 0, tie
+
+
+def areas(corners: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+
+
+def in_the_box(corners: np.ndarray) -> np.ndarray:
+    points = corners.reshape(-1, 3)
+    middle, longest = (points.min(0) + points.max(0)) / 2, np.ptp(points, axis=0).max()
+    return 0.5 + 0.9 * (corners - middle) / longest
+
+
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("reach", [0.0, 1.5])
+def test_positions_equal_brute_force(seed: int, reach: float) -> None:
+    rng = np.random.default_rng(seed)
+    uv, corners = random_mesh(rng, reach)
+    size = int(rng.integers(1, 50)), int(rng.integers(1, 50))
+    expected, there, tie = brute_force(uv, in_the_box(corners), areas(corners), size)
+    drawn = position_map(uv, corners, size)
+    assert drawn.dtype == np.float32
+    np.testing.assert_allclose(drawn[there & ~tie], expected[there & ~tie], atol=1e-5)
+    np.testing.assert_array_equal((drawn > 0).all(axis=-1), coverage_mask(uv, size))
+    assert (drawn[~coverage_mask(uv, size)] == 0).all()
+    assert drawn.max(initial=0) <= 0.95 + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_normals_equal_brute_force(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    uv, corners = random_mesh(rng)
+    normals = corners[:, [1, 2, 0]] / np.linalg.norm(corners[:, [1, 2, 0]], axis=2, keepdims=True)
+    size = 31, 40
+    summed, there, tie = brute_force(uv, normals, areas(corners), size)
+    drawn = normal_map(uv, 7.0 * normals, size, corners)
+    sure = there & ~tie & (np.linalg.norm(summed, axis=2) > 1e-2)
+    expected = summed[sure] / np.linalg.norm(summed[sure], axis=1, keepdims=True)
+    np.testing.assert_allclose(drawn[sure] * 2 - 1, expected, atol=1e-4)
+    assert (drawn[~coverage_mask(uv, size)] == 0).all()
+
+
+def test_a_lopsided_mesh_lies_the_right_way_round() -> None:
+    """Left is left, v is up, and the longest side alone reaches the ends."""
+    uv = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]], float)
+    corners = np.stack([4 * uv[..., 0], 2 * uv[..., 1], np.ones(uv.shape[:2])], axis=-1)
+    drawn = position_map(uv, corners, (8, 16))
+    x, y = (np.arange(16) + 0.5) / 16, 1 - (np.arange(8) + 0.5) / 8
+    np.testing.assert_allclose(drawn[..., 0], np.broadcast_to(0.05 + 0.9 * x, (8, 16)), atol=1e-6)
+    np.testing.assert_allclose(drawn[..., 1], np.broadcast_to((0.275 + 0.45 * y)[:, None], (8, 16)), atol=1e-6)
+    np.testing.assert_allclose(drawn[..., 2], 0.5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_turning_the_atlas_turns_the_map_and_moving_the_mesh_changes_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    uv, corners = random_mesh(rng)
+    _, _, tie = brute_force(uv, corners, areas(corners), (32, 32))
+    drawn = position_map(uv, corners, (32, 32))
+    turned = position_map(np.stack([1 - uv[..., 1], uv[..., 0]], axis=-1), corners, (32, 32))
+    np.testing.assert_allclose(turned[~np.rot90(tie)], np.rot90(drawn)[~np.rot90(tie)], atol=1e-5)
+    moved = position_map(uv, 1e3 * corners + [5, -7, 11], (32, 32))
+    np.testing.assert_allclose(moved[~tie], drawn[~tie], atol=1e-5)
+
+
+def test_the_larger_of_two_overlapping_triangles_is_seen_and_of_equal_ones_the_first() -> None:
+    one = np.array([[0, 0], [1, 0], [0, 1]], float)
+    uv = np.stack([one, one, one])
+    small, large = np.eye(3), 2 * np.eye(3)
+    bounds = [[0, 0, 0], [2, 2, 2]]
+    alone = position_map(uv[:1], large[None], (16, 16), bounds)
+    for corners in ([small, large, large[[1, 2, 0]]], [large, large[[1, 2, 0]], small]):
+        np.testing.assert_array_equal(position_map(uv, np.stack(corners), (16, 16), bounds), alone)
+
+
+def test_a_texture_that_tiles_a_wall_is_seen_once() -> None:
+    """Thousands of repeats cost no more than one, and each texel lies somewhere where it is really seen."""
+    for repeats in (3.0, 40.0, 3000.0):
+        uv = repeats * np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]])
+        corners = np.concatenate([uv / repeats, np.zeros((2, 3, 1))], axis=-1)
+        drawn = position_map(uv, corners, (16, 16)).astype(float)
+        assert (drawn[..., :2] > 0).all()
+        column, row = (repeats * ((drawn[..., k] - 0.05) / 0.9) % 1 * 16 for k in (0, 1))
+        far = 3e-3 * repeats  # what float32 can tell apart, in texels
+        apart = np.abs(column - (np.arange(16) + 0.5))
+        assert (np.minimum(apart, 16 - apart) <= far).all()
+        apart = np.abs(16 - row - (np.arange(16) + 0.5)[:, None])
+        assert (np.minimum(apart, 16 - apart) <= far).all()
+
+
+def test_what_is_not_finite_lies_in_the_middle_or_covers_nothing() -> None:
+    uv = np.array([[[0, 0], [1, 0], [0, 1]], [[1, 0], [1, 1], [0, 1]], [[0, 0], [np.nan, 0], [0, 1]]])
+    corners = np.arange(27, dtype=float).reshape(3, 3, 3)
+    corners[1, 1, 2] = np.inf
+    drawn = position_map(uv, corners, (8, 8))
+    assert (drawn[0, -1] == 0.5).all()
+    assert np.isfinite(drawn).all()
+    assert (normal_map(uv, np.zeros_like(corners), (8, 8)) == 0.5).all()
+    assert position_map(np.zeros((0, 3, 2)), np.zeros((0, 3, 3)), (4, 4)).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"positions": np.zeros((1, 3, 2))}, "positions have shape"),
+        ({"uv": np.zeros((2, 3, 2))}, "positions have shape"),
+        ({"size": (0, 4)}, "size is"),
+        ({"bounds": [[1, 1, 1], [0, 0, 0]]}, "bounds must be"),
+        ({"bounds": [0, 1]}, "bounds must be"),
+    ],
+)
+def test_wrong_arguments_are_named(change: dict, words: str) -> None:
+    arguments = {"uv": np.zeros((1, 3, 2)), "positions": np.zeros((1, 3, 3)), "size": (4, 4)} | change
+    with pytest.raises(ValueError, match=words):
+        position_map(**arguments)
