@@ -23,8 +23,8 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     # Imported here, so that --help and a wrong key need not wait for torch.
     import torch
 
+    from texdiff.diffusion.draws import sample_keys, seed_layers
     from texdiff.diffusion.loss import masked_error, region_errors
-    from texdiff.diffusion.noise import add_noise, sample_keys, seed_layers, training_target
     from texdiff.models.base import add_lora, load_base, trainable_parameters
     from texdiff.report import write_report
     from texdiff.training import launch
@@ -52,7 +52,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     records, held_out = launch.read_splits(config, accelerator)
     base = load_base(config.model.pretrained_model_name_or_path, config.model.revision, config.model.variant)
     objective = Objective(config, base)
-    alphas, prediction_type = objective.alphas_cumprod.to(device), objective.prediction_type
+    process = objective.process
     passes = launch.split_batch(run.train_batch_size, run.gradient_accumulation_steps, accelerator)
     sizes = launch.announce(config, accelerator, records, held_out, passes.effective_batch, folder, checkpoint)
     if dry_run:
@@ -96,8 +96,8 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     for one in house.counting(feed(coming, device, dtype), first_step):
         batch, draws, timesteps, (weight, pixel_weight) = one.batch, one.draws, one.draws.timesteps, one.weights
         latents = base.scaling_factor * (batch.mean + batch.std * draws.posterior)  # [B, 4, h, w]
-        noisy = add_noise(latents, draws.added, timesteps, alphas)
-        target = outside = training_target(prediction_type, latents, draws.noise, timesteps, alphas)
+        noisy = process.add_noise(latents, draws.added, timesteps)
+        target = outside = process.target(latents, draws.noise, timesteps)
         if mask.outside == "base_model":
             outside = base_prediction(unet, noisy.to(dtype), timesteps, batch.text)
         with nullcontext() if one.last else accelerator.no_sync(model):

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from texdiff.config import LoraConfig
 from texdiff.data.records import Record, read_records
+from texdiff.diffusion.draws import keyed_generator
 from texdiff.diffusion.mask import downsample
-from texdiff.diffusion.noise import keyed_generator
 from texdiff.evaluation.metrics.distribution import kid
 from texdiff.evaluation.metrics.features import features
 from texdiff.evaluation.sampler import EvaluationModel

@@ -21,8 +21,7 @@ from texdiff.config import LoraConfig
 from texdiff.data.records import read_records
 from texdiff.diffusion.loss import masked_mse
 from texdiff.diffusion.mask import latent_mask
-from texdiff.diffusion.noise import add_noise, training_target
-from texdiff.diffusion.schedule import snr_weights
+from texdiff.diffusion.process import DDPM
 from texdiff.models.base import add_lora, load_base, trainable_parameters
 from texdiff.models.nano import nano_folder
 
@@ -35,7 +34,8 @@ def pool(name: str, dataset: str, draws: int) -> tuple[Tensor, Tensor, Tensor, T
     """Timesteps [n], losses [n], projected gradients [n, d] of `draws` single samples, and min-SNR-5 weights [n]."""
     generator = torch.Generator().manual_seed(0)
     base = load_base(name)
-    unet, alphas, kind = base.unet, base.scheduler.alphas_cumprod, base.scheduler.config.prediction_type
+    unet, alphas = base.unet, base.scheduler.alphas_cumprod
+    process = DDPM(alphas, base.scheduler.config.prediction_type)
     add_lora(unet, LoraConfig(), seed=0)
     tensors = [p for p in trainable_parameters(unet).values() if p.ndim > 1]
     latents, masks, texts = [], [], []
@@ -58,13 +58,13 @@ def pool(name: str, dataset: str, draws: int) -> tuple[Tensor, Tensor, Tensor, T
         i = usable[int(torch.randint(len(usable), (), generator=generator))]
         t = timesteps[number : number + 1]
         noise = torch.randn(latents[i].shape, generator=generator)
-        target = training_target(kind, latents[i], noise, t, alphas)
-        prediction = unet(add_noise(latents[i], noise, t, alphas), t, texts[i]).sample
+        target = process.target(latents[i], noise, t)
+        prediction = unet(process.add_noise(latents[i], noise, t), t, texts[i]).sample
         loss = masked_mse(prediction, target, masks[i])
         flat = torch.cat([g.flatten() for g in torch.autograd.grad(loss, tensors)])
         losses[number] = loss.item()
         gradients[number].index_add_(0, buckets, flat * signs)
-    return timesteps, losses, gradients, snr_weights(kind, timesteps, alphas, 5.0)
+    return timesteps, losses, gradients, process.weights(timesteps, 5.0)
 
 
 def spread(values: Tensor) -> Tensor:

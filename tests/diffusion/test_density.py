@@ -6,7 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from texdiff.diffusion.mask import downsample, latent_weights, weigh_by_density
+from texdiff.diffusion.mask import cell_weights, downsample, weigh_by_density
+
+
+def latent_weights(*given: object, **named: object) -> torch.Tensor:
+    """What each latent cell counts in all."""
+    weights = cell_weights(*given, **named)
+    return weights.target + weights.outside
 
 
 def by_hand(weights: np.ndarray, mask: np.ndarray, density: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from texdiff.config import DataConfig, MaskConfig, NoiseConfig, RunConfig, TrainingConfig
 from texdiff.data.records import read_records
-from texdiff.diffusion.noise import sample_keys
+from texdiff.diffusion.draws import sample_keys
 from texdiff.models.base import Base, load_base
 from texdiff.training.encode import encode_dataset
 from texdiff.training.launch import split_batch

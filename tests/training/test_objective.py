@@ -58,7 +58,7 @@ def test_a_zero_terminal_schedule_needs_a_base_that_predicts_v(base):
     setting = configured(noise=NoiseConfig(rescale_betas_zero_snr=True))
     with pytest.raises(InputError, match=r"noise.rescale_betas_zero_snr: .* predicts epsilon"):
         Objective(setting, base)
-    alphas = Objective(setting, velocity(base)).alphas_cumprod
+    alphas = Objective(setting, velocity(base)).process.alphas_cumprod
     theirs = DDPMScheduler.from_config(base.scheduler.config, rescale_betas_zero_snr=True).alphas_cumprod
     torch.testing.assert_close(alphas, theirs, rtol=2e-4, atol=1e-7)  # diffusers computes it in float32
     assert alphas[-1] == 0

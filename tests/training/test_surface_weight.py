@@ -12,7 +12,7 @@ from PIL import Image
 
 from texdiff.config import DataConfig, MaskConfig, TrainingConfig
 from texdiff.data.records import read_records
-from texdiff.diffusion.noise import draw, draw_timesteps, sample_keys
+from texdiff.diffusion.draws import draw, draw_timesteps, sample_keys
 from texdiff.models.base import load_base
 from texdiff.training.encode import encode_dataset
 from texdiff.training.run.state_file import read_state

@@ -20,7 +20,7 @@ Reduction = Literal["texel", "sample"]
 def masked_error(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """E_b, float32 [B], of prediction and target [B, C, h, w] under mask [B, 1, h, w].
 
-    Where the mask is 0 the gradient is exactly 0, whatever stands there: the difference is replaced, not
+    Where the mask is 0 the gradient is exactly 0, whatever the values there: the difference is replaced, not
     multiplied, since 0 · inf is not 0.
     """
     difference = prediction.float() - target.float()
@@ -59,7 +59,7 @@ def region_errors(prediction: Tensor, target: Tensor, covered: Tensor) -> Tensor
     """Squared errors, summed over latent cells, and the number of these cells: float32 [2, 3].
 
     prediction, target [B, C, h, w]; covered [B, 1, h, w], the covered fraction of each cell. The columns are cells
-    wholly covered, partly covered (the islands' border), and not covered. A sum over its cells is a mean squared
+    fully covered, partly covered (the islands' border), and not covered. A sum over its cells is a mean squared
     error; sums of several batches add up.
     """
     squares = (prediction.detach().float() - target.float()).square().mean(dim=1, keepdim=True)  # [B, 1, h, w]

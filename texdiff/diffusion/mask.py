@@ -33,13 +33,13 @@ def downsample(mask: Tensor, size: tuple[int, int], mode: str = "nearest") -> Te
 def dilate(mask: Tensor, cells: int) -> Tensor:
     """Grow a mask [B, 1, h, w] by `cells` in each direction, diagonals too; shrink it where `cells` is negative.
 
-    A cell takes the largest (smallest) value within that distance. What lies beyond the picture's edge has no say,
+    A cell takes the largest (smallest) value within that distance. What lies beyond the image's edge does not count,
     so an island that touches the edge does not shrink from there.
     """
     if cells == 0:
         return mask
-    reach = abs(cells)
-    grown = F.max_pool2d(mask if cells > 0 else -mask, 2 * reach + 1, stride=1, padding=reach)
+    distance = abs(cells)
+    grown = F.max_pool2d(mask if cells > 0 else -mask, 2 * distance + 1, stride=1, padding=distance)
     return grown if cells > 0 else -grown
 
 
@@ -105,16 +105,3 @@ def cell_weights(
         outside=unmasked_weight * (1 - counted),
         covered=downsample(mask, size, "area"),
     )
-
-
-def latent_weights(
-    mask: Tensor,
-    size: tuple[int, int],
-    mode: str = "nearest",
-    unmasked_weight: float = 0.0,
-    dilation: int = 0,
-    density: Tensor | None = None,
-) -> Tensor:
-    """What each latent cell counts in all, float [B, 1, h, w]: `cell_weights` of the target and outside."""
-    weights = cell_weights(mask, size, mode, unmasked_weight, dilation, density)
-    return weights.target + weights.outside

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from texdiff.diffusion.noise import keyed_generator
+from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.models.base import Base
 from texdiff.training.export import assemble_pipeline

@@ -9,7 +9,7 @@ from PIL import Image
 
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
-from texdiff.diffusion.noise import SampleKey
+from texdiff.diffusion.draws import SampleKey
 from texdiff.files import write_atomic
 
 GAP, MOST = 8, 8

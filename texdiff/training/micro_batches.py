@@ -11,7 +11,7 @@ from torch import Tensor
 
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset, TextureBatch
-from texdiff.diffusion.noise import Draws, SampleKey, draw, draw_timesteps, sample_keys
+from texdiff.diffusion.draws import Draws, SampleKey, draw, sample_keys
 from texdiff.training.launch import Passes
 from texdiff.training.objective import Objective
 
@@ -52,7 +52,7 @@ def make_passes(
     for step in range(first_step, config.run.max_train_steps):
         keys = sample_keys(seed, step * size, size, len(textures))
         indices = [index for _, index in keys]
-        timesteps = draw_timesteps(seed, keys, len(objective.alphas_cumprod), noise.timestep_sampling, step)
+        timesteps = objective.process.times(seed, keys, noise.timestep_sampling, step)
         weights = objective.weights(textures, indices, timesteps)
         coverage = textures.coverage(indices)
         for mine, last in passes:

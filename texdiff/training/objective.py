@@ -12,30 +12,27 @@ from torch import Tensor
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.diffusion.loss import masked_error, sample_weights
-from texdiff.diffusion.noise import predicted_latents
-from texdiff.diffusion.schedule import rescale_zero_terminal_snr, snr_weights
+from texdiff.diffusion.process import DDPM, rescale_zero_terminal_snr
 from texdiff.errors import InputError
 from texdiff.models.base import Base
 
 
 class Objective:
-    """The configured objective over a base's noise schedule.
-
-    `alphas_cumprod` is ᾱ [T] and `prediction_type` says what the U-Net predicts. Raises InputError for a schedule that
-    this base can't be trained on.
-    """
+    """The configured objective over a base's noise process. Raises InputError for a schedule that this base can't be
+    trained on."""
 
     def __init__(self, config: TrainingConfig, base: Base) -> None:
         self.mask, self.snr_gamma = config.mask, config.noise.snr_gamma
-        self.prediction_type: str = base.scheduler.config.prediction_type
-        self.alphas_cumprod: Tensor = base.scheduler.alphas_cumprod
+        prediction_type: str = base.scheduler.config.prediction_type
+        alphas_cumprod: Tensor = base.scheduler.alphas_cumprod
         if config.noise.rescale_betas_zero_snr:
-            if self.prediction_type == "epsilon":
+            if prediction_type == "epsilon":
                 raise InputError(
                     f"noise.rescale_betas_zero_snr: {base.source} predicts epsilon, from which nothing can be known "
                     "where there is noise alone; take a base that predicts v, or set it to false"
                 )
-            self.alphas_cumprod = rescale_zero_terminal_snr(self.alphas_cumprod)
+            alphas_cumprod = rescale_zero_terminal_snr(alphas_cumprod)
+        self.process = DDPM(alphas_cumprod, prediction_type)
 
     def weights(self, textures: LatentDataset, indices: Sequence[int], timesteps: Tensor) -> Tensor:
         """Weights [2, B] of the whole effective batch's samples in its loss: of the errors of latents and of pixels.
@@ -44,10 +41,9 @@ class Objective:
         process a prediction says next to nothing of the picture, and what it means there is 1/SNR times as far off.
         """
         latent = sample_weights(textures.texels[indices], self.mask.reduction)
-        if self.snr_gamma is not None:
-            latent = latent * snr_weights(self.prediction_type, timesteps, self.alphas_cumprod, self.snr_gamma)
+        latent = latent * self.process.weights(timesteps, self.snr_gamma)
         pixel = self.mask.pixel_weight * sample_weights(textures.pixels[indices], self.mask.reduction)
-        return torch.stack([latent, pixel * snr_weights("sample", timesteps, self.alphas_cumprod, 1.0)])
+        return torch.stack([latent, pixel * self.process.clean_weights(timesteps, 1.0)])
 
 
 @torch.no_grad()
@@ -67,8 +63,7 @@ class PixelError:
     """
 
     def __init__(self, config: TrainingConfig, base: Base, objective: Objective, accelerator: Accelerator) -> None:
-        self.prediction_type = objective.prediction_type
-        self.alphas_cumprod = objective.alphas_cumprod.to(accelerator.device)  # now: copying waits for the device
+        self.process = objective.process
         self.vae: Any = base.vae.requires_grad_(False).to(accelerator.device)
         if config.run.gradient_checkpointing:
             self.vae.enable_gradient_checkpointing()
@@ -85,7 +80,7 @@ class PixelError:
         prediction, noisy, latents [B, C, h, w]; timesteps [B]; texels [B, 1, H, W], the masks at full resolution.
         """
         assert texels is not None, "the dataset was made without full masks"
-        said = predicted_latents(self.prediction_type, prediction.float(), noisy, timesteps, self.alphas_cumprod)
+        said = self.process.clean(prediction.float(), noisy, timesteps)
         with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.half):
             with torch.no_grad():
                 picture = self.vae.decode(latents / self.scaling_factor).sample

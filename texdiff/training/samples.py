@@ -15,7 +15,7 @@ from texdiff.config import TrainingConfig
 from texdiff.data.mesh_index import find_mesh
 from texdiff.data.prepare.write_stage import slug
 from texdiff.data.records import Record
-from texdiff.diffusion.noise import keyed_generator
+from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.files import atomic_folder, write_atomic
 from texdiff.uv.gutter import fill

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.data.records import Record
+from texdiff.diffusion.draws import keyed_generator
 from texdiff.diffusion.loss import masked_error, region_errors
-from texdiff.diffusion.noise import add_noise, keyed_generator, training_target
 from texdiff.models.base import Base
 from texdiff.training.ema import Ema
 from texdiff.training.export import assemble_pipeline
@@ -126,8 +126,8 @@ def held_out_errors(
     between runs on one dataset. No pass holds more than `batch_size` samples, so what training has room for suffices.
     """
     device = next(unet.parameters()).device
-    alphas, kind = objective.alphas_cumprod, objective.prediction_type
-    grid = torch.tensor([int((i + 0.5) * len(alphas) / TIMESTEPS) for i in range(TIMESTEPS)])
+    process = objective.process
+    grid = process.grid(TIMESTEPS)
     timesteps = grid.to(device)
     parts = [slice(start, start + batch_size) for start in range(0, TIMESTEPS, batch_size)]
     error, errors = torch.zeros((), device=device), torch.zeros(2, 3, device=device)
@@ -141,8 +141,8 @@ def held_out_errors(
         noise = torch.stack(draws).to(device)  # [T, C, h, w]
         latents = (scaling_factor * one.mean).expand_as(noise)
         covered = one.covered.expand(TIMESTEPS, -1, -1, -1)
-        noisy = add_noise(latents, noise, timesteps, alphas).to(dtype)
-        target = training_target(kind, latents, noise, timesteps, alphas)
+        noisy = process.add_noise(latents, noise, timesteps).to(dtype)
+        target = process.target(latents, noise, timesteps)
         text = one.text.expand(TIMESTEPS, -1, -1)
         prediction = torch.cat([unet(noisy[part], timesteps[part], text[part]).sample for part in parts])
         error += masked_error(prediction, target, covered).sum()

@@ -1,4 +1,4 @@
-"""Random draws keyed by sample, and the forward process of diffusion.
+"""Random draws keyed by sample.
 
 Every draw of a sample comes from a generator keyed by (seed, epoch, index, purpose) on the CPU. So a sample's
 noise does not depend on the device, the number of ranks, the other samples of its batch, or on whether the run
@@ -43,14 +43,14 @@ def _order(seed: int, epoch: int, dataset_size: int) -> Tensor:
 
 
 def seed_layers(seed: int, keys: Sequence[SampleKey]) -> None:
-    """Key torch's global generators, from which dropout layers draw, by the samples of this pass."""
+    """Key torch's global generators, from which dropout layers draw, by the samples of this micro-batch."""
     torch.manual_seed(keyed_generator(seed, *(part for key in keys for part in key), "layers").initial_seed())
 
 
 def draw_timesteps(
     seed: int, keys: Sequence[SampleKey], num_train_timesteps: int, sampling: str = "uniform", step: int = 0
 ) -> Tensor:
-    """Timesteps int64 [B] of the whole effective batch `keys` of optimiser step `step`, in [0, num_train_timesteps).
+    """Timesteps int64 [B] of the whole effective batch `keys` of optimizer step `step`, in [0, num_train_timesteps).
 
     uniform     each sample's own, keyed by it
     stratified  one from each of B equal parts of the range: which part a sample gets is a permutation keyed by
@@ -107,7 +107,7 @@ def draw(
     """The draws of the samples `keys`, with their `timesteps` [B]; latents of one sample have `shape` (C, h, w).
 
     `offset` adds that much noise common to a whole channel of a sample (N. Guttenberg, "Diffusion with offset
-    noise", 2023). `input_perturbation` adds that much fresh noise to what the U-Net sees, not to its target (Ning
+    noise", 2023). `input_perturbation` adds that much fresh noise to what the model sees, not to its target (Ning
     et al. 2023).
     """
     posterior, noise, perturbation, caption = [], [], [], []
@@ -128,41 +128,3 @@ def draw(
         timesteps=timesteps,
         caption=torch.stack(caption),
     )
-
-
-def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
-    """√ᾱ_t z + √(1−ᾱ_t) ε (Ho et al. 2020, eq. 4); [B, C, h, w], timesteps [B], alphas_cumprod ᾱ [T]."""
-    alpha = alphas_cumprod.to(latents.device)[timesteps].to(latents.dtype).view(-1, 1, 1, 1)
-    return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-
-
-def training_target(
-    prediction_type: str, latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor
-) -> Tensor:
-    """What the U-Net is to predict, [B, C, h, w]: ε, or v = √ᾱ_t ε − √(1−ᾱ_t) z (Salimans & Ho 2022), or z."""
-    if prediction_type == "epsilon":
-        return noise
-    if prediction_type == "sample":
-        return latents
-    if prediction_type == "v_prediction":
-        alpha = alphas_cumprod.to(latents.device)[timesteps].to(latents.dtype).view(-1, 1, 1, 1)
-        return alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-    raise ValueError(f"prediction_type {prediction_type!r} is none of epsilon, v_prediction, sample")
-
-
-def predicted_latents(
-    prediction_type: str, prediction: Tensor, noisy: Tensor, timesteps: Tensor, alphas_cumprod: Tensor
-) -> Tensor:
-    """ẑ_0 [B, C, h, w]: the clean latents that a prediction for the noisy ones z_t says there are.
-
-    Where ᾱ_t is 0 the noisy latents hold nothing of them, and an ε prediction says nothing: what comes out is finite,
-    and its weight min(SNR, ·) is 0.
-    """
-    alpha = alphas_cumprod.to(noisy.device)[timesteps].to(noisy.dtype).view(-1, 1, 1, 1)
-    if prediction_type == "epsilon":
-        return (noisy - (1 - alpha).sqrt() * prediction) / alpha.sqrt().clamp(min=1e-4)
-    if prediction_type == "sample":
-        return prediction
-    if prediction_type == "v_prediction":
-        return alpha.sqrt() * noisy - (1 - alpha).sqrt() * prediction
-    raise ValueError(f"prediction_type {prediction_type!r} is none of epsilon, v_prediction, sample")

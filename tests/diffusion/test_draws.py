@@ -3,79 +3,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
 from scipy import stats
 
-from texdiff.diffusion.noise import (
-    add_noise,
-    draw,
-    draw_timesteps,
-    predicted_latents,
-    sample_keys,
-    seed_layers,
-    training_target,
-)
-from texdiff.diffusion.schedule import snr_weights
+from texdiff.diffusion.draws import draw, draw_timesteps, sample_keys, seed_layers
 
-SD = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
-ZERO_TERMINAL = DDPMScheduler(
-    beta_start=0.00085,
-    beta_end=0.012,
-    beta_schedule="scaled_linear",
-    rescale_betas_zero_snr=True,
-    clip_sample=False,
-)
 SHAPE = (4, 8, 8)
-
-
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(0)
-    latents, noise = (torch.randn(6, *SHAPE, generator=generator) for _ in range(2))
-    return latents, noise, torch.tensor([0, 1, 250, 500, 998, 999])
-
-
-@pytest.mark.parametrize("scheduler", [SD, ZERO_TERMINAL], ids=["sd", "zero-terminal"])
-def test_noising_and_velocity_are_diffusers(batch, scheduler):
-    latents, noise, timesteps = batch
-    alphas = scheduler.alphas_cumprod
-    torch.testing.assert_close(
-        add_noise(latents, noise, timesteps, alphas), scheduler.add_noise(latents, noise, timesteps), rtol=0, atol=1e-6
-    )
-    torch.testing.assert_close(
-        training_target("v_prediction", latents, noise, timesteps, alphas),
-        scheduler.get_velocity(latents, noise, timesteps),
-        rtol=0,
-        atol=1e-6,
-    )
-    assert training_target("epsilon", latents, noise, timesteps, alphas) is noise
-    assert training_target("sample", latents, noise, timesteps, alphas) is latents
-    with pytest.raises(ValueError, match="flow"):
-        training_target("flow", latents, noise, timesteps, alphas)
-
-
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("gamma", [1.0, 5.0])
-def test_min_snr_weighs_every_target_alike(prediction_type, gamma):
-    # However the target is written, the weighted loss is min(SNR, γ) times the error of z that it implies.
-    timesteps = torch.arange(0, 1000, 37)
-    alpha = SD.alphas_cumprod.double()[timesteps]
-    error_of_z = {
-        "sample": torch.ones_like(alpha),
-        "epsilon": (1 - alpha) / alpha,  # z = (z_t − √(1−ᾱ) ε) / √ᾱ
-        "v_prediction": 1 - alpha,  # z = √ᾱ z_t − √(1−ᾱ) v
-    }[prediction_type]
-    snr = alpha / (1 - alpha)
-    expected = torch.minimum(snr, torch.tensor(gamma)) * error_of_z
-    torch.testing.assert_close(
-        snr_weights(prediction_type, timesteps, SD.alphas_cumprod, gamma).double(), expected, rtol=1e-5, atol=1e-9
-    )
-
-
-def test_min_snr_survives_a_zero_terminal_schedule():
-    last = torch.tensor([999])
-    for prediction_type in ("epsilon", "v_prediction", "sample"):
-        assert snr_weights(prediction_type, last, ZERO_TERMINAL.alphas_cumprod, 5.0).isfinite().all()
 
 
 def test_a_sample_draws_the_same_in_any_company():
@@ -134,28 +66,6 @@ def test_dropout_is_keyed_by_the_samples():
         masks.append(torch.dropout(ones, 0.5, train=True))
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
-
-
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("scheduler", [SD, ZERO_TERMINAL], ids=["sd", "zero-terminal"])
-def test_the_latents_that_a_prediction_means_are_diffusers(batch, prediction_type, scheduler):
-    latents, noise, timesteps = batch
-    alphas = scheduler.alphas_cumprod
-    noisy = add_noise(latents, noise, timesteps, alphas)
-    target = training_target(prediction_type, latents, noise, timesteps, alphas)
-    known = timesteps if prediction_type != "epsilon" else timesteps[alphas[timesteps] > 1e-3]
-    assert len(known) >= 4
-    back = predicted_latents(prediction_type, target, noisy, timesteps, alphas)[: len(known)]
-    torch.testing.assert_close(back, latents[: len(known)], rtol=0, atol=2e-4)
-    assert predicted_latents(prediction_type, target, noisy, timesteps, alphas).isfinite().all()
-    scheduler = DDPMScheduler.from_config(scheduler.config, prediction_type=prediction_type)
-    for row, t in enumerate(known.tolist()):
-        prediction = noise[row : row + 1] * 0.3
-        theirs = scheduler.step(prediction, t, noisy[row : row + 1]).pred_original_sample
-        ours = predicted_latents(prediction_type, prediction, noisy[row : row + 1], known[row : row + 1], alphas)
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
-    with pytest.raises(ValueError, match="flow"):
-        predicted_latents("flow", target, noisy, timesteps, alphas)
 
 
 def test_input_perturbation_is_in_what_the_model_sees_and_not_in_the_target():
