@@ -21,14 +21,14 @@ demo: $(READY)
 		--prompt 'yellow hazard stripes crate' --guidance_scale 3 --output $(DEMO)/crate.glb
 	$(BIN)/texdiff generate --model nano --lora $(DEMO)/run --mesh $(DEMO)/meshes/barrel_001/barrel_001.obj \
 		--prompt 'blue hazard stripes barrel' --guidance_scale 3 --output $(DEMO)/barrel.glb
-	$(BIN)/python -m texdiff.inference.compare $(DEMO)/run $(DEMO)/meshes --guidance_scale 3 \
+	$(BIN)/texdiff compare $(DEMO)/run $(DEMO)/meshes --guidance_scale 3 \
 		--output $(DEMO)/before_after.png
 	@echo
 	@echo "Look at  $(DEMO)/dataset/audit.html     the textures, their masks, and what was found about them"
 	@echo "         $(DEMO)/run/first_batch.png    what the model saw, and what of it counted"
 	@echo "         $(DEMO)/run/report.html        curves, atlases drawn while training, and their meshes to turn"
 	@echo "         $(DEMO)/before_after.png       meshes with the base's textures and with the LoRA's"
-	@echo "         $(DEMO)/*.glb                  meshes that wear what the LoRA draws"
+	@echo "         $(DEMO)/*.glb                  meshes with the textures that the LoRA gives"
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest_plugins = ["pipelines", "small_meshes"]  # in support/, as are other helpers
+
 ROOT = Path(__file__).parent.parent
 REAL_MESHES = ROOT.parent / "shared" / "realdata" / "furniture"
 

@@ -198,7 +198,7 @@ def mesh_seeds(kind: str) -> list[Files]:
 
 def read_mesh(folder: Path) -> None:
     """As `prepare` reads it, and as `generate --mesh` dresses it."""
-    from texdiff.inference.retexture import dress, fill_void, read_wearer
+    from texdiff.inference.retexture import fill_void, read_target, retextured_glb
     from texdiff.uv.meshes.atlases import read_textures
 
     path = next((p for p in sorted(folder.iterdir()) if p.suffix in (".glb", ".gltf", ".obj", ".ply")), None)
@@ -209,8 +209,8 @@ def read_mesh(folder: Path) -> None:
             warnings.simplefilter("error")
             found = read_textures(path)
         assert all(one.name is not None and one.reason for one in found.set_aside)
-        wearer = read_wearer(path)
-        dress(wearer, fill_void(wearer, np.zeros((32, 32, 3), np.uint8)))
+        target = read_target(path)
+        retextured_glb(target, fill_void(target, np.zeros((32, 32, 3), np.uint8)))
 
 
 # --- settings
@@ -293,7 +293,7 @@ def read_checkpoint(folder: Path) -> None:
 
 @cache
 def _nano() -> Any:
-    from texdiff.inference.generate import load_pipeline
+    from texdiff.inference.sampler import load_pipeline
 
     return load_pipeline("nano")
 

@@ -51,7 +51,7 @@ def test_validation_and_samples_while_training(precision, demo, tmp_path):
 @pytest.mark.needs_cuda
 def test_generate_draws_in_bf16_what_a_cpu_draws(demo, lora_run, tmp_path, monkeypatch):
     from texdiff.cli import main
-    from texdiff.inference.generate import load_pipeline
+    from texdiff.inference.sampler import load_pipeline
 
     pipeline = load_pipeline("nano")
     assert (pipeline.device.type, pipeline.dtype) == ("cuda", torch.bfloat16)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from texdiff import cli
 from texdiff.errors import InputError
-from texdiff.inference.generate import draw, load_pipeline
+from texdiff.inference.sampler import load_pipeline, sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -46,7 +46,7 @@ def test_a_lora_and_a_mesh_on_the_command_line(
     (part,) = trimesh.load_scene(output, process=False).geometry.values()
     worn = np.asarray(part.visual.material.baseColorTexture)
     assert worn.shape == (64, 64, 3)
-    without = draw(loaded, "a crate", seed=7, num_inference_steps=2)
+    without = sample(loaded, "a crate", seed=7, num_inference_steps=2)
     at = [(int((1 - v) * 64), int(u * 64)) for u, v in part.visual.uv[part.faces].mean(axis=1)]
     assert any((worn[i] != without[i]).any() for i in at)  # the LoRA was there
 
@@ -56,7 +56,7 @@ def test_picture_and_defaults(base: Path, loaded: Any, tmp_path: Path) -> None:
     arguments = ["generate", "--model", str(base), "--prompt", "a crate", "--output", str(output)]
     assert cli.main([*arguments, "--num_inference_steps", "2"]) == 0
     shown = np.asarray(Image.open(output))
-    np.testing.assert_array_equal(shown, draw(loaded, "a crate", 0, 2, 7.5))
+    np.testing.assert_array_equal(shown, sample(loaded, "a crate", 0, 2, 7.5))
 
 
 def test_the_sampler_is_the_pipelines_own_unless_it_is_plain_ddpm(base: Path, loaded: Any, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_sampler_is_the_pipelines_own_unless_it_is_plain_ddpm(base: Path, lo
 def test_broken_weights_are_said(pipeline: Any) -> None:
     pipeline.unet.conv_in.weight.data.fill_(float("nan"))
     with pytest.raises(InputError, match="NaN"):
-        draw(pipeline, "a crate", num_inference_steps=1)
+        sample(pipeline, "a crate", num_inference_steps=1)
 
 
 @pytest.mark.parametrize(

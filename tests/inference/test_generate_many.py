@@ -10,9 +10,10 @@ from PIL import Image
 
 from texdiff import cli
 from texdiff.errors import InputError
-from texdiff.inference.generate import cut_prompts, draw, generate, load_pipeline, numbered
-from texdiff.inference.img2img import Initial
-from texdiff.inference.retexture import read_wearer
+from texdiff.inference.generate import generate, numbered_files, truncated_prompts
+from texdiff.inference.img2img import InitialImage
+from texdiff.inference.retexture import read_target
+from texdiff.inference.sampler import load_pipeline, sample
 from texdiff.uv.coverage import coverage_mask
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -32,23 +33,23 @@ def test_each_prompt_with_each_seed_in_batches(
     assert "1-3 of 4" in said.err
     assert "4-4 of 4" in said.err
     for file, (prompt, seed) in zip(files, jobs, strict=True):
-        alone = draw(loaded, prompt, seed, num_inference_steps=2).astype(int)
+        alone = sample(loaded, prompt, seed, num_inference_steps=2).astype(int)
         assert np.abs(np.asarray(Image.open(file)) - alone).max() <= 1  # a batch rounds otherwise
     shown = [Image.open(file).tobytes() for file in files]
     assert len(set(shown)) == 4
 
 
 def test_numbers_sort_like_names(tmp_path: Path) -> None:
-    assert numbered(tmp_path / "a.glb", 1) == [tmp_path / "a.glb"]
-    names = [file.name for file in numbered(tmp_path / "a.glb", 101)]
+    assert numbered_files(tmp_path / "a.glb", 1) == [tmp_path / "a.glb"]
+    names = [file.name for file in numbered_files(tmp_path / "a.glb", 101)]
     assert names[0] == "a-000.glb"
     assert names == sorted(names)
     assert len(set(names)) == 101
 
 
 def test_a_prompt_too_long_for_the_text_encoder_is_said(loaded: Any) -> None:
-    assert cut_prompts(loaded, ["short"]) == []
-    (line,) = cut_prompts(loaded, ["short", "very " * 100 + "red"])
+    assert truncated_prompts(loaded, ["short"]) == []
+    (line,) = truncated_prompts(loaded, ["short", "very " * 100 + "red"])
     assert "101 tokens of which 75 are read" in line
 
 
@@ -63,12 +64,17 @@ def old_atlas(tmp_path: Path) -> np.ndarray:
 def test_restyling_leaves_the_void_alone(base: Path, four_squares_obj: Path, old_atlas: np.ndarray) -> None:
     folder = four_squares_obj.parent
     Image.fromarray(old_atlas).save(folder / "old.png")
-    mask = coverage_mask(read_wearer(four_squares_obj).triangles, old_atlas.shape[:2], mode="conservative")
+    mask = coverage_mask(read_target(four_squares_obj).triangles, old_atlas.shape[:2], mode="conservative")
     assert 0.1 < mask.mean() < 0.9
     shown = {}
     for strength in (0.5, 1.0):
         (file,) = generate(
-            str(base), ["a crate"], folder / "new.png", mesh=four_squares_obj, strength=strength, num_inference_steps=4
+            model=str(base),
+            prompt="a crate",
+            output=folder / "new.png",
+            mesh=four_squares_obj,
+            strength=strength,
+            num_inference_steps=4,
         )
         shown[strength] = np.asarray(Image.open(file))
         assert shown[strength].shape == old_atlas.shape
@@ -78,7 +84,12 @@ def test_restyling_leaves_the_void_alone(base: Path, four_squares_obj: Path, old
 
     # On a mesh the void is filled from what is drawn, so nothing of the old atlas is left in it.
     (file,) = generate(
-        str(base), ["a crate"], folder / "new.glb", mesh=four_squares_obj, strength=0.5, num_inference_steps=4
+        model=str(base),
+        prompt="a crate",
+        output=folder / "new.glb",
+        mesh=four_squares_obj,
+        strength=0.5,
+        num_inference_steps=4,
     )
     (part,) = trimesh.load_scene(file, process=False).geometry.values()
     worn = np.asarray(part.visual.material.baseColorTexture)
@@ -88,13 +99,15 @@ def test_restyling_leaves_the_void_alone(base: Path, four_squares_obj: Path, old
 
 def test_the_void_says_nothing_to_the_islands(base: Path, four_squares_obj: Path, old_atlas: np.ndarray) -> None:
     """Two atlases that differ in the void alone, and in texels that lie in it for the most part, come out the same."""
-    mask = coverage_mask(read_wearer(four_squares_obj).triangles, old_atlas.shape[:2], mode="center")
+    mask = coverage_mask(read_target(four_squares_obj).triangles, old_atlas.shape[:2], mode="center")
     inside = []
     for number, void in enumerate([(255, 0, 255), (0, 0, 0)]):
         image = four_squares_obj.parent / f"init{number}.png"
         Image.fromarray(np.where(mask[..., None], old_atlas, np.uint8(void))).save(image)
         settings: dict[str, Any] = {"mesh": four_squares_obj, "init_image": image, "num_inference_steps": 4}
-        (file,) = generate(str(base), ["a crate"], image.with_name("out.png"), strength=0.5, **settings)
+        (file,) = generate(
+            model=str(base), prompt="a crate", output=image.with_name("out.png"), strength=0.5, **settings
+        )
         inside.append(np.asarray(Image.open(file))[mask])
     np.testing.assert_array_equal(*inside)
 
@@ -104,11 +117,11 @@ def test_little_strength_changes_little() -> None:
     ramp = np.linspace(60, 180, 64)
     texture = (ramp[:, None, None] * np.array([1.0, 0.8, 0.6])).repeat(64, axis=1).astype(np.uint8)
     whole = np.ones((64, 64), bool)
-    initial = Initial(texture=texture, covered=whole, touched=whole)
+    initial = InitialImage(texture=texture, covered=whole, touched=whole)
     nano = load_pipeline("nano")
     errors = []
     for strength in (0.25, 1.0):
-        (drawn,) = initial.restyle(nano, ["wood"], [0], strength, num_inference_steps=8, guidance_scale=1)
+        (drawn,) = initial.img2img(nano, ["wood"], [0], strength, num_inference_steps=8, guidance_scale=1)
         errors.append(np.abs(drawn.astype(float) - texture).mean())
     assert errors[0] < 0.6 * errors[1], errors
 
@@ -116,21 +129,21 @@ def test_little_strength_changes_little() -> None:
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
-        ({"strength": 0.5}, "nothing to restyle"),
+        ({"strength": 0.5}, "nothing to start from"),
         ({"strength": 0.0, "mesh": True}, "above 0"),
         ({"strength": 1.5, "mesh": True}, "at most 1"),
         ({"strength": 0.1, "mesh": True, "num_inference_steps": 5}, "leaves none"),
         ({"init_image": Path("none.png")}, "--init_image none.png"),
         ({"batch_size": 0}, "--batch_size"),
-        ({"prompts": []}, "at least one"),
-        ({"seeds": [0, -1]}, "--seed -1"),
+        ({"prompt": []}, "at least one"),
+        ({"seed": [0, -1]}, "--seed -1"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_loaded(
     four_squares_obj: Path, tmp_path: Path, settings: dict[str, Any], what: str
 ) -> None:
-    settings = {"prompts": ["a crate"]} | settings
+    settings = {"prompt": ["a crate"]} | settings
     if settings.get("mesh"):
         settings["mesh"] = four_squares_obj
     with pytest.raises(InputError, match=what):
-        generate("./no model here", output=tmp_path / "x.png", **settings)
+        generate(model="./no model here", output=tmp_path / "x.png", **settings)

@@ -11,7 +11,7 @@ from PIL import Image
 from uv_files import SQUARE, Gltf, lettered_checker, square_glb, square_obj
 
 from texdiff.data.prepare import prepare_dataset
-from texdiff.inference.retexture import wear
+from texdiff.inference.retexture import retexture
 from texdiff.uv.audit import measure, verdict
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.meshes.atlases import load_scene, read_textures
@@ -58,9 +58,9 @@ def test_lettered_checker_comes_back_from_a_dataset(lettered: Path, tmp_path: Pa
         np.asarray(Image.open(tmp_path / "dataset/train" / row[k])) for k in ("file_name", "mask_file_name")
     )
     assert np.array_equal(mask > 0, EXPECTED)
-    wear(lettered, np.rot90(PAINT).copy(), tmp_path / "turned.glb")
+    retexture(lettered, np.rot90(PAINT).copy(), tmp_path / "turned.glb")
     assert not np.array_equal(read_textures(tmp_path / "turned.glb").atlases[0].texture[EXPECTED], PAINT[EXPECTED])
-    wear(tmp_path / "turned.glb", texture, tmp_path / "again.glb")
+    retexture(tmp_path / "turned.glb", texture, tmp_path / "again.glb")
     after = read_textures(tmp_path / "again.glb").atlases[0]
     assert np.array_equal(coverage_mask(after.triangles, (64, 64)), EXPECTED)
     assert np.array_equal(after.texture[EXPECTED], PAINT[EXPECTED])

@@ -1,1 +1,1 @@
-"""From trained weights back to a texture and to a mesh that wears it."""
+"""From trained weights to textures, and from these to textured meshes."""

@@ -1,104 +1,101 @@
-"""From prompts to textures: atlases as pictures, or the mesh that wears them.
-
-texdiff generate --model BASE --lora RUN --mesh MESH --prompt "..." --output FILE.glb
-"""
+"""`texdiff generate`: from prompts to textures, as images or on a mesh."""
 
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from texdiff.errors import InputError
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
-    from torch import Generator, Tensor
 
-STRENGTH = 0.6  # of restyling where none is said: new surfaces, in the old one's colours and places
+STRENGTH = 0.6  # of img2img where none is said: new surfaces, in the old one's colours and places
 
 
 def generate(
+    *,
     model: str,
-    prompts: Sequence[str],
-    output: Path,
-    lora: Path | None = None,
-    mesh: Path | None = None,
-    init_image: Path | None = None,
+    prompt: str | list[str],
+    output: str | Path,
+    lora: str | Path | None = None,
+    mesh: str | Path | None = None,
+    init_image: str | Path | None = None,
     strength: float | None = None,
-    seeds: Sequence[int] = (0,),
+    seed: int | list[int] = 0,
     batch_size: int = 4,
     num_inference_steps: int = 30,
     guidance_scale: float = 7.5,
 ) -> list[Path]:
-    """Draw a texture for every prompt with every seed, and write each as soon as it is drawn, whole or not at all.
+    """Sample textures from prompts, as images or on a mesh.
+
+    Each is written as soon as it is sampled, prompt by prompt, and for each seed by seed. Returns the files; raises
+    InputError where any of the arguments cannot be used, and writes nothing then.
 
     Args:
-        model: a Stable Diffusion pipeline: folder, hub id, full fine-tuning run folder, or `nano`.
-        prompts: what to draw.
-        output: `.png` for the atlas, `.glb` for the mesh wearing it. Several are numbered: NAME-00.png, NAME-01.png.
-        lora: run folder or `.safetensors` file to load on top of the model.
-        mesh: wears the texture; needed for `.glb`. With `.png` its UV map says where the void is that gets filled.
-        init_image: atlas to restyle. With a mesh, texels that its UV map does not touch stay as they are in a `.png`.
-        strength: how much of it changes, above 0 to 1. Given without init_image, the mesh's own texture is restyled.
-        seeds: of the first latents, drawn on the CPU: the same on any device.
-        batch_size: textures that are drawn at once; but for rounding, none depends on the others.
-        num_inference_steps: denoising steps, at least 1; restyling takes the last of them, as many as strength says.
-        guidance_scale: weight of the prompt in classifier-free guidance; 1 or less means without guidance.
-
-    Returns:
-        The files written, prompt by prompt, and for each seed by seed.
-
-    Raises:
-        InputError: any of these cannot be used. Nothing is written then.
+        model: Stable Diffusion pipeline: a folder, a hub id, the folder of a full fine-tuning run, or nano.
+        prompt: What to draw; several give several textures.
+        output: A .png (the atlas) or a .glb (the mesh with the new texture); of several textures each gets a number.
+        lora: Folder of a LoRA run, a .safetensors file in the layout of diffusers or kohya, or a PEFT adapter's folder.
+        mesh: Mesh that gets the texture (needed for .glb); its UV map says where the void is that gets filled.
+        init_image: Atlas to start from (img2img); in a .png what the mesh's UV map leaves out stays as it is there.
+        strength: How much of it changes, above 0 to 1 (default 0.6); alone, it starts from the mesh's own texture.
+        seed: Seed of the noise that a texture is made from (default 0); several give several textures a prompt.
+        batch_size: Textures sampled at once.
+        num_inference_steps: Denoising steps; img2img takes the last of them, as many as strength says.
+        guidance_scale: Weight of the prompt (classifier-free guidance); 1 is without guidance.
     """
-    from texdiff.inference.img2img import read_initial
-    from texdiff.inference.retexture import dress, encode_png, fill_void, read_wearer, write_output
-    from texdiff.models.lora_files.load import add_lora, layer_names, lora_file
-
-    # Everything that is quick to check comes before the weights are read.
-    restyles = init_image is not None or strength is not None
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    seeds = [seed] if isinstance(seed, int) else seed
+    output, lora = Path(output), None if lora is None else Path(lora)
+    # Everything that is quick to check comes before the libraries and the weights are read.
+    from_image = init_image is not None or strength is not None
     strength = STRENGTH if strength is None else strength
     _check_numbers(prompts, seeds, batch_size, num_inference_steps, guidance_scale, strength)
-    jobs = [(prompt, seed) for prompt in prompts for seed in seeds]
-    files = numbered(output, len(jobs))
+    jobs = [(words, number) for words in prompts for number in seeds]
+    files = numbered_files(output, len(jobs))
     _check_output(output, files, mesh)
-    wearer = read_wearer(mesh) if mesh is not None else None
-    initial = read_initial(init_image, wearer) if restyles else None
+
+    from texdiff.inference.img2img import read_initial_image
+    from texdiff.inference.retexture import encode_png, fill_void, read_target, retextured_glb, write_output
+    from texdiff.models.lora_files.load import add_lora, layer_names, lora_file
+
+    target = read_target(Path(mesh)) if mesh is not None else None
+    initial = read_initial_image(Path(init_image) if init_image else None, target) if from_image else None
     if lora is not None:
         layer_names(lora_file(lora))
+
+    from texdiff.inference.sampler import load_pipeline, sample_batch
+
     pipeline = load_pipeline(model)
     if lora is not None:
         changed, in_file = add_lora(pipeline, lora)
         left_out = f", {in_file - changed} of the file are not in this base" if changed < in_file else ""
         print(f"LoRA {lora}: {changed} layers{left_out}")
-    for line in cut_prompts(pipeline, prompts):
+    for line in truncated_prompts(pipeline, prompts):
         print(line)
-    if wearer is not None:
-        print(wearer.choice)
+    if target is not None:
+        print(target.choice)
     for start in range(0, len(jobs), batch_size):
         now = jobs[start : start + batch_size]
         if len(jobs) > batch_size:
             pipeline.set_progress_bar_config(desc=f"{start + 1}-{start + len(now)} of {len(jobs)}")
-        words, numbers = [prompt for prompt, _ in now], [seed for _, seed in now]
+        batch = [words for words, _ in now], [number for _, number in now]
         if initial is None:
-            drawn = draw_batch(pipeline, words, numbers, num_inference_steps, guidance_scale)
+            textures = sample_batch(pipeline, *batch, num_inference_steps, guidance_scale)
         else:
-            drawn = initial.restyle(pipeline, words, numbers, strength, num_inference_steps, guidance_scale)
-        for texture, file, (prompt, seed) in zip(drawn, files[start:], now, strict=False):
-            is_glb = file.suffix.lower() == ".glb"
-            if wearer is not None and (is_glb or initial is None):
-                texture = fill_void(wearer, texture)
-            write_output(file, dress(wearer, texture) if wearer is not None and is_glb else encode_png(texture))
-            print(f"wrote {file}" + (f" (seed {seed}: {prompt})" if len(jobs) > 1 else ""))
+            textures = initial.img2img(pipeline, *batch, strength, num_inference_steps, guidance_scale)
+        for texture, file, (words, number) in zip(textures, files[start:], now, strict=False):
+            as_glb = target is not None and file.suffix.lower() == ".glb"
+            if target is not None and (as_glb or initial is None):
+                texture = fill_void(target, texture)
+            write_output(file, retextured_glb(target, texture) if target and as_glb else encode_png(texture))
+            print(f"wrote {file}" + (f" (seed {number}: {words})" if len(jobs) > 1 else ""))
     return files
 
 
-def numbered(output: Path, count: int) -> list[Path]:
+def numbered_files(output: Path, count: int) -> list[Path]:
     """The file itself for one texture, NAME-00, NAME-01, ... beside it for several."""
     if count == 1:
         return [output]
@@ -106,7 +103,7 @@ def numbered(output: Path, count: int) -> list[Path]:
     return [output.with_stem(f"{output.stem}-{number:0{digits}d}") for number in range(count)]
 
 
-def cut_prompts(pipeline: "StableDiffusionPipeline", prompts: Sequence[str]) -> list[str]:
+def truncated_prompts(pipeline: "StableDiffusionPipeline", prompts: Sequence[str]) -> list[str]:
     """A line for each prompt of which the text encoder reads the beginning only."""
     limit = pipeline.tokenizer.model_max_length
     lines = []
@@ -118,112 +115,16 @@ def cut_prompts(pipeline: "StableDiffusionPipeline", prompts: Sequence[str]) -> 
     return lines
 
 
-def load_pipeline(model: str) -> "StableDiffusionPipeline":
-    """The pipeline on the fastest device here: float32 on a CPU, bfloat16 or float16 on a GPU.
-
-    Raises:
-        InputError: no such folder or hub id, not a Stable Diffusion pipeline, or files of it missing or damaged.
-    """
-    import torch
-    from safetensors import SafetensorError
-
-    from texdiff.models.base import resolve_base  # first: it silences what diffusers says while it is imported
-
-    from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline  # isort: skip
-
-    folder = resolve_base(model)
-    cuda = torch.cuda.is_available()
-    half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else torch.float16
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the libraries warn of each other's deprecations
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                folder,
-                # Textures are no photographs: the checker costs a gigabyte and blackens pictures by mistake.
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        hub = "" if Path(folder).is_dir() else ", or the hub cannot be reached"
-        raise InputError(f"{model}: not a usable Stable Diffusion pipeline{hub} ({reason})") from None
-    if type(pipeline.scheduler) is DDPMScheduler:
-        # A base made for training often names DDPM, which wants all its 1,000 steps. DPM-Solver++ follows the
-        # same schedule and gets there in 20 to 30. A pipeline that names a quick sampler of its own keeps it.
-        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-    return pipeline.to("cuda", half) if cuda else pipeline.to("cpu", torch.float32)
-
-
-def draw(
-    pipeline: "StableDiffusionPipeline",
-    prompt: str,
-    seed: int = 0,
-    num_inference_steps: int = 30,
-    guidance_scale: float = 7.5,
-) -> NDArray[np.uint8]:
-    """One texture of the pipeline's own size: uint8 [H, W, 3], row 0 = top.
-
-    Raises:
-        InputError: the model gives numbers that are not finite.
-    """
-    return draw_batch(pipeline, [prompt], [seed], num_inference_steps, guidance_scale)[0]
-
-
-def draw_batch(
-    pipeline: "StableDiffusionPipeline",
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    num_inference_steps: int,
-    guidance_scale: float,
-    **inputs: object,
-) -> list[NDArray[np.uint8]]:
-    """A texture for each prompt and its seed, at once: uint8 [H, W, 3] each. `inputs` go to the pipeline as they are.
-
-    Raises:
-        InputError: the model gives numbers that are not finite.
-    """
-    import torch
-
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    if "image" not in inputs:
-        side = pipeline.unet.config.sample_size
-        noise = draw_noise(generators, (pipeline.unet.config.in_channels, side, side))
-        inputs["latents"] = noise.to(pipeline.device, pipeline.dtype)
-    result = pipeline(
-        prompt=list(prompts),
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        generator=generators,  # some samplers draw at every step
-        output_type="np",  # float32 [B, H, W, 3] in [0, 1]
-        **inputs,
-    )
-    if not np.isfinite(result.images).all():
-        raise InputError("the model gives NaN instead of a picture: its weights (or the LoRA's) are broken")
-    return list(np.round(result.images * 255).astype(np.uint8))
-
-
-def draw_noise(generators: Sequence["Generator"], shape: Sequence[int]) -> "Tensor":
-    """Standard normal noise, float32 [B, *shape] on the CPU, from each generator its own.
-
-    Always drawn in float32: in bfloat16 the same seed gives other noise on some processors, so that a GPU would draw
-    another picture than a CPU.
-    """
-    import torch
-
-    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
-
-
-def _check_output(output: Path, files: Sequence[Path], mesh: Path | None) -> None:
+def _check_output(output: Path, files: Sequence[Path], mesh: str | Path | None) -> None:
     if output.suffix.lower() not in (".png", ".glb"):
-        raise InputError(f"--output {output}: must end in .png (atlas) or .glb (mesh wearing it)")
+        raise InputError(f"--output {output}: must end in .png (the atlas) or .glb (the mesh with it)")
     if taken := [file for file in files if file.is_dir()]:
         raise InputError(f"--output {taken[0]}: is a folder; name a file")
     above = next(folder for folder in output.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
-        raise InputError(f"--output {output}: {above} is no folder that can be written to; choose another")
+        raise InputError(f"--output {output}: {above} is not a folder that can be written to; choose another")
     if output.suffix.lower() == ".glb" and mesh is None:
-        raise InputError(f"--output {output}: a .glb needs --mesh, the mesh that wears the texture")
+        raise InputError(f"--output {output}: a .glb needs --mesh, the mesh that gets the texture")
 
 
 def _check_numbers(
@@ -248,4 +149,4 @@ def _check_numbers(
     if not 0 < strength <= 1:
         raise InputError(f"--strength {strength}: must be above 0 and at most 1")
     if int(num_inference_steps * strength) < 1:
-        raise InputError(f"--strength {strength}: of {num_inference_steps} steps it leaves none; give more of either")
+        raise InputError(f"--strength {strength}: leaves none of {num_inference_steps} steps; raise either")

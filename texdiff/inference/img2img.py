@@ -1,4 +1,4 @@
-"""Another look for an atlas that is there: what its UV map uses is drawn anew from it, and the void is left alone."""
+"""Redraw an existing atlas (img2img): what its UV map uses is sampled anew from it, and the void is left alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from texdiff.errors import InputError
-from texdiff.inference.retexture import Wearer
+from texdiff.inference.retexture import RetextureTarget
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.gutter import fill
 from texdiff.uv.image import PictureError, read_picture
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Initial:
+class InitialImage:
     """An atlas to start from."""
 
     texture: NDArray[np.uint8]  # [H, W, 3]
     covered: NDArray[np.bool_]  # [H, W], texels whose centre is mapped: what the model gets to see; all without a mesh
     touched: NDArray[np.bool_]  # [H, W], and every texel that the UV map touches at all: what is drawn anew
 
-    def restyle(
+    def img2img(
         self,
         pipeline: "StableDiffusionPipeline",
         prompts: Sequence[str],
@@ -38,15 +38,15 @@ class Initial:
     ) -> list[NDArray[np.uint8]]:
         """The atlas anew for each prompt and its seed, uint8 [H, W, 3] each; texels that are not touched stay the same.
 
-        Drawn at the pipeline's own size. The void is filled for that, as in training, so that it says nothing to the
-        islands; it is put back afterwards.
+        Drawn at the pipeline's own size. The void is filled for that, as in training, so that it does not influence
+        the islands; it is put back afterwards.
         """
         import torch
         from diffusers import StableDiffusionImg2ImgPipeline
 
-        from texdiff.inference.generate import draw_batch, draw_noise
+        from texdiff.inference.sampler import initial_noise, sample_batch
 
-        class Restyler(StableDiffusionImg2ImgPipeline):
+        class Img2Img(StableDiffusionImg2ImgPipeline):
             def prepare_latents(
                 self,
                 image: Any,
@@ -57,7 +57,7 @@ class Initial:
                 device: Any,
                 generator: Any,
             ) -> Any:
-                return self.scheduler.add_noise(image, draw_noise(generator, image.shape[1:]).to(image), timestep)
+                return self.scheduler.add_noise(image, initial_noise(generator, image.shape[1:]).to(image), timestep)
 
         side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         small = _resize(fill(self.texture, self.covered), (side, side))
@@ -65,37 +65,37 @@ class Initial:
         with torch.no_grad():
             posterior = pipeline.vae.encode(pixels.to(pipeline.device, pipeline.dtype)).latent_dist
         latents = posterior.mean * pipeline.vae.config.scaling_factor
-        restyler = Restyler(**pipeline.components, requires_safety_checker=False)
-        restyler.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+        redrawing = Img2Img(**pipeline.components, requires_safety_checker=False)
+        redrawing.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         image = latents.expand(len(prompts), -1, -1, -1)  # [B, 4, h, w]
-        drawn = draw_batch(
-            restyler, prompts, seeds, num_inference_steps, guidance_scale, image=image, strength=strength
+        drawn = sample_batch(
+            redrawing, prompts, seeds, num_inference_steps, guidance_scale, image=image, strength=strength
         )
         size = (self.texture.shape[0], self.texture.shape[1])
         return [np.where(self.touched[..., None], _resize(one, size), self.texture) for one in drawn]
 
 
-def read_initial(image: Path | None, wearer: Wearer | None) -> Initial:
-    """The picture, or without one the texture that the mesh wears now.
+def read_initial_image(image: Path | None, target: RetextureTarget | None) -> InitialImage:
+    """The image, or without one the mesh's present texture.
 
-    Raises InputError where there is no such picture, or no texture on the mesh.
+    Raises InputError where there is no such image, or no texture on the mesh.
     """
     if image is not None:
         try:
             texture = read_picture(image)
         except (PictureError, OSError) as error:
             raise InputError(f"--init_image {image}: {error}") from None
-    elif wearer is None:
-        raise InputError("--strength: nothing to restyle; give --init_image, or --mesh for its own texture")
-    elif wearer.replaced is None:
-        raise InputError(f"{wearer.path}: has no texture to restyle; give --init_image")
+    elif target is None:
+        raise InputError("--strength: nothing to start from; give --init_image, or --mesh for its own texture")
+    elif target.replaced is None:
+        raise InputError(f"{target.path}: has no texture to start from; give --init_image")
     else:
-        texture = wearer.replaced
+        texture = target.replaced
     size = texture.shape[:2]
-    if wearer is None:
-        return Initial(texture=texture, covered=np.ones(size, bool), touched=np.ones(size, bool))
-    covered, touched = (coverage_mask(wearer.triangles, size, mode=mode) for mode in ("center", "conservative"))
-    return Initial(texture=texture, covered=covered if covered.any() else touched, touched=touched)
+    if target is None:
+        return InitialImage(texture=texture, covered=np.ones(size, bool), touched=np.ones(size, bool))
+    covered, touched = (coverage_mask(target.triangles, size, mode=mode) for mode in ("center", "conservative"))
+    return InitialImage(texture=texture, covered=covered if covered.any() else touched, touched=touched)
 
 
 def _resize(texture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

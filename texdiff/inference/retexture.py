@@ -1,4 +1,4 @@
-"""A texture onto a mesh: which texture of the mesh it replaces, the void filled, the result as GLB."""
+"""A new texture for a mesh: which of the mesh's textures it replaces, the void filled, the result as GLB."""
 
 import io
 from dataclasses import dataclass
@@ -20,33 +20,33 @@ from texdiff.uv.meshes.atlases import Atlas, load_scene, read_textures
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wearer:
-    """A mesh that is to wear another texture, read and checked."""
+class RetextureTarget:
+    """A mesh that is to get a new texture, read and checked."""
 
     path: Path
     triangles: NDArray[np.float64]  # [F, 3, 2] in UV units, v up: where the texture lands
-    parts: tuple[str, ...]  # keys of load_scene(path).geometry that will wear it
-    replaced: NDArray[np.uint8] | None  # [H, W, 3], the texture that goes; None where the mesh had none
+    parts: tuple[str, ...]  # keys of load_scene(path).geometry that will show it
+    replaced: NDArray[np.uint8] | None  # [H, W, 3], the texture that is replaced; None where the mesh had none
     choice: str  # one line for the user: what is replaced, what stays
 
 
-def wear(mesh: Path, texture: NDArray[np.uint8], output: Path) -> None:
-    """Write `mesh` wearing `texture` (uint8 [H, W, 3], row 0 = v near 1) to `output` as GLB.
+def retexture(mesh: str | Path, texture: NDArray[np.uint8], output: str | Path) -> None:
+    """Write `mesh` with `texture` (uint8 [H, W, 3], row 0 = v near 1) in place of its own to `output` as GLB.
 
     Of several base-colour textures the one on the most surface is replaced; a printed line says which.
 
     Raises:
         InputError: the mesh cannot be read or has no UV map, or `output` cannot be written.
     """
-    wearer = read_wearer(mesh)
-    print(wearer.choice)
-    write_output(output, dress(wearer, fill_void(wearer, texture)))
+    target = read_target(Path(mesh))
+    print(target.choice)
+    write_output(Path(output), retextured_glb(target, fill_void(target, texture)))
 
 
-def read_wearer(path: Path) -> Wearer:
+def read_target(path: Path) -> RetextureTarget:
     """Read the mesh and choose the texture to replace: the only one, or else the one on the most surface.
 
-    A mesh with a UV map and no texture at all wears the new one wherever it has UV coordinates.
+    A mesh with a UV map and no texture at all gets the new one wherever it has UV coordinates.
 
     Raises:
         InputError: the mesh cannot be read, or has no UV map.
@@ -57,17 +57,19 @@ def read_wearer(path: Path) -> Wearer:
     else:
         mapped = {key: part for key, part in load_scene(path).geometry.items() if has_uv(part)}
         if not mapped:
-            raise InputError(f"{path}: no UV map, so no texture can be put on it; unwrap the mesh first")
+            raise InputError(f"{path}: no UV map, so it cannot be textured; unwrap the mesh first")
         triangles = np.concatenate([np.asarray(part.visual.uv)[part.faces][..., :2] for part in mapped.values()])
         parts, replaced = tuple(mapped), None
     if not np.isfinite(triangles).all(axis=(1, 2)).any():
         raise InputError(f"{path}: its UV coordinates are not finite numbers; unwrap the mesh again")
-    return Wearer(path=path, triangles=triangles, parts=parts, replaced=replaced, choice=_choice(path, atlases))
+    return RetextureTarget(
+        path=path, triangles=triangles, parts=parts, replaced=replaced, choice=_choice(path, atlases)
+    )
 
 
 def _choice(path: Path, atlases: list[Atlas]) -> str:
     if not atlases:
-        return f"{path.name}: had no texture; every part with UV coordinates wears the new one"
+        return f"{path.name}: had no texture; every part with UV coordinates gets the new one"
     line = f"{path.name}: the new texture replaces {atlases[0].name}"
     if len(atlases) > 1:
         total = max(sum(float(atlas.surface.sum()) for atlas in atlases), 1e-30)
@@ -77,38 +79,38 @@ def _choice(path: Path, atlases: list[Atlas]) -> str:
     return line
 
 
-def fill_void(wearer: Wearer, texture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def fill_void(target: RetextureTarget, texture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The texture with its void filled from the islands; every texel that the UV map touches at all is kept."""
-    return fill(texture, coverage_mask(wearer.triangles, texture.shape[:2], mode="conservative"))
+    return fill(texture, coverage_mask(target.triangles, texture.shape[:2], mode="conservative"))
 
 
-def dress(wearer: Wearer, texture: NDArray[np.uint8]) -> bytes:
+def retextured_glb(target: RetextureTarget, texture: NDArray[np.uint8]) -> bytes:
     """The mesh with `texture` (uint8 [H, W, 3]) as its base colour, as the bytes of a GLB.
 
     Raises:
         InputError: the mesh can no longer be read, or something in it that no texture needs is not sound.
     """
     try:
-        return _dressed(wearer, texture)
+        return _retextured(target, texture)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         # Reading for textures looks at little of a glTF tree; to write all of it again, all of it must make sense.
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(f"{wearer.path}: is not sound as a whole ({reason}); export the mesh again") from None
+        raise InputError(f"{target.path}: not a valid mesh file ({reason}); export the mesh again") from None
 
 
-def _dressed(wearer: Wearer, texture: NDArray[np.uint8]) -> bytes:
-    if wearer.path.suffix.lower() in (".glb", ".gltf"):
-        asset = gltf.read(wearer.path)
-        primitives = _wearing(asset, wearer.replaced)
+def _retextured(target: RetextureTarget, texture: NDArray[np.uint8]) -> bytes:
+    if target.path.suffix.lower() in (".glb", ".gltf"):
+        asset = gltf.read(target.path)
+        primitives = _showing(asset, target.replaced)
     else:
-        asset = from_scene(load_scene(wearer.path))
+        asset = from_scene(load_scene(target.path))
         named = {mesh["name"]: mesh["primitives"][0] for mesh in asset.tree["meshes"]}
-        primitives = [named[part] for part in wearer.parts]
+        primitives = [named[part] for part in target.parts]
     set_base_color(asset, primitives, encode_png(texture, _opacity(asset, primitives)))
     return gltf.pack(asset)
 
 
-def _wearing(asset: gltf.Gltf, replaced: NDArray[np.uint8] | None) -> list[gltf.Json]:
+def _showing(asset: gltf.Gltf, replaced: NDArray[np.uint8] | None) -> list[gltf.Json]:
     """The primitives of a glTF file whose base colour shows these texels; with None, all that have UV coordinates."""
     primitives = [p for mesh in asset.tree["meshes"] for p in mesh["primitives"]]
     primitives = [p for p in primitives if p.get("mode", 4) in gltf.TRIANGLE_MODES]
@@ -147,7 +149,7 @@ def encode_png(texture: NDArray[np.uint8], opacity: Image.Image | None = None) -
 
 
 def write_output(output: Path, data: bytes) -> None:
-    """Write the file whole, or not at all.
+    """Write the whole file, or nothing.
 
     Raises:
         InputError: it cannot be written there.

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from texdiff.errors import InputError
-from texdiff.inference.generate import draw
+from texdiff.inference.sampler import sample
 from texdiff.models.lora_files.load import PEFT_NAME, add_lora, lora_file
 
 # diffusers' sampler hands a tensor to NumPy 2 in the old way.
@@ -68,11 +68,11 @@ def test_alpha_is_honoured(pipeline: Any, factors: Any, tmp_path: Path) -> None:
 
 
 def test_lora_changes_the_picture_and_the_seed_decides(pipeline: Any, factors: Any, tmp_path: Path) -> None:
-    before, again = (draw(pipeline, "a crate", seed=3, num_inference_steps=2) for _ in range(2))
-    other = draw(pipeline, "a crate", seed=4, num_inference_steps=2)
+    before, again = (sample(pipeline, "a crate", seed=3, num_inference_steps=2) for _ in range(2))
+    other = sample(pipeline, "a crate", seed=4, num_inference_steps=2)
     write_diffusers(tmp_path / "pytorch_lora_weights.safetensors", factors(1.0), alpha=4)
     add_lora(pipeline, tmp_path)  # a run folder
-    after = draw(pipeline, "a crate", seed=3, num_inference_steps=2)
+    after = sample(pipeline, "a crate", seed=3, num_inference_steps=2)
     assert before.dtype == np.uint8
     assert before.shape == (64, 64, 3)
     np.testing.assert_array_equal(before, again)

@@ -15,7 +15,7 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from texdiff.errors import InputError
-from texdiff.inference.retexture import read_wearer, wear
+from texdiff.inference.retexture import read_target, retexture
 from texdiff.uv.coverage import coverage_mask
 
 GREY = Image.new("RGB", (16, 16), (90, 90, 90))
@@ -71,7 +71,7 @@ def check_quadrants(path: Path) -> None:
 
 
 def test_obj_wears_it_the_right_way_up(four_squares_obj: Path, quadrants: np.ndarray, tmp_path: Path) -> None:
-    wear(four_squares_obj, quadrants, tmp_path / "new.glb")
+    retexture(four_squares_obj, quadrants, tmp_path / "new.glb")
     check_quadrants(tmp_path / "new.glb")
     tree, _ = parse_glb(tmp_path / "new.glb")
     (material,) = tree["materials"]
@@ -84,7 +84,7 @@ def test_obj_wears_it_the_right_way_up(four_squares_obj: Path, quadrants: np.nda
 
 def test_glb_wears_it_the_right_way_up(four_squares_obj: Path, quadrants: np.ndarray, tmp_path: Path) -> None:
     before = write_glb(tmp_path / "old.glb", trimesh.load_scene(four_squares_obj, process=False))
-    wear(before, quadrants, tmp_path / "new.glb")
+    retexture(before, quadrants, tmp_path / "new.glb")
     check_quadrants(tmp_path / "new.glb")
 
 
@@ -97,7 +97,7 @@ def test_gltf_with_files_of_its_own(four_squares_obj: Path, quadrants: np.ndarra
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     (tmp_path / "model.gltf").write_text(json.dumps(tree))
-    wear(tmp_path / "model.gltf", quadrants, tmp_path / "new.glb")
+    retexture(tmp_path / "model.gltf", quadrants, tmp_path / "new.glb")
     check_quadrants(tmp_path / "new.glb")
     tree, _ = parse_glb(tmp_path / "new.glb")
     assert "uri" not in json.dumps(tree)
@@ -128,7 +128,7 @@ def test_other_maps_and_settings_of_a_glb_stay(tmp_path: Path, quadrants: np.nda
         tree["extras"] = {"kept": True}
 
     before = write_glb(tmp_path / "old.glb", scene, extend)
-    wear(before, quadrants, tmp_path / "new.glb")
+    retexture(before, quadrants, tmp_path / "new.glb")
     old, old_views = parse_glb(before)
     new, new_views = parse_glb(tmp_path / "new.glb")
 
@@ -159,7 +159,7 @@ def test_a_picture_that_another_map_shows_stays_there(tmp_path: Path, quadrants:
         material["emissiveTexture"] = dict(material["pbrMetallicRoughness"]["baseColorTexture"])
 
     before = write_glb(tmp_path / "old.glb", trimesh.Scene(square(lamp)), share)
-    wear(before, quadrants, tmp_path / "new.glb")
+    retexture(before, quadrants, tmp_path / "new.glb")
     tree, views = parse_glb(tmp_path / "new.glb")
     (material,) = tree["materials"]
     assert (picture_of(tree, views, material["emissiveTexture"]) == 90).all()
@@ -175,7 +175,7 @@ def test_the_texture_on_the_most_surface_is_replaced(
     scene = trimesh.Scene()
     scene.add_geometry(square(small), geom_name="a")
     scene.add_geometry(square(large, side=3), geom_name="b")
-    wear(write_glb(tmp_path / "old.glb", scene), quadrants, tmp_path / "new.glb")
+    retexture(write_glb(tmp_path / "old.glb", scene), quadrants, tmp_path / "new.glb")
     tree, views = parse_glb(tmp_path / "new.glb")
     shown = {
         m["name"]: picture_of(tree, views, m["pbrMetallicRoughness"]["baseColorTexture"]) for m in tree["materials"]
@@ -198,7 +198,7 @@ def test_instances_and_transforms_stay(tmp_path: Path, quadrants: np.ndarray) ->
     scene.graph.update(frame_to="two", matrix=np.diag([2, 2, 2, 1.0]), geometry="part")
     scene.add_geometry(square(both, side=2), geom_name="part", node_name="three")  # named alike on purpose
     before = write_glb(tmp_path / "old.glb", scene)
-    wear(before, quadrants, tmp_path / "new.glb")
+    retexture(before, quadrants, tmp_path / "new.glb")
     old, new = (trimesh.load_scene(tmp_path / name, process=False) for name in ("old.glb", "new.glb"))
     assert old.graph.nodes_geometry == new.graph.nodes_geometry
     assert len(new.graph.nodes_geometry) == 3
@@ -218,7 +218,7 @@ def test_a_mesh_without_texture_wears_it_where_it_has_uvs(tmp_path: Path, quadra
     scene = trimesh.Scene()
     scene.add_geometry(square(plain), geom_name="mapped")
     scene.add_geometry(square(plain, uv=False), geom_name="unmapped")
-    wear(write_glb(tmp_path / "old.glb", scene), quadrants, tmp_path / "new.glb")
+    retexture(write_glb(tmp_path / "old.glb", scene), quadrants, tmp_path / "new.glb")
     tree, views = parse_glb(tmp_path / "new.glb")
     worn = {m["name"]: tree["materials"][m["primitives"][0]["material"]] for m in tree["meshes"]}
     settings = worn["mapped"]["pbrMetallicRoughness"]
@@ -233,7 +233,7 @@ def test_opacity_of_a_cut_out_texture_stays(tmp_path: Path, quadrants: np.ndarra
     leaf = np.full((8, 8, 4), 90, dtype=np.uint8)
     leaf[..., 3] = np.where(np.arange(8) < 4, 0, 255)  # the left half is cut out
     material = PBRMaterial(baseColorTexture=Image.fromarray(leaf), alphaMode="MASK", alphaCutoff=0.5)
-    wear(write_glb(tmp_path / "old.glb", trimesh.Scene(square(material))), quadrants, tmp_path / "new.glb")
+    retexture(write_glb(tmp_path / "old.glb", trimesh.Scene(square(material))), quadrants, tmp_path / "new.glb")
     tree, views = parse_glb(tmp_path / "new.glb")
     shown = picture_of(tree, views, tree["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"])
     np.testing.assert_array_equal(shown[:, :16, :3], quadrants[:, :16])
@@ -243,10 +243,10 @@ def test_opacity_of_a_cut_out_texture_stays(tmp_path: Path, quadrants: np.ndarra
 
 
 def test_the_void_is_filled_and_touched_texels_are_kept(four_squares_obj: Path, tmp_path: Path) -> None:
-    mask = coverage_mask(read_wearer(four_squares_obj).triangles, (50, 50), mode="conservative")
+    mask = coverage_mask(read_target(four_squares_obj).triangles, (50, 50), mode="conservative")
     texture = np.full((50, 50, 3), (255, 0, 255), dtype=np.uint8)
     texture[mask] = np.random.default_rng(0).integers(0, 100, (int(mask.sum()), 3))
-    wear(four_squares_obj, texture, tmp_path / "new.glb")
+    retexture(four_squares_obj, texture, tmp_path / "new.glb")
     tree, views = parse_glb(tmp_path / "new.glb")
     shown = picture_of(tree, views, tree["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"])
     np.testing.assert_array_equal(shown[mask], texture[mask])
@@ -264,7 +264,7 @@ def test_what_cannot_wear_it_is_one_line_and_leaves_nothing(
     nan.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nvt nan nan\nf 1/1 2/1 3/1\n")
     for mesh in (no_uv, cut, nan, tmp_path / "missing.glb"):
         with pytest.raises(InputError) as caught:
-            wear(mesh, quadrants, output / "new.glb")
+            retexture(mesh, quadrants, output / "new.glb")
         assert mesh.name in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
     assert not output.exists()
@@ -272,7 +272,7 @@ def test_what_cannot_wear_it_is_one_line_and_leaves_nothing(
     (tmp_path / "folder.glb").mkdir()
     for target in (tmp_path / "file" / "new.glb", tmp_path / "folder.glb"):
         with pytest.raises(InputError, match="cannot be written"):
-            wear(four_squares_obj, quadrants, target)
+            retexture(four_squares_obj, quadrants, target)
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -287,10 +287,10 @@ def test_real_furniture(real_meshes: Path, asset: str, tmp_path: Path) -> None:
     mesh = shutil.copytree(real_meshes / asset, tmp_path / "asset") / f"{Path(asset).name}.obj"
     before, atlases = load_scene(mesh), read_textures(mesh).atlases
     new = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    wear(mesh, new, tmp_path / "new.glb")
+    retexture(mesh, new, tmp_path / "new.glb")
     parse_glb(tmp_path / "new.glb")
     after = trimesh.load_scene(tmp_path / "new.glb", process=False)
-    worn = read_wearer(mesh).parts
+    worn = read_target(mesh).parts
     assert set(after.geometry) == set(before.geometry)
     assert len(read_textures(tmp_path / "new.glb").atlases) == max(len(atlases), 1)
     for key, part in after.geometry.items():

@@ -1,6 +1,6 @@
 """Several runs of train_texture.py in one process, so that torch is imported once: arguments as JSON lists of words.
 
-python tests/training/several_runs.py '[["--run.seed", "1"], ...]' [PORT ...]
+python tests/support/several_runs.py '[["--run.seed", "1"], ...]' [PORT ...]
 
 The first that does not end well ends them all, with its exit code. Under torchrun every rank does the same, and each
 run needs a free port of its own.

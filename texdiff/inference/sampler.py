@@ -1,0 +1,106 @@
+"""A Stable Diffusion pipeline, and the textures it samples: the same seed gives the same noise on any device."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Generator, Tensor
+
+from texdiff.errors import InputError, one_line
+from texdiff.models.base import resolve_base  # first: it silences what diffusers says while it is imported
+
+# isort: split
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+
+def inference_device() -> torch.device:
+    """Where pipelines, and the networks that judge what they sample, run: the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_pipeline(model: str) -> StableDiffusionPipeline:
+    """The pipeline on the fastest device here: float32 on a CPU, bfloat16 or float16 on a GPU.
+
+    Raises:
+        InputError: no such folder or hub id, not a Stable Diffusion pipeline, or files of it missing or damaged.
+    """
+    folder = resolve_base(model)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the libraries warn of each other's deprecations
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                folder,
+                # Textures are no photographs: the checker costs a gigabyte and blackens images by mistake.
+                safety_checker=None,
+                feature_extractor=None,
+                requires_safety_checker=False,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        hub = "" if Path(folder).is_dir() else ", or the hub cannot be reached"
+        raise InputError(f"{model}: not a usable Stable Diffusion pipeline{hub} ({one_line(error)[:200]})") from None
+    if type(pipeline.scheduler) is DDPMScheduler:
+        # A base made for training often names DDPM, which wants all its 1,000 steps. DPM-Solver++ follows the
+        # same schedule and gets there in 20 to 30. A pipeline that names a quick sampler of its own keeps it.
+        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    device = inference_device()
+    half = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
+    return pipeline.to(device, torch.float32 if device.type == "cpu" else half)
+
+
+def sample(
+    pipeline: StableDiffusionPipeline,
+    prompt: str,
+    seed: int = 0,
+    num_inference_steps: int = 30,
+    guidance_scale: float = 7.5,
+) -> NDArray[np.uint8]:
+    """One texture of the pipeline's own size: uint8 [H, W, 3], row 0 = top.
+
+    Raises:
+        InputError: the model gives numbers that are not finite.
+    """
+    return sample_batch(pipeline, [prompt], [seed], num_inference_steps, guidance_scale)[0]
+
+
+def sample_batch(
+    pipeline: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    num_inference_steps: int,
+    guidance_scale: float,
+    **inputs: object,
+) -> list[NDArray[np.uint8]]:
+    """A texture for each prompt and its seed, at once: uint8 [H, W, 3] each. `inputs` go to the pipeline as they are.
+
+    Raises:
+        InputError: the model gives numbers that are not finite.
+    """
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    if "image" not in inputs:
+        side = pipeline.unet.config.sample_size
+        noise = initial_noise(generators, (pipeline.unet.config.in_channels, side, side))
+        inputs["latents"] = noise.to(pipeline.device, pipeline.dtype)
+    result = pipeline(
+        prompt=list(prompts),
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        generator=generators,  # some samplers draw at every step
+        output_type="np",  # float32 [B, H, W, 3] in [0, 1]
+        **inputs,
+    )
+    if not np.isfinite(result.images).all():
+        raise InputError("the model gives NaN instead of an image: its weights (or the LoRA's) are broken")
+    return list(np.round(result.images * 255).astype(np.uint8))
+
+
+def initial_noise(generators: Sequence[Generator], shape: Sequence[int]) -> Tensor:
+    """Standard normal noise, float32 [B, *shape] on the CPU, from each generator its own.
+
+    Always drawn in float32: in bfloat16 the same seed gives other noise on some processors, so that a GPU would sample
+    another image than a CPU.
+    """
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
