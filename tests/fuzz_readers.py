@@ -104,7 +104,7 @@ def read_dataset(folder: Path) -> None:
 
 def check_folder(folder: Path) -> None:
     """`texdiff check`, without its processes."""
-    from texdiff.data.check import look
+    from texdiff.data.check import check_texture
     from texdiff.data.prepare.sources import find_assets
 
     with tempfile.TemporaryDirectory() as spool:
@@ -112,7 +112,7 @@ def check_folder(folder: Path) -> None:
         for asset in assets:
             assert asset.path.resolve().is_relative_to(folder.resolve()) or asset.path.is_relative_to(spool)
             with contextlib.suppress(InputError):  # counted as wrong, with its name
-                look(asset)
+                check_texture(asset)
 
 
 def layout_seeds() -> list[Files]:
@@ -199,7 +199,7 @@ def mesh_seeds(kind: str) -> list[Files]:
 def read_mesh(folder: Path) -> None:
     """As `prepare` reads it, and as `generate --mesh` dresses it."""
     from texdiff.inference.retexture import fill_void, read_target, retextured_glb
-    from texdiff.uv.meshes.atlases import read_textures
+    from texdiff.uv.meshes.atlases import read_atlases
 
     path = next((p for p in sorted(folder.iterdir()) if p.suffix in (".glb", ".gltf", ".obj", ".ply")), None)
     if path is None:
@@ -207,8 +207,8 @@ def read_mesh(folder: Path) -> None:
     with naming(path.name):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = read_textures(path)
-        assert all(one.name is not None and one.reason for one in found.set_aside)
+            found = read_atlases(path)
+        assert all(one.name is not None and one.reason for one in found.rejected)
         target = read_target(path)
         retextured_glb(target, fill_void(target, np.zeros((32, 32, 3), np.uint8)))
 

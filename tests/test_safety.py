@@ -11,7 +11,7 @@ from texdiff.data.prepare.sources import find_assets
 from texdiff.data.records import read_records
 from texdiff.errors import InputError
 from texdiff.paths import leads_out, within_reach
-from texdiff.uv.meshes.atlases import read_textures
+from texdiff.uv.meshes.atlases import read_atlases
 
 ROOT = Path(__file__).parent.parent
 CODE = [ROOT / "train_texture.py", *sorted((ROOT / "texdiff").rglob("*.py"))]
@@ -79,10 +79,10 @@ def test_a_mesh_names_files_near_it(name, near, tmp_path):
     (folder / "mesh.obj").write_text(
         "mtllib mesh.mtl\nv 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nusemtl paint\nf 1/1 2/2 3/3\n"
     )
-    found = read_textures(folder / "mesh.obj")
+    found = read_atlases(folder / "mesh.obj")
     assert len(found.atlases) == near
     if not near:
-        assert "does not exist near the mesh" in found.set_aside[0].reason
+        assert "does not exist near the mesh" in found.rejected[0].reason
 
 
 def test_a_mesh_right_in_a_home_does_not_reach_all_of_it(tmp_path, monkeypatch):

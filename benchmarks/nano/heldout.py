@@ -18,7 +18,7 @@ from benchmarks.nano.pictures import held_out, thumbnail
 from texdiff.errors import InputError
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.gutter import fill
-from texdiff.uv.meshes.atlases import read_textures
+from texdiff.uv.meshes.atlases import read_atlases
 
 if TYPE_CHECKING:
     from benchmarks.nano.collect import Found, Source
@@ -73,7 +73,7 @@ def furniture(folder: Path, enough: int) -> list[tuple[np.ndarray, str, np.ndarr
         if len(found) >= enough:
             break
         try:
-            atlases = read_textures(path).atlases
+            atlases = read_atlases(path).atlases
         except InputError:
             continue
         for atlas in atlases:

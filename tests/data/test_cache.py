@@ -13,11 +13,11 @@ from texdiff.data.cache import encoders as cache
 from texdiff.data.cache.encodings import Cells, Kept, mask_entries
 from texdiff.data.cache.store import EntryStore
 from texdiff.data.image_source import digests
-from texdiff.data.prepare.mask_images import variation
 from texdiff.data.records import read_records
 from texdiff.diffusion.mask import cell_weights
 from texdiff.errors import InputError
 from texdiff.models.base import load_base
+from texdiff.uv.inverted import variation
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def test_only_textures_without_a_caption_are_captioned(
 def test_what_is_no_captioner_is_one_line(tmp_path: Path, write_mesh: Callable, draw: Callable) -> None:
     write_mesh(tmp_path / "in" / "a.glb", draw(1))
     (tmp_path / "model").mkdir()
-    with pytest.raises(InputError, match="can't be loaded as an image-text-to-text model") as error:
+    with pytest.raises(InputError, match="cannot be loaded as an image-text-to-text model") as error:
         prepare_dataset([str(tmp_path / "in")], tmp_path / "out", captioner=str(tmp_path / "model"))
     assert "\n" not in str(error.value)
     assert {path.name for path in tmp_path.iterdir()} == {"in", "model"}

@@ -65,17 +65,17 @@ def test_each_fault_is_said_of_its_file(draw: Draw, islands_mask: Draw, tmp_path
     expected = {
         "train/empty.png: error: the mask is empty",
         "train/thin.png: error: nothing is left of the mask at 1/8",
-        "train/size.png: error: the picture is 64x64 but its mask 32x32",
-        "train/shape.png: error: the picture is 64x64 but its mask 48x32",
+        "train/size.png: error: the image is 64x64 but its mask 32x32",
+        "train/shape.png: error: the image is 64x64 but its mask 48x32",
         "train/grey.png: error: 88% of the mask are grey",
         "train/inverted.png: error: the mask looks inverted",
         "train/nomask.png: error: ",
         "train/broken.png: error: ",
         "train/uncaptioned.png: error: has no caption",
-        "validation/leak.png: error: the same picture as train/good.png, in another split",
+        "validation/leak.png: error: the same image as train/good.png, in another split",
         "train/metadata.jsonl, line 13: error: not JSON",
         "train/full.png: warning: the mask covers everything",
-        "train/again.png: warning: the same picture as train/good.png",
+        "train/again.png: warning: the same image as train/good.png",
         "train/stranger.png: warning: no row of the metadata names it",
     }
     unsaid = {start for start in expected if not any(line.startswith(start) for line in lines)}
@@ -119,5 +119,5 @@ def test_exit_status(
 
 
 def test_an_empty_folder_is_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no pictures and no dataset"):
+    with pytest.raises(InputError, match="no images and no dataset"):
         list(check_dataset(str(tmp_path)))

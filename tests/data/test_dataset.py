@@ -116,7 +116,7 @@ def test_faults_of_a_record_are_named(copy):
             read_records(str(copy), "train")[1].model_input(64, "fill")
 
     (copy / "train/textures/1.png").write_bytes(b"no picture")
-    refused(r"textures/1\.png: the texture is not a picture")
+    refused(r"textures/1\.png: the texture is not an image")
     Image.fromarray(np.zeros((64, 32, 3), np.uint8)).save(copy / "train/textures/1.png")
     refused(r"textures/1\.png: texture is 32x64 but mask is 64x64")
     Image.fromarray(np.zeros((64, 32), np.uint8)).save(copy / "train/masks/1.png")

@@ -13,9 +13,10 @@ from PIL import Image
 
 from texdiff.data.prepare import prepare_dataset
 from texdiff.data.prepare.asset import Asset
-from texdiff.data.prepare.mask_images import fit_mask, looks_inverted, read_pair
+from texdiff.data.prepare.mask_images import fit_mask, read_pair
 from texdiff.data.prepare.sources import find_assets
 from texdiff.errors import InputError
+from texdiff.uv.inverted import looks_inverted
 
 Draw = Callable[..., np.ndarray]
 
@@ -137,9 +138,9 @@ def test_a_folder_of_pictures_becomes_a_dataset(draw: Draw, islands_mask: Draw, 
     reasons = {row["source"]: row["reason"] for row in audit if not row["kept"]}
     assert set(reasons) == {"no mask.png", "other shape.png", "inverted.png", "broken.jpg"}
     assert "neither a mask of its own nor alpha" in reasons["no mask.png"]
-    assert "32x64 but the picture 64x64" in reasons["other shape.png"]
+    assert "32x64 but the image 64x64" in reasons["other shape.png"]
     assert "looks inverted" in reasons["inverted.png"]
-    assert "not a picture" in reasons["broken.jpg"] or "can't be decoded" in reasons["broken.jpg"]
+    assert "not an image" in reasons["broken.jpg"] or "cannot be decoded" in reasons["broken.jpg"]
 
 
 def test_a_prepared_dataset_is_a_source_too(draw: Draw, write_mesh: Callable, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def meshes(tmp_path_factory: pytest.TempPathFactory, write_mesh: Callable, draw: Callable) -> Path:
-    """Five meshes with four textures (one used twice, in both formats), and files that can't be used."""
+    """Five meshes with four textures (one used twice, in both formats), and files that cannot be used."""
     folder = tmp_path_factory.mktemp("meshes")
     write_mesh(folder / "set" / "RedCup.glb", draw(1))
     write_mesh(folder / "set" / "redCup2.obj", draw(1), islands=(((0.75, 0.75), (1.0, 1.0)),))
@@ -172,7 +172,7 @@ def test_a_dataset_is_replaced_and_nothing_else_is(prepared: tuple[Path, str], m
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="exists and is no dataset"):
+    with pytest.raises(InputError, match="exists and is not a dataset"):
         prepare_dataset(source, taken, workers=1)
     partial = tmp_path / "new.partial"
     partial.mkdir()
@@ -202,7 +202,7 @@ def test_nothing_usable_leaves_nothing(meshes: Path, tmp_path: Path) -> None:
         ("captions.jsonl", {}, "not a mesh"),
         (".", {"resolution": 100}, "multiple of 8"),
         (".", {"caption_template": "uv atlas"}, "{caption}"),
-        (".", {"validation_fraction": 1.0}, "from 0 to below 1"),
+        (".", {"validation_fraction": 1.0}, "at least 0 and below 1"),
         (".", {"workers": 0}, "at least 1"),
         (".", {"captions": "gone.jsonl"}, "not readable"),
     ],

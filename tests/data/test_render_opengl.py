@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from texdiff.render.renderer import MeshViews
+from texdiff.render.renderer import MeshRenderer
 
 moderngl = pytest.importorskip("moderngl")
 
@@ -92,7 +92,7 @@ def test_looks_as_opengl_draws_it(gl: Any, tmp_path: Path, size: int, repeats: f
     """From magnified texels (level 0) to levels of detail about 4, tiled, with parts of it behind others."""
     texture = np.random.default_rng(0).integers(0, 256, (size // 8, size // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     mesh, corners = torus(tmp_path, texture, repeats)
-    views = MeshViews(mesh, ((35, 20), (140, 60)), size=SIDE)
+    views = MeshRenderer(mesh, ((35, 20), (140, 60)), size=SIDE)
     for ours, (yaw, pitch) in zip(views.draw(), ((35, 20), (140, 60)), strict=True):
         y, p = np.radians(-yaw), np.radians(pitch)
         about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])

@@ -135,7 +135,7 @@ def _shift(path: Path) -> None:
     ("damage", "says"),
     [
         (Path.unlink, "does not exist"),
-        (lambda path: path.write_bytes(path.read_bytes()[:99]), "can't be decoded"),
+        (lambda path: path.write_bytes(path.read_bytes()[:99]), "cannot be decoded"),
         (_shrink, "128x64"),
         (_eight_bits, "16-bit grey"),
         (_shift, "disagree"),

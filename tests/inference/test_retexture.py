@@ -282,17 +282,18 @@ def test_what_cannot_wear_it_is_one_line_and_leaves_nothing(
 )
 def test_real_furniture(real_meshes: Path, asset: str, tmp_path: Path) -> None:
     """Same surface and UVs as before; exactly one texture is new, on the parts that wore the old one."""
-    from texdiff.uv.meshes.atlases import load_scene, read_textures
+    from texdiff.uv.meshes.atlases import read_atlases
+    from texdiff.uv.meshes.scene import read_scene
 
     mesh = shutil.copytree(real_meshes / asset, tmp_path / "asset") / f"{Path(asset).name}.obj"
-    before, atlases = load_scene(mesh), read_textures(mesh).atlases
+    before, atlases = read_scene(mesh), read_atlases(mesh).atlases
     new = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     retexture(mesh, new, tmp_path / "new.glb")
     parse_glb(tmp_path / "new.glb")
     after = trimesh.load_scene(tmp_path / "new.glb", process=False)
     worn = read_target(mesh).parts
     assert set(after.geometry) == set(before.geometry)
-    assert len(read_textures(tmp_path / "new.glb").atlases) == max(len(atlases), 1)
+    assert len(read_atlases(tmp_path / "new.glb").atlases) == max(len(atlases), 1)
     for key, part in after.geometry.items():
         np.testing.assert_allclose(part.triangles, before.geometry[key].triangles, rtol=1e-5, atol=1e-5)
         old_uv, material = before.geometry[key].visual.uv, part.visual.material

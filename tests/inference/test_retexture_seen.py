@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from texdiff.inference.retexture import fill_void, read_target, retexture
-from texdiff.render.renderer import MeshViews
+from texdiff.render.renderer import MeshRenderer
 
 CELL = 64
 # Yaw, pitch, and the cube's face that is seen: its middle, and what is right and up in the picture.
@@ -72,9 +72,9 @@ def test_letters_are_where_they_belong_from_six_sides(lettered_cube: Path, tmp_p
         mesh = tmp_path / "before.glb"
         retexture(lettered_cube, texture[::-1].copy(), mesh)
     retexture(mesh, texture, tmp_path / "worn.glb")
-    views = MeshViews(tmp_path / "worn.glb", tuple(SIDES), size=96)
+    views = MeshRenderer(tmp_path / "worn.glb", tuple(SIDES), size=96)
     padded = fill_void(read_target(lettered_cube), texture)
-    np.testing.assert_array_equal(views.draw(), MeshViews(lettered_cube, tuple(SIDES), size=96).draw(padded))
+    np.testing.assert_array_equal(views.draw(), MeshRenderer(lettered_cube, tuple(SIDES), size=96).draw(padded))
     for number, view in enumerate(views.draw()):
         rows, columns = np.nonzero((view != 240).any(axis=2))
         face = view[rows.min() + 1 : rows.max(), columns.min() + 1 : columns.max()]  # what faces us is the nearest
@@ -108,9 +108,9 @@ def islands(tmp_path: Path) -> Path:
 def test_no_magenta_from_the_void_in_any_mip_level_down_to_a_sixteenth(islands: Path, tmp_path: Path) -> None:
     """Green islands in a magenta void: from near and from far, the mesh looks as if all of the texture were green."""
     from texdiff.uv.coverage import coverage_mask
-    from texdiff.uv.meshes.atlases import read_textures
+    from texdiff.uv.meshes.atlases import read_atlases
 
-    (atlas,) = read_textures(islands).atlases
+    (atlas,) = read_atlases(islands).atlases
     covered = coverage_mask(atlas.triangles, (256, 256), mode="conservative")
     assert 0.3 < covered.mean() < 0.6
     magenta, green = np.full((256, 256, 3), (255, 0, 255), np.uint8), np.full((256, 256, 3), (0, 200, 0), np.uint8)
@@ -118,7 +118,7 @@ def test_no_magenta_from_the_void_in_any_mip_level_down_to_a_sixteenth(islands: 
     retexture(islands, texture, tmp_path / "worn.glb")
     levels = []
     for size in (160, 80, 40, 20, 10, 8):
-        views = MeshViews(tmp_path / "worn.glb", ((0, 0), (60, 50)), size=size)
+        views = MeshRenderer(tmp_path / "worn.glb", ((0, 0), (60, 50)), size=size)
         worn = views.draw()
         np.testing.assert_array_equal(worn, views.draw(green))
         if size < 160:  # without padding it would be seen

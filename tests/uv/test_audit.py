@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from uv_files import lettered_checker, square_glb
 
-from texdiff.uv.audit import measure, verdict
+from texdiff.uv.audit import rejection_reason
 from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.meshes.atlases import read_textures
+from texdiff.uv.measures import measure
+from texdiff.uv.meshes.atlases import read_atlases
 
 SQUARE = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]], dtype=np.float64)
 PAINT = lettered_checker(128)
@@ -22,7 +23,7 @@ def audit(triangles: np.ndarray, texture: np.ndarray = PAINT, surface: np.ndarra
 
 def test_a_sound_atlas_is_kept() -> None:
     measures = audit(SQUARE * 0.5, surface=np.array([2.0, 2.0]))
-    assert verdict(measures) is None
+    assert rejection_reason(measures) is None
     assert measures["coverage"] == 0.25
     assert (measures["triangles"], measures["not_finite"], measures["degenerate"]) == (2, 0, 0)
     assert (measures["flipped"], measures["out_of_range"], measures["overlap"], measures["repeats"]) == (0, 0, 0, 1)
@@ -48,7 +49,7 @@ def test_range_and_repeats() -> None:
     assert measures["out_of_range"] == 0.5
     assert (measures["uv_min_u"], measures["uv_max_v"]) == (-1, 2)
     assert measures["repeats"] == pytest.approx(10)
-    assert verdict(measures) is None
+    assert rejection_reason(measures) is None
     slightly = audit(SQUARE * (1 + 0.4 / 128))
     assert slightly["out_of_range"] == 0  # by less than half a texel
 
@@ -67,12 +68,12 @@ def test_degenerate_and_not_finite_triangles_are_counted() -> None:
     nan = np.full((1, 3, 2), np.nan)
     measures = audit(np.concatenate([SQUARE, line, nan]))
     assert (measures["triangles"], measures["degenerate"], measures["not_finite"]) == (4, 1, 1)
-    assert "no numbers" in str(verdict(measures))
+    assert "no numbers" in str(rejection_reason(measures))
     many = np.concatenate([np.repeat(SQUARE, 100, axis=0), nan])
-    assert verdict(audit(many)) is None
+    assert rejection_reason(audit(many)) is None
     empty = audit(np.zeros((0, 3, 2)))
-    assert "not covered" in str(verdict(empty))
-    assert "no numbers" in str(verdict(audit(nan)))
+    assert "not covered" in str(rejection_reason(empty))
+    assert "no numbers" in str(rejection_reason(audit(nan)))
 
 
 def test_void_colours() -> None:
@@ -118,7 +119,7 @@ def test_islands_that_vanish_at_latent_size() -> None:
     assert (measures["islands"], measures["islands_lost"]) == (3, 2)
     thin = np.zeros((64, 64), dtype=bool)
     thin[1::8, :] = True
-    assert "too thin for a latent cell" in str(verdict(measure(PAINT[:64, :64], thin)))
+    assert "too thin for a latent cell" in str(rejection_reason(measure(PAINT[:64, :64], thin)))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_islands_that_vanish_at_latent_size() -> None:
     ],
 )
 def test_what_is_set_aside_and_why(texture: np.ndarray, triangles: np.ndarray, words: str) -> None:
-    reason = verdict(audit(triangles, texture))
+    reason = rejection_reason(audit(triangles, texture))
     assert reason is not None
     assert words in reason
     assert "\n" not in reason
@@ -146,7 +147,7 @@ def test_udim_is_told_from_repeats_and_from_islands_moved_by_a_tile() -> None:
     udim = np.concatenate([left, right + tile, SQUARE * [0.9, 0.3] + [0, 1]])
     measures = audit(udim)
     assert (measures["udim"], measures["tiles"]) == (True, 3)
-    assert "UDIM" in str(verdict(measures))
+    assert "UDIM" in str(rejection_reason(measures))
     moved_aside = np.concatenate([left, left + tile])
     repeated = SQUARE * 3
     negative = np.concatenate([left, right - tile])
@@ -158,8 +159,8 @@ def test_udim_is_told_from_repeats_and_from_islands_moved_by_a_tile() -> None:
 def test_the_same_texels_have_the_same_hash(tmp_path: Path) -> None:
     hashes = set()
     for name in ("a.glb", "b.glb"):
-        atlas = read_textures(square_glb(tmp_path / name, PAINT)).atlases[0]
-        hashes.add(audit(atlas.triangles, atlas.texture, atlas.surface)["texture_sha256"])
+        atlas = read_atlases(square_glb(tmp_path / name, PAINT)).atlases[0]
+        hashes.add(audit(atlas.triangles, atlas.texture, atlas.mesh_area)["texture_sha256"])
     hashes.add(measure(PAINT.transpose(1, 0, 2).copy(), np.ones((128, 128), dtype=bool))["texture_sha256"])
     assert len(hashes) == 2
 

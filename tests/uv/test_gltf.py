@@ -8,22 +8,23 @@ from uv_files import SQUARE, Gltf, lettered_checker, square_glb
 
 from texdiff.errors import InputError
 from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.meshes.atlases import Atlas, load_scene, read_textures
+from texdiff.uv.meshes.atlases import Atlas, read_atlases
+from texdiff.uv.meshes.scene import read_scene
 
 PAINT = lettered_checker()
 
 
 def only(path: Path) -> Atlas:
-    read = read_textures(path)
-    assert [item.reason for item in read.set_aside] == []
+    read = read_atlases(path)
+    assert [item.reason for item in read.rejected] == []
     (atlas,) = read.atlases
     return atlas
 
 
 def reason(path: Path) -> str:
-    read = read_textures(path)
+    read = read_atlases(path)
     assert read.atlases == ()
-    (item,) = read.set_aside
+    (item,) = read.rejected
     return item.reason
 
 
@@ -42,7 +43,7 @@ def test_v_points_down_in_the_file_and_up_in_the_atlas(tmp_path: Path, suffix: s
     expected = np.zeros((64, 64), dtype=bool)
     expected[:32, :32] = True
     assert np.array_equal(coverage_mask(atlas.triangles, (64, 64)), expected)
-    assert atlas.surface == pytest.approx([0.5, 0.5])
+    assert atlas.mesh_area == pytest.approx([0.5, 0.5])
 
 
 def test_picture_and_buffer_in_files_beside_with_escaped_names(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_picture_and_buffer_in_files_beside_with_escaped_names(tmp_path: Path) -
     assert only(tmp_path / "square.gltf").name == "my paint.png"
     (tmp_path / "my data.bin").unlink()
     with pytest.raises(InputError, match=r"my%20data\.bin, which does not exist"):
-        read_textures(tmp_path / "square.gltf")
+        read_atlases(tmp_path / "square.gltf")
 
 
 def test_the_uv_set_that_the_texture_names_is_used(tmp_path: Path) -> None:
@@ -68,8 +69,8 @@ def test_the_uv_set_that_the_texture_names_is_used(tmp_path: Path) -> None:
     gltf.place(primitive)
     atlas = only(gltf.write(tmp_path / "two.glb"))
     assert box(atlas) == [0, 0.25, 0.75, 1]
-    assert atlas.facts == {"uv_set": 1}
-    scene = load_scene(tmp_path / "two.glb")
+    assert atlas.properties == {"uv_set": 1}
+    scene = read_scene(tmp_path / "two.glb")
     assert np.allclose(scene.geometry[atlas.parts[0]].visual.uv[:, 0].max(), 0.25)
 
     del primitive["attributes"]["TEXCOORD_1"]
@@ -125,7 +126,7 @@ def test_sparse_and_interleaved_accessors(tmp_path: Path) -> None:
     gltf.place(primitive)
     atlas = only(gltf.write(tmp_path / "interleaved.glb"))
     assert box(atlas) == [0, 0.25, 0.75, 1]
-    assert atlas.surface == pytest.approx([0.5, 0.5])
+    assert atlas.mesh_area == pytest.approx([0.5, 0.5])
 
 
 @pytest.mark.parametrize(("mode", "order"), [(5, [0, 1, 3, 2]), (6, [0, 1, 2, 3]), (4, [0, 1, 2, 0, 2, 3])])
@@ -159,8 +160,8 @@ def test_node_transforms_scale_the_surface_and_every_place_counts(tmp_path: Path
     path = gltf.write(tmp_path / "square.glb")
     atlas = only(path)
     assert atlas.triangles.shape == (2, 3, 2)
-    assert atlas.surface.sum() == pytest.approx(6 + 3 + 4)
-    assert load_scene(path).to_mesh().area == pytest.approx(13)
+    assert atlas.mesh_area.sum() == pytest.approx(6 + 3 + 4)
+    assert read_scene(path).to_mesh().area == pytest.approx(13)
 
 
 def test_shared_texture_is_one_atlas_with_the_union_of_its_parts(tmp_path: Path) -> None:
@@ -170,11 +171,11 @@ def test_shared_texture_is_one_atlas_with_the_union_of_its_parts(tmp_path: Path)
     gltf.place(gltf.primitive(SQUARE / 4, gltf.material(image)), gltf.primitive(SQUARE / 4 + 0.5, gltf.material(twin)))
     gltf.place(gltf.primitive(SQUARE / 4 + [0, 0.5], gltf.material(image)))
     gltf.place(gltf.primitive(SQUARE, gltf.material(gltf.picture(PAINT[::-1].copy(), "other"))))
-    read = read_textures(gltf.write(tmp_path / "many.glb"))
+    read = read_atlases(gltf.write(tmp_path / "many.glb"))
     assert [atlas.name for atlas in read.atlases] == ["paint", "other"]
     assert read.atlases[0].parts == ("shape 0", "shape 1", "shape")
     assert coverage_mask(read.atlases[0].triangles, (64, 64)).mean() == pytest.approx(3 / 16)
-    assert set(read.atlases[0].parts) | set(read.atlases[1].parts) == set(load_scene(tmp_path / "many.glb").geometry)
+    assert set(read.atlases[0].parts) | set(read.atlases[1].parts) == set(read_scene(tmp_path / "many.glb").geometry)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_outside_0_to_1_the_sampler_decides(tmp_path: Path, wrap: int | None, ex
     for start, end in expected:
         columns[start:end] = True
     assert np.array_equal(coverage_mask(atlas.triangles, (64, 64)), np.tile(columns, (64, 1)))
-    assert atlas.surface.sum() == pytest.approx(0.5 if wrap == 33071 else 1)
+    assert atlas.mesh_area.sum() == pytest.approx(0.5 if wrap == 33071 else 1)
 
 
 def test_materials_without_texture_and_vertex_colours_are_set_aside(tmp_path: Path) -> None:
@@ -201,12 +202,12 @@ def test_materials_without_texture_and_vertex_colours_are_set_aside(tmp_path: Pa
     gltf.place(
         coloured, gltf.primitive(SQUARE, gltf.material(None)), gltf.primitive(None, gltf.material(gltf.picture(PAINT)))
     )
-    read = read_textures(gltf.write(tmp_path / "bare.glb"))
+    read = read_atlases(gltf.write(tmp_path / "bare.glb"))
     assert read.atlases == ()
-    assert [(item.name, item.reason) for item in read.set_aside] == [
+    assert [(item.name, item.reason) for item in read.rejected] == [
         ("unnamed", "has no material"),
         ("bare", "has no base-colour texture"),
-        ("painted", "wears paint, but it has no UV coordinates"),
+        ("painted", "uses paint, but it has no UV coordinates"),
     ]
 
 
@@ -218,7 +219,7 @@ def test_colour_factor_and_alpha_mode_are_recorded_not_applied(tmp_path: Path) -
     gltf.place(gltf.primitive(SQUARE, material))
     atlas = only(gltf.write(tmp_path / "glass.glb"))
     assert np.array_equal(atlas.texture, PAINT)  # also where alpha is 0
-    assert atlas.facts == {"alpha_mode": "BLEND", "base_color_factor": [0.5, 0.25, 1, 1]}
+    assert atlas.properties == {"alpha_mode": "BLEND", "base_color_factor": [0.5, 0.25, 1, 1]}
 
 
 def test_specular_glossiness_materials_have_a_texture_too(tmp_path: Path) -> None:
@@ -240,19 +241,19 @@ def test_compression_is_said_plainly(tmp_path: Path) -> None:
     gltf.place(draco)
     path = gltf.write(tmp_path / "all.glb")
     with pytest.raises(InputError, match="Draco-compressed, which is not supported; export without compression"):
-        read_textures(path)
+        read_atlases(path)
     gltf.place(good)
-    read = read_textures(gltf.write(tmp_path / "some.glb"))
+    read = read_atlases(gltf.write(tmp_path / "some.glb"))
     assert len(read.atlases) == 1
-    assert "Draco-compressed" in read.set_aside[0].reason
-    assert list(load_scene(tmp_path / "some.glb").geometry) == list(read.atlases[0].parts)
+    assert "Draco-compressed" in read.rejected[0].reason
+    assert list(read_scene(tmp_path / "some.glb").geometry) == list(read.atlases[0].parts)
 
     gltf.tree["meshes"].pop(0)
     gltf.tree["nodes"] = [{"mesh": 0}]
     for view in gltf.tree["bufferViews"]:
         view["extensions"] = {"EXT_meshopt_compression": {}}
     with pytest.raises(InputError, match="EXT_meshopt_compression"):
-        read_textures(gltf.write(tmp_path / "meshopt.glb"))
+        read_atlases(gltf.write(tmp_path / "meshopt.glb"))
 
 
 def test_ktx2_is_said_plainly(tmp_path: Path) -> None:
@@ -276,4 +277,4 @@ def test_a_ring_of_nodes_ends(tmp_path: Path) -> None:
     gltf = Gltf()
     gltf.place(gltf.primitive(SQUARE, gltf.material(gltf.picture(PAINT))), children=[0, 1, 0])
     gltf.add("nodes", {"children": [0, 1], "mesh": 0})
-    assert only(gltf.write(tmp_path / "ring.glb")).surface.sum() == pytest.approx(2)
+    assert only(gltf.write(tmp_path / "ring.glb")).mesh_area.sum() == pytest.approx(2)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from uv_files import SQUARE, SQUARE_FACES, Gltf, lettered_checker, square_glb
 
 from texdiff.errors import InputError
-from texdiff.uv.meshes.atlases import load_scene, read_textures
+from texdiff.uv.meshes.atlases import read_atlases
+from texdiff.uv.meshes.scene import read_scene
 
 PAINT = lettered_checker()
 
@@ -40,16 +41,16 @@ def test_accessors_are_not_believed(tmp_path: Path, change: dict[str, Any], word
     if change.get("bufferView", 0) is None:
         del accessor["bufferView"]
     with pytest.raises(InputError, match=words):
-        read_textures(gltf.write(tmp_path / "wrong.glb"))
+        read_atlases(gltf.write(tmp_path / "wrong.glb"))
 
 
 def test_one_wrong_part_does_not_cost_the_others(tmp_path: Path) -> None:
     gltf = Gltf()
     material = gltf.material(gltf.picture(PAINT))
     gltf.place(gltf.primitive(SQUARE, material), gltf.primitive(SQUARE, material, faces=SQUARE_FACES + 7))
-    read = read_textures(gltf.write(tmp_path / "half.glb"))
+    read = read_atlases(gltf.write(tmp_path / "half.glb"))
     assert len(read.atlases[0].triangles) == 2
-    assert read.set_aside[0].reason == "wears paint, but its part shape 1 names vertex 10 of 4"
+    assert read.rejected[0].reason == "uses paint, but its part shape 1 names vertex 10 of 4"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_one_wrong_part_does_not_cost_the_others(tmp_path: Path) -> None:
 def test_what_is_no_gltf_is_one_plain_line(tmp_path: Path, data: bytes, words: str) -> None:
     path = tmp_path / "wrong.glb"
     path.write_bytes(data)
-    for read in (read_textures, load_scene):
+    for read in (read_atlases, read_scene):
         with pytest.raises(InputError, match=words) as error:
             read(path)
         assert "\n" not in str(error.value)
@@ -86,7 +87,7 @@ def test_a_glb_cut_anywhere_is_refused(tmp_path: Path, length: int) -> None:
     data = square_glb(tmp_path / "whole.glb", PAINT).read_bytes()
     (tmp_path / "cut.glb").write_bytes(data[: min(length, len(data) - 1)])
     with pytest.raises(InputError):
-        read_textures(tmp_path / "cut.glb")
+        read_atlases(tmp_path / "cut.glb")
 
 
 def _spots(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -115,7 +116,7 @@ def test_any_value_of_the_wrong_type_is_survived(tmp_path: Path, data: st.DataOb
         item = item[step]
     item[spot[-1]] = wrong
     path = gltf.write(tmp_path / "wrong.glb")
-    for read in (read_textures, load_scene):
+    for read in (read_atlases, read_scene):
         try:
             read(path)
         except InputError as error:

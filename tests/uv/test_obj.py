@@ -9,7 +9,8 @@ from uv_files import lettered_checker, square_obj
 
 from texdiff.errors import InputError
 from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.meshes.atlases import Atlas, load_scene, read_textures
+from texdiff.uv.meshes.atlases import Atlas, read_atlases
+from texdiff.uv.meshes.scene import read_scene
 
 PAINT = lettered_checker()
 
@@ -20,8 +21,8 @@ def paint(path: Path, texture: np.ndarray = PAINT) -> None:
 
 
 def only(path: Path) -> Atlas:
-    read = read_textures(path)
-    assert [item.reason for item in read.set_aside] == []
+    read = read_atlases(path)
+    assert [item.reason for item in read.rejected] == []
     (atlas,) = read.atlases
     return atlas
 
@@ -36,13 +37,14 @@ def test_v_points_up(tmp_path: Path) -> None:
     paint(tmp_path / "paint.png")
     path.write_text(path.read_text().replace("vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1", "vt 0 .5\nvt .5 .5\nvt .5 1\nvt 0 1"))
     atlas = only(path)
-    assert (atlas.name, atlas.parts, atlas.facts) == ("paint.png", ("paint",), {"base_color_factor": [0.5, 0.5, 0.5]})
+    assert (atlas.name, atlas.parts) == ("paint.png", ("paint",))
+    assert atlas.properties == {"base_color_factor": [0.5, 0.5, 0.5]}
     assert np.array_equal(atlas.texture, PAINT)
     expected = np.zeros((64, 64), dtype=bool)
     expected[:32, :32] = True
     assert np.array_equal(coverage_mask(atlas.triangles, (64, 64)), expected)
-    assert atlas.surface.sum() == pytest.approx(1)
-    assert list(load_scene(path).geometry) == ["paint"]
+    assert atlas.mesh_area.sum() == pytest.approx(1)
+    assert list(read_scene(path).geometry) == ["paint"]
 
 
 @pytest.mark.parametrize(
@@ -74,10 +76,10 @@ def test_pictures_are_found_as_written_or_beside(tmp_path: Path, written: str, s
 
 
 def test_a_picture_that_is_nowhere_is_named(tmp_path: Path) -> None:
-    read = read_textures(square_obj(tmp_path, "C:\\my paints\\wood.jpg"))
+    read = read_atlases(square_obj(tmp_path, "C:\\my paints\\wood.jpg"))
     assert read.atlases == ()
-    assert read.set_aside[0].name == "paint"
-    assert "C:\\my paints\\wood.jpg, which does not exist near the mesh" in read.set_aside[0].reason
+    assert read.rejected[0].name == "paint"
+    assert "C:\\my paints\\wood.jpg, which does not exist near the mesh" in read.rejected[0].reason
 
 
 def test_options_scale_and_shift_the_uv_map(tmp_path: Path) -> None:
@@ -85,14 +87,14 @@ def test_options_scale_and_shift_the_uv_map(tmp_path: Path) -> None:
     assert mapped(square_obj(tmp_path, "-s 0.5 0.25 -o 0.5 0 paint.png")) == pytest.approx(1 / 8)
     atlas = only(tmp_path / "square.obj")
     assert atlas.triangles.min(axis=(0, 1)).tolist() == [0.5, 0]
-    assert (atlas.facts["uv_scale"], atlas.facts["uv_offset"]) == ([0.5, 0.25], [0.5, 0.0])
+    assert (atlas.properties["uv_scale"], atlas.properties["uv_offset"]) == ([0.5, 0.25], [0.5, 0.0])
     path = square_obj(tmp_path, "-clamp on -o 0.5 0.5 paint.png")
     assert mapped(path) == pytest.approx(1 / 4)
 
 
 def test_udim_names_are_set_aside(tmp_path: Path) -> None:
-    read = read_textures(square_obj(tmp_path, "paint.<UDIM>.png"))
-    assert "UDIM" in read.set_aside[0].reason
+    read = read_atlases(square_obj(tmp_path, "paint.<UDIM>.png"))
+    assert "UDIM" in read.rejected[0].reason
 
 
 def test_material_files_several_with_spaces_in_another_case_and_missing(tmp_path: Path) -> None:
@@ -110,35 +112,33 @@ def test_material_files_several_with_spaces_in_another_case_and_missing(tmp_path
     assert mapped(path) == 1
 
     path.write_text(text.replace("mtllib square one.mtl", "mtllib gone.mtl"))
-    read = read_textures(path)
+    read = read_atlases(path)
     assert read.atlases == ()
-    assert read.set_aside[0].reason == (
+    assert read.rejected[0].reason == (
         "is not defined in any material file; mtllib names gone.mtl, which does not exist"
     )
     (tmp_path / "other.mtl").unlink()  # now one.mtl is the only one there, and defines what is missing
-    assert only(path).facts["material_file"] == "one.mtl"
+    assert only(path).properties["material_file"] == "one.mtl"
 
 
 def test_material_without_picture_or_definition(tmp_path: Path) -> None:
     path = square_obj(tmp_path)
     (tmp_path / "square.mtl").write_text("newmtl paint\nKd 1 0 0\n")
-    assert read_textures(path).set_aside[0].reason == "has no base-colour texture"
+    assert read_atlases(path).rejected[0].reason == "has no base-colour texture"
     path.write_text(path.read_text().replace("usemtl paint\n", ""))
-    assert read_textures(path).set_aside[0].reason == "has no material"
+    assert read_atlases(path).rejected[0].reason == "has no material"
     path.write_text(path.read_text().replace("vt 0 1\n", "vt 0 1\nusemtl other\n"))
-    assert read_textures(path).set_aside[0].reason == "is not defined in any material file"
+    assert read_atlases(path).rejected[0].reason == "is not defined in any material file"
 
 
 def test_faces_without_uv_do_not_cost_their_neighbours_theirs(tmp_path: Path) -> None:
     paint(tmp_path / "paint.png")
     path = square_obj(tmp_path, faces="f 1/1 2/2 3/3\nf 1 3 4\nf 1//1 2/2 3")
-    read = read_textures(path)
+    read = read_atlases(path)
     assert coverage_mask(read.atlases[0].triangles, (64, 64)).mean() == pytest.approx(0.5, abs=0.01)
     assert len(read.atlases[0].triangles) == 1
-    assert [item.reason for item in read.set_aside] == [
-        "wears paint.png, but 2 of its triangles have no UV coordinates"
-    ]
-    assert list(load_scene(path).geometry) == ["paint", "paint (no UV)"]
+    assert [item.reason for item in read.rejected] == ["uses paint.png, but 2 of its triangles have no UV coordinates"]
+    assert list(read_scene(path).geometry) == ["paint", "paint (no UV)"]
 
 
 def test_relative_indices_and_faces_before_their_vertices(tmp_path: Path) -> None:
@@ -192,15 +192,15 @@ def test_concave_polygons_are_not_filled_over_their_notches(tmp_path: Path) -> N
         ("f 1/1 2/2 3/9", "names UV 9, but the file has 4"),
         ("f 0/1 2/2 3/3", "names vertex 0, but the file has 4"),
         ("f -9/1 2/2 3/3", "a face names vertex"),
-        ("f 1/x 2/2 3/3", "corner '1/x' can't be read"),
+        ("f 1/x 2/2 3/3", "corner '1/x' cannot be read"),
         ("f 1/1 2/2", "no face has three corners"),
         ("", "holds no faces"),
-        ("vt a b\nf 1/1 2/2 3/3", "a vt line can't be read"),
+        ("vt a b\nf 1/1 2/2 3/3", "a vt line cannot be read"),
     ],
 )
 def test_what_is_wrong_is_one_plain_line(tmp_path: Path, faces: str, words: str) -> None:
     path = square_obj(tmp_path, faces=faces)
-    for read in (read_textures, load_scene):
+    for read in (read_atlases, read_scene):
         with pytest.raises(InputError, match=words) as error:
             read(path)
         assert "\n" not in str(error.value)
@@ -213,13 +213,13 @@ def test_edges_with_two_corners_are_passed_over(tmp_path: Path) -> None:
 
 def test_no_file_no_mesh_and_empty_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
-        read_textures(tmp_path / "gone.obj")
+        read_atlases(tmp_path / "gone.obj")
     (tmp_path / "note.txt").write_text("hello")
-    with pytest.raises(InputError, match=r"\.txt is no mesh"):
-        read_textures(tmp_path / "note.txt")
+    with pytest.raises(InputError, match=r"\.txt is not a mesh format"):
+        read_atlases(tmp_path / "note.txt")
     (tmp_path / "empty.obj").touch()
     with pytest.raises(InputError, match="empty"):
-        read_textures(tmp_path / "empty.obj")
+        read_atlases(tmp_path / "empty.obj")
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -233,7 +233,7 @@ def test_any_garbage_is_survived(tmp_path: Path, data: st.DataObject) -> None:
     end = data.draw(st.integers(start, min(len(text), start + 12)))
     garbage = data.draw(st.binary(max_size=6) | st.sampled_from([b"nan", b"1e999", b"-s ", b"/"]))
     target.write_bytes(text[:start] + garbage + text[end:])
-    for read in (read_textures, load_scene):
+    for read in (read_atlases, read_scene):
         try:
             read(path)
         except InputError as error:

@@ -12,9 +12,11 @@ from uv_files import SQUARE, Gltf, lettered_checker, square_glb, square_obj
 
 from texdiff.data.prepare import prepare_dataset
 from texdiff.inference.retexture import retexture
-from texdiff.uv.audit import measure, verdict
+from texdiff.uv.audit import rejection_reason
 from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.meshes.atlases import load_scene, read_textures
+from texdiff.uv.measures import measure
+from texdiff.uv.meshes.atlases import read_atlases
+from texdiff.uv.meshes.scene import read_scene
 
 PAINT = lettered_checker()
 
@@ -41,13 +43,13 @@ EXPECTED[:48, 16:48] = True
 
 def test_lettered_checker_comes_back_from_a_scene(lettered: Path, tmp_path: Path) -> None:
     """Mesh -> texture and mask -> scene -> GLB -> texture and mask."""
-    before = read_textures(lettered).atlases[0]
-    (tmp_path / "again.glb").write_bytes(load_scene(lettered).export(file_type="glb"))
-    after = read_textures(tmp_path / "again.glb").atlases[0]
+    before = read_atlases(lettered).atlases[0]
+    (tmp_path / "again.glb").write_bytes(read_scene(lettered).export(file_type="glb"))
+    after = read_atlases(tmp_path / "again.glb").atlases[0]
     assert np.array_equal(coverage_mask(before.triangles, (64, 64)), EXPECTED)
     assert np.array_equal(coverage_mask(after.triangles, (64, 64)), EXPECTED)
     assert np.array_equal(after.texture[EXPECTED], PAINT[EXPECTED])
-    assert after.surface.sum() == pytest.approx(before.surface.sum())
+    assert after.mesh_area.sum() == pytest.approx(before.mesh_area.sum())
 
 
 def test_lettered_checker_comes_back_from_a_dataset(lettered: Path, tmp_path: Path) -> None:
@@ -59,9 +61,9 @@ def test_lettered_checker_comes_back_from_a_dataset(lettered: Path, tmp_path: Pa
     )
     assert np.array_equal(mask > 0, EXPECTED)
     retexture(lettered, np.rot90(PAINT).copy(), tmp_path / "turned.glb")
-    assert not np.array_equal(read_textures(tmp_path / "turned.glb").atlases[0].texture[EXPECTED], PAINT[EXPECTED])
+    assert not np.array_equal(read_atlases(tmp_path / "turned.glb").atlases[0].texture[EXPECTED], PAINT[EXPECTED])
     retexture(tmp_path / "turned.glb", texture, tmp_path / "again.glb")
-    after = read_textures(tmp_path / "again.glb").atlases[0]
+    after = read_atlases(tmp_path / "again.glb").atlases[0]
     assert np.array_equal(coverage_mask(after.triangles, (64, 64)), EXPECTED)
     assert np.array_equal(after.texture[EXPECTED], PAINT[EXPECTED])
 
@@ -73,7 +75,7 @@ def test_scene_of_20000_parts(tmp_path: Path) -> None:
     for _ in range(20_000):
         gltf.place(primitive)
     start = time.process_time()
-    (atlas,) = read_textures(gltf.write(tmp_path / "many.glb")).atlases
+    (atlas,) = read_atlases(gltf.write(tmp_path / "many.glb")).atlases
     assert time.process_time() - start < 20  # seconds; 3 on one core of an AMD EPYC
     assert len(atlas.parts) == len(set(atlas.parts)) == 20_000
     assert atlas.triangles.shape == (40_000, 3, 2)
@@ -87,26 +89,26 @@ def test_obj_of_20000_materials(tmp_path: Path) -> None:
     path.write_text(text + "".join(f"usemtl m{number}\nf 1/1 2/2 3/3\n" for number in range(20_000)))
     (tmp_path / "square.mtl").write_text("".join(f"newmtl m{number}\nmap_Kd paint.png\n" for number in range(20_000)))
     start = time.process_time()
-    (atlas,) = read_textures(path).atlases
+    (atlas,) = read_atlases(path).atlases
     assert time.process_time() - start < 20  # seconds; 4 on one core of an AMD EPYC
     assert len(atlas.parts) == len(atlas.triangles) == 20_000
 
 
 def test_real_meshes(real_meshes: Path) -> None:
     """Every one is read; what is set aside is known, and why."""
-    read = {path.stem: read_textures(path) for path in sorted(real_meshes.rglob("*.obj"))}
+    read = {path.stem: read_atlases(path) for path in sorted(real_meshes.rglob("*.obj"))}
     assert len(read) == 113
     assert sum(len(item.atlases) for item in read.values()) == 181
     reasons = Counter()
     for item in read.values():
         for atlas in item.atlases:
             mask = coverage_mask(atlas.triangles, atlas.texture.shape[:2])
-            reason = verdict(measure(atlas.texture, mask, atlas.triangles, atlas.surface))
+            reason = rejection_reason(measure(atlas.texture, mask, atlas.triangles, atlas.mesh_area))
             reasons[None if reason is None else reason.split("; ")[-1].split(" (")[0].split(" as large")[0]] += 1
     assert reasons == {
         None: 168,
         "a side below 64 holds too little to learn from": 7,
-        "beyond 4:1 a square picture squeezes it too much": 4,
+        "beyond 4:1 a square image squeezes it too much": 4,
         "is plain where the UV map covers it": 1,
         "has UV coordinates": 1,
     }
@@ -121,4 +123,4 @@ def test_real_meshes(real_meshes: Path) -> None:
         ("intercom_with_screen", "intercom_with_screen_prueba_texture.png"),
         ("wood_bank", "have no UV coordinates"),
     ):
-        assert any(words in item.reason for item in read[mesh].set_aside), mesh
+        assert any(words in item.reason for item in read[mesh].rejected), mesh

@@ -1,4 +1,4 @@
-"""`texdiff check`: is this dataset fit to train on? Every picture, mask and caption is read, nothing is written."""
+"""`texdiff check`: is this dataset fit to train on? Every image, mask and caption is read, nothing is written."""
 
 import sys
 import tempfile
@@ -11,24 +11,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from texdiff.data.prepare.asset import Asset
-from texdiff.data.prepare.mask_images import (
-    THRESHOLD,
-    fit_mask,
-    looks_inverted,
-    many_inverted,
-    read_pair,
-    read_surface,
-    variation,
-)
+from texdiff.data.prepare.mask_images import THRESHOLD, fit_mask, read_pair
 from texdiff.data.prepare.sources import find_assets
 from texdiff.data.prepare.workers import Failure, Workers
 from texdiff.errors import InputError
-from texdiff.uv.audit import measure, verdict
+from texdiff.uv.audit import rejection_reason
 from texdiff.uv.image import content_hash
+from texdiff.uv.inverted import looks_inverted, many_inverted, variation
+from texdiff.uv.measures import measure
+from texdiff.uv.texel_area import read_area_file
 
 _GREY = (16, 239)  # between these a texel of a mask is neither black nor white, whatever JPEG did to it
 _MUCH_GREY = 0.05  # an anti-aliased rim has less
-_TIME_LIMIT, _MEMORY_LIMIT = 120.0, 4.0  # seconds and GiB per picture
+_TIME_LIMIT, _MEMORY_LIMIT = 120.0, 4.0  # seconds and GiB per image
 
 
 @dataclass(frozen=True)
@@ -44,8 +39,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What looking at one picture gave; all but the findings only where both files could be read."""
+class Checked:
+    """What checking one texture gave; all but the findings only where both files could be read."""
 
     findings: tuple[Finding, ...]
     coverage: float | None = None
@@ -56,37 +51,37 @@ class Looked:
 def check_dataset(source: str, workers: int = 1) -> Iterator[str]:
     """Yield a line per finding, and a summary as the last one, which names the number of errors first.
 
-    Raises InputError where the source can't be read as a dataset at all.
+    Raises InputError where the source cannot be read as a dataset at all.
     """
     with tempfile.TemporaryDirectory() as spool:
         assets, _ = find_assets([source], None, Path(spool))
         if any(asset.mask is None for asset in assets):
             raise InputError(f"{source}: holds meshes: make a dataset of them first with texdiff prepare")
-        looked: dict[Asset, Looked] = {}
+        checked: dict[Asset, Checked] = {}
         limits = {"time_limit": _TIME_LIMIT, "memory_limit": _MEMORY_LIMIT}
-        with Workers((look,), count=min(workers, len(assets)), **limits) as pool:
+        with Workers((check_texture,), count=min(workers, len(assets)), **limits) as pool:
             for asset, answer in tqdm(
-                pool.run(look, assets), desc="checking", unit=" textures", total=len(assets), file=sys.stderr
+                pool.run(check_texture, assets), desc="checking", unit=" textures", total=len(assets), file=sys.stderr
             ):
                 failed = isinstance(answer, Failure)
-                looked[asset] = Looked((Finding(asset.label, answer.reason, wrong=True),)) if failed else answer
-    findings = [finding for asset in assets for finding in looked[asset].findings]
+                checked[asset] = Checked((Finding(asset.label, answer.reason, wrong=True),)) if failed else answer
+    findings = [finding for asset in assets for finding in checked[asset].findings]
     findings += [
-        *_duplicates(looked, assets),
+        *_duplicates(checked, assets),
         *_captions(assets),
-        *_inverted(looked, source),
+        *_inverted(checked, source),
         *_surfaces(assets, source),
         *_strangers(Path(source), assets),
     ]
     yield from map(str, findings)
     errors = sum(finding.wrong for finding in findings)
-    covered = [one.coverage for one in looked.values() if one.coverage is not None]
+    covered = [one.coverage for one in checked.values() if one.coverage is not None]
     mean = f"mean coverage {np.mean(covered):.1%}" if covered else "no mask can be read"
     yield f"{errors} errors, {len(findings) - errors} warnings in {len(assets)} textures of {source}; {mean}"
 
 
-def look(asset: Asset) -> Looked:
-    """Read one picture and its mask, in a worker. Raises InputError where one of them can't be read."""
+def check_texture(asset: Asset) -> Checked:
+    """Read one image and its mask, in a worker. Raises InputError where one of them cannot be read."""
     if asset.problem:
         raise InputError(asset.problem)
     assert asset.mask is not None
@@ -95,11 +90,11 @@ def look(asset: Asset) -> Looked:
     wrong, worth_knowing = [], []
     mask = grey >= THRESHOLD
     if grey.shape != (height, width):
-        wrong.append(f"the picture is {width}x{height} but its mask {grey.shape[1]}x{grey.shape[0]}")
+        wrong.append(f"the image is {width}x{height} but its mask {grey.shape[1]}x{grey.shape[0]}")
         try:
             mask = fit_mask(grey, (height, width))
         except InputError:
-            return Looked((Finding(asset.label, wrong[0], wrong=True),))
+            return Checked((Finding(asset.label, wrong[0], wrong=True),))
     between = float(((grey >= _GREY[0]) & (grey <= _GREY[1])).mean())
     if between > _MUCH_GREY:
         wrong.append(f"{between:.0%} of the mask are grey, neither 0 nor 255: is it a mask?")
@@ -113,35 +108,35 @@ def look(asset: Asset) -> Looked:
         wrong.append("the mask looks inverted: what it covers is plain, and what it leaves out is not")
     elif mask.all():
         worth_knowing.append("the mask covers everything, so it masks nothing")
-    elif reason := verdict(measure(texture, mask)):
+    elif reason := rejection_reason(measure(texture, mask)):
         worth_knowing.append(f"the texture {reason}")
     if asset.surface is not None and (odd := _odd_surface(asset.surface, mask)):
         wrong.append(odd)
     findings = [Finding(asset.label, text, wrong=True) for text in wrong]
     findings += [Finding(asset.label, text, wrong=False) for text in worth_knowing]
-    return Looked(tuple(findings), float(mask.mean()), content_hash(texture), variation(texture, mask))
+    return Checked(tuple(findings), float(mask.mean()), content_hash(texture), variation(texture, mask))
 
 
 def _odd_surface(path: Path, mask: NDArray[np.bool_]) -> str | None:
     try:
-        grey = read_surface(path, mask.shape)
+        grey = read_area_file(path, mask.shape)
     except InputError as error:
         return str(error)
     differ = float(((grey > 0) != mask).mean())
     return f"the surface file and the mask disagree on {differ:.2%} of the texels" if differ else None
 
 
-def _duplicates(looked: dict[Asset, Looked], assets: list[Asset]) -> Iterator[Finding]:
+def _duplicates(checked: dict[Asset, Checked], assets: list[Asset]) -> Iterator[Finding]:
     first: dict[str, Asset] = {}
     for asset in assets:
-        if not looked[asset].content:
+        if not checked[asset].content:
             continue
-        same = first.setdefault(looked[asset].content, asset)
+        same = first.setdefault(checked[asset].content, asset)
         if same.split != asset.split:
-            text = f"the same picture as {same.label}, in another split: validation would measure what was learnt"
+            text = f"the same image as {same.label}, in another split: validation would measure what was learnt"
             yield Finding(asset.label, text, wrong=True)
         elif same is not asset:
-            yield Finding(asset.label, f"the same picture as {same.label}", wrong=False)
+            yield Finding(asset.label, f"the same image as {same.label}", wrong=False)
 
 
 def _captions(assets: list[Asset]) -> Iterator[Finding]:
@@ -153,8 +148,8 @@ def _captions(assets: list[Asset]) -> Iterator[Finding]:
         yield Finding(given[0].label, f"all captions are the same: {given[0].captions[0]}", wrong=False)
 
 
-def _inverted(looked: dict[Asset, Looked], source: str) -> Iterator[Finding]:
-    shares = [one.variation for one in looked.values() if one.variation is not None]
+def _inverted(checked: dict[Asset, Checked], source: str) -> Iterator[Finding]:
+    shares = [one.variation for one in checked.values() if one.variation is not None]
     outside = sum(outer > inner for inner, outer in shares)
     if many_inverted(outside, len(shares)):
         text = f"the masks look inverted: {outside} of {len(shares)} textures vary more outside the mask than inside"
@@ -169,7 +164,7 @@ def _surfaces(assets: list[Asset], source: str) -> Iterator[Finding]:
 
 
 def _strangers(folder: Path, assets: list[Asset]) -> Iterator[Finding]:
-    """Pictures beside a table that no row names: left there by mistake, or forgotten in the table."""
+    """Images beside a table that no row names: left there by mistake, or forgotten in the table."""
     named = {path.resolve() for asset in assets for path in (asset.path, asset.mask, asset.surface) if path}
     for table in sorted(folder.glob("*/metadata.*")) if folder.is_dir() else []:
         for path in sorted(table.parent.rglob("*.png")):

@@ -20,13 +20,13 @@ def find_mesh(record_name: str) -> MeshUse | None:
         dataset = place.parents[2]  # DATASET/SPLIT/textures/ID.png
         row = json.loads((dataset / MESHES).read_text("utf-8"))[place.stem]
         mesh, content = dataset / row["mesh"], row["content"]
-        from texdiff.uv.meshes.atlases import read_textures  # brings trimesh and scipy: only where there is a mesh
+        from texdiff.uv.meshes.atlases import read_atlases  # brings trimesh and scipy: only where there is a mesh
 
-        atlases = read_textures(mesh).atlases
+        atlases = read_atlases(mesh).atlases
     except (OSError, ValueError, LookupError, TypeError, InputError):
         return None
     for atlas in atlases:
         if content_hash(atlas.texture) == content:
-            total = sum(float(one.surface.sum()) for one in atlases)
-            return MeshUse(path=mesh, parts=atlas.parts, share=float(atlas.surface.sum()) / total if total else 0.0)
+            total = sum(float(one.mesh_area.sum()) for one in atlases)
+            return MeshUse(path=mesh, parts=atlas.parts, share=float(atlas.mesh_area.sum()) / total if total else 0.0)
     return None

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from texdiff.data.image_source import Source, StoredFile, TableCell
-from texdiff.data.prepare.mask_images import read_surface
 from texdiff.errors import InputError
 from texdiff.paths import leads_out
 from texdiff.uv.gutter import fill
-from texdiff.uv.image import PictureError, read_picture
+from texdiff.uv.image import ImageError, read_image
 from texdiff.uv.resize import resize
-from texdiff.uv.texel_area import from_grey, resize_density
+from texdiff.uv.texel_area import from_grey16, read_area_file, resize_texel_area
 
 _MASKS_LOOKED_AT = 1000
 _SURFACE_KEY = "surface_file_name"
@@ -66,10 +65,10 @@ class Record:
             raise InputError(f"{self.name}: has no surface file; prepare the dataset again from the meshes")
         mask = self.read_mask()
         try:
-            grey = read_surface(self.surface(), mask.shape)
+            grey = read_area_file(self.surface(), mask.shape)
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from None
-        density, covered = resize_density(from_grey(grey), mask, (resolution, resolution))
+        density, covered = resize_texel_area(from_grey16(grey), mask, (resolution, resolution))
         total = density.sum(dtype=np.float64)
         if not total > 0:
             raise InputError(
@@ -271,6 +270,6 @@ def _captions(value: object, column: str, where: str) -> tuple[str, ...]:
 
 def _decode(data: bytes, what: str) -> np.ndarray:
     try:
-        return read_picture(data)
-    except PictureError as error:
+        return read_image(data)
+    except ImageError as error:
         raise InputError(f"{what} {error}; replace the file or take it out of the dataset") from None

@@ -57,7 +57,7 @@ def write_meshes(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: can't make this folder ({error.strerror}); give another") from error
+        raise InputError(f"{folder}: cannot make this folder ({error.strerror}); give another") from error
     files, lines = [], []
     for i in range(count):
         rng = np.random.default_rng((seed, i))

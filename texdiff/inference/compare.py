@@ -65,9 +65,9 @@ def _views(mesh: Path, textures: "Sequence[NDArray[np.uint8] | None]") -> "list[
     import numpy as np
 
     from texdiff.inference.retexture import fill_void, read_target
-    from texdiff.render.renderer import MeshViews
+    from texdiff.render.renderer import MeshRenderer
 
-    views, target = MeshViews(mesh, ((35.0, 20.0), (215.0, 20.0))), read_target(mesh)
+    views, target = MeshRenderer(mesh, ((35.0, 20.0), (215.0, 20.0))), read_target(mesh)
     filled = [None if texture is None else fill_void(target, texture) for texture in textures]
     return [np.hstack([*views.draw(texture, target.parts)]) for texture in filled]
 

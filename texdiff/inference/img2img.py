@@ -13,7 +13,7 @@ from texdiff.errors import InputError
 from texdiff.inference.retexture import RetextureTarget
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.gutter import fill
-from texdiff.uv.image import PictureError, read_picture
+from texdiff.uv.image import ImageError, read_image
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -82,8 +82,8 @@ def read_initial_image(image: Path | None, target: RetextureTarget | None) -> In
     """
     if image is not None:
         try:
-            texture = read_picture(image)
-        except (PictureError, OSError) as error:
+            texture = read_image(image)
+        except (ImageError, OSError) as error:
             raise InputError(f"--init_image {image}: {error}") from None
     elif target is None:
         raise InputError("--strength: nothing to start from; give --init_image, or --mesh for its own texture")

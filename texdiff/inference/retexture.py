@@ -15,8 +15,9 @@ from texdiff.inference.glb.base_color import set_base_color
 from texdiff.inference.glb.from_scene import from_scene, has_uv
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.gutter import fill
-from texdiff.uv.image import PictureError, open_picture, read_picture
-from texdiff.uv.meshes.atlases import Atlas, load_scene, read_textures
+from texdiff.uv.image import ImageError, open_image, read_image
+from texdiff.uv.meshes.atlases import Atlas, read_atlases
+from texdiff.uv.meshes.scene import read_scene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class RetextureTarget:
 
     path: Path
     triangles: NDArray[np.float64]  # [F, 3, 2] in UV units, v up: where the texture lands
-    parts: tuple[str, ...]  # keys of load_scene(path).geometry that will show it
+    parts: tuple[str, ...]  # keys of read_scene(path).geometry that will show it
     replaced: NDArray[np.uint8] | None  # [H, W, 3], the texture that is replaced; None where the mesh had none
     choice: str  # one line for the user: what is replaced, what stays
 
@@ -51,11 +52,11 @@ def read_target(path: Path) -> RetextureTarget:
     Raises:
         InputError: the mesh cannot be read, or has no UV map.
     """
-    atlases = sorted(read_textures(path).atlases, key=lambda atlas: -float(atlas.surface.sum()))
+    atlases = sorted(read_atlases(path).atlases, key=lambda atlas: -float(atlas.mesh_area.sum()))
     if atlases:
         triangles, parts, replaced = atlases[0].triangles, atlases[0].parts, atlases[0].texture
     else:
-        mapped = {key: part for key, part in load_scene(path).geometry.items() if has_uv(part)}
+        mapped = {key: part for key, part in read_scene(path).geometry.items() if has_uv(part)}
         if not mapped:
             raise InputError(f"{path}: no UV map, so it cannot be textured; unwrap the mesh first")
         triangles = np.concatenate([np.asarray(part.visual.uv)[part.faces][..., :2] for part in mapped.values()])
@@ -72,8 +73,8 @@ def _choice(path: Path, atlases: list[Atlas]) -> str:
         return f"{path.name}: had no texture; every part with UV coordinates gets the new one"
     line = f"{path.name}: the new texture replaces {atlases[0].name}"
     if len(atlases) > 1:
-        total = max(sum(float(atlas.surface.sum()) for atlas in atlases), 1e-30)
-        share = float(atlases[0].surface.sum()) / total
+        total = max(sum(float(atlas.mesh_area.sum()) for atlas in atlases), 1e-30)
+        share = float(atlases[0].mesh_area.sum()) / total
         line += f" (on {share:.0%} of the textured surface); {', '.join(a.name for a in atlases[1:])} stay"
         line += "s" if len(atlases) == 2 else ""
     return line
@@ -103,7 +104,7 @@ def _retextured(target: RetextureTarget, texture: NDArray[np.uint8]) -> bytes:
         asset = gltf.read(target.path)
         primitives = _showing(asset, target.replaced)
     else:
-        asset = from_scene(load_scene(target.path))
+        asset = from_scene(read_scene(target.path))
         named = {mesh["name"]: mesh["primitives"][0] for mesh in asset.tree["meshes"]}
         primitives = [named[part] for part in target.parts]
     set_base_color(asset, primitives, encode_png(texture, _opacity(asset, primitives)))
@@ -120,8 +121,8 @@ def _showing(asset: gltf.Gltf, replaced: NDArray[np.uint8] | None) -> list[gltf.
     for material in asset.tree["materials"]:
         encoded = gltf.base_color_picture(asset, material)
         try:
-            shown.append(encoded is not None and np.array_equal(read_picture(encoded), replaced))
-        except PictureError:
+            shown.append(encoded is not None and np.array_equal(read_image(encoded), replaced))
+        except ImageError:
             shown.append(False)
     return [p for p in primitives if "material" in p and shown[p["material"]]]
 
@@ -132,7 +133,7 @@ def _opacity(asset: gltf.Gltf, primitives: list[gltf.Json]) -> Image.Image | Non
         material = asset.tree["materials"][primitive["material"]] if "material" in primitive else {}
         encoded = gltf.base_color_picture(asset, material)
         if material.get("alphaMode", "OPAQUE") != "OPAQUE" and encoded is not None:
-            picture = open_picture(encoded)
+            picture = open_image(encoded)
             if picture is not None and picture.has_transparency_data:
                 return picture.convert("RGBA").getchannel("A")
     return None

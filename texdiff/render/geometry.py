@@ -10,7 +10,7 @@ from texdiff.uv.meshes.part import Part
 Floats = NDArray[np.float64]
 
 
-class Surface:
+class MeshGeometry:
     """The F triangles of the `visible` parts at every place where they stand, in the cube from -1 to 1.
 
     Triangles without area or with coordinates that are no numbers are left out.

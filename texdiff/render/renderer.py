@@ -1,6 +1,6 @@
 """Draw meshes without a GPU or a window: Embree finds what each pixel sees, textures are looked up as a GPU would.
 
-    views = MeshViews(Path("chair.glb"))
+    views = MeshRenderer(Path("chair.glb"))
     as_it_is, with_another = views.draw(), views.draw(texture)      # uint8 [V, H, W, 3]
 
 It needs no system library, and gives the same bytes every time.
@@ -16,10 +16,11 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from texdiff.errors import InputError
-from texdiff.render.geometry import Surface
-from texdiff.render.material import Look
+from texdiff.render.geometry import MeshGeometry
+from texdiff.render.material import RenderMaterial
 from texdiff.render.sampling import Float, Footprint, Level, mip_levels, sample, to_linear, to_srgb
-from texdiff.uv.meshes.atlases import read_parts, read_textures
+from texdiff.uv.meshes import read_parts
+from texdiff.uv.meshes.atlases import read_atlases
 
 View = tuple[float, float]  # yaw about the upward y axis (0 sees the front, +z; 90 the side at +x) and pitch, degrees
 Rays = NDArray[np.float64]
@@ -49,37 +50,37 @@ class _Seen(NamedTuple):
     light: Float  # [N] 0-1
 
 
-class MeshViews:
+class MeshRenderer:
     """A mesh seen in perspective from fixed places. What each pixel sees is worked out once, for any texture.
 
     Args:
         mesh: GLB, glTF, OBJ, PLY or DAE. Every part is drawn as its material says; glass is left out, and textures
             with transparent texels are cut out.
         views: yaw and pitch of each, in degrees; the scale is the same in all of them.
-        size: side of the square pictures, in pixels.
+        size: side of the square images, in pixels.
 
     Raises:
-        InputError: the mesh can't be read, or has no surface.
+        InputError: the mesh cannot be read, or has no surface.
     """
 
     def __init__(self, mesh: Path, views: Sequence[View] = VIEWS, size: int = 256) -> None:
         self.path, self.size = Path(mesh), size
         parts = read_parts(self.path)
-        looks = {id(part.material): Look(part.material) for part in parts}
-        self._looks = [looks[id(part.material)] for part in parts]
+        materials = {id(part.material): RenderMaterial(part.material) for part in parts}
+        self._materials = [materials[id(part.material)] for part in parts]
         self._number = {part.key: number for number, part in enumerate(parts)}
         self._mapped = [part.key for part in parts if part.uv is not None]
-        self._surface = Surface(parts, visible=[not look.glass for look in self._looks])
-        if not len(self._surface.corners):
+        self._geometry = MeshGeometry(parts, visible=[not material.transparent for material in self._materials])
+        if not len(self._geometry.corners):
             raise InputError(f"{self.path}: has no surface that can be drawn")
         self._scene = EmbreeScene(robust=True)
-        TriangleMesh(self._scene, self._surface.corners.astype(np.float32))
+        TriangleMesh(self._scene, self._geometry.corners.astype(np.float32))
         turns = [_rotation(yaw, pitch) for yaw, pitch in views]
         self.distance = max(self._distance(turn) for turn in turns)
         self._seen = [self._look_from(turn, self.distance) for turn in turns]
 
     def draw(self, texture: NDArray[np.uint8] | None = None, parts: Iterable[str] | None = None) -> NDArray[np.uint8]:
-        """The pictures, uint8 [V, H, W, 3]: as the file has it, or with `texture` (uint8 [h, w, 3]) instead of another.
+        """The images, uint8 [V, H, W, 3]: as the file has it, or with `texture` (uint8 [h, w, 3]) instead of another.
 
         `parts` are the keys (`Atlas.parts`) of the parts that wear it; by default those that wear the texture on the
         most surface, or all with UV coordinates where the mesh has no texture.
@@ -92,23 +93,23 @@ class MeshViews:
         return np.stack([self._paint(seen, numbers, levels) for seen in self._seen])
 
     def _wearers(self) -> list[str]:
-        atlases = read_textures(self.path).atlases
-        return list(max(atlases, key=lambda atlas: float(atlas.surface.sum())).parts) if atlases else self._mapped
+        atlases = read_atlases(self.path).atlases
+        return list(max(atlases, key=lambda atlas: float(atlas.mesh_area.sum())).parts) if atlases else self._mapped
 
     def _paint(self, seen: _Seen, worn: set[int], levels: list[Level]) -> NDArray[np.uint8]:
         side = self.size * _SUPERSAMPLING
-        picture = np.full((side * side, 3), to_linear(np.array(_BACKGROUND, np.uint8)), np.float32)
+        image = np.full((side * side, 3), to_linear(np.array(_BACKGROUND, np.uint8)), np.float32)
         for number, here in _groups(seen.part):
-            look, at = self._looks[number], seen.at.of(here)
-            colours = sample(levels, at, look.wrap) if number in worn else look.colours(at)
-            picture[seen.pixel[here]] = colours * seen.light[here, None]
+            material, at = self._materials[number], seen.at.of(here)
+            colours = sample(levels, at, material.wrap) if number in worn else material.colours(at)
+            image[seen.pixel[here]] = colours * seen.light[here, None]
         # Averaged in linear light, as a GPU resolves its samples.
-        cells = picture.reshape(self.size, _SUPERSAMPLING, self.size, _SUPERSAMPLING, 3)
+        cells = image.reshape(self.size, _SUPERSAMPLING, self.size, _SUPERSAMPLING, 3)
         return to_srgb(cells.mean(axis=(1, 3)))
 
     def _distance(self, turn: NDArray[np.float64]) -> float:
-        """How far the viewer stands from the middle for all corners to be in the picture."""
-        x, y, z = turn @ self._surface.corners.reshape(-1, 3).T
+        """How far the viewer stands from the middle for all corners to be in the image."""
+        x, y, z = turn @ self._geometry.corners.reshape(-1, 3).T
         return float((z + np.maximum(np.abs(x), np.abs(y)) * _MARGIN / _HALF_FIELD).max())
 
     def _look_from(self, turn: NDArray[np.float64], distance: float) -> _Seen:
@@ -118,20 +119,20 @@ class MeshViews:
         directions = np.stack([x.ravel(), y.ravel(), np.full(side * side, -1.0)], axis=1) @ turn
         eye = np.array([0, 0, distance]) @ turn
         pixel, face, weights, depth = self._first_opaque(eye, directions)
-        direction, surface = directions[pixel], self._surface
-        normal = surface.flat_normals[face]
-        # A pixel further along the picture, the ray meets the same plane this much further (Igehy, "Tracing Ray
+        direction, geometry = directions[pixel], self._geometry
+        normal = geometry.flat_normals[face]
+        # A pixel further along the image, the ray meets the same plane this much further (Igehy, "Tracing Ray
         # Differentials", 1999).
         steps = 2 * _HALF_FIELD / side * np.array([[1, 0, 0], [0, -1, 0]]) @ turn
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             facing = np.einsum("nx,nx->n", normal, direction)
             moved = [depth[:, None] * (step - direction * (normal @ step / facing)[:, None]) for step in steps]
-            along_x, along_y = (np.einsum("nux,nx->nu", surface.uv_gradient[face], m) for m in moved)
-        at = Footprint(surface.uv_at(face, weights), along_x.astype(np.float32), along_y.astype(np.float32))
-        smooth = surface.normals_at(face, weights) @ turn.T
+            along_x, along_y = (np.einsum("nux,nx->nu", geometry.uv_gradient[face], m) for m in moved)
+        at = Footprint(geometry.uv_at(face, weights), along_x.astype(np.float32), along_y.astype(np.float32))
+        smooth = geometry.normals_at(face, weights) @ turn.T
         towards = np.where(facing < 0, 1, -1)  # thin meshes are seen from both sides, and lit on both
         light = np.clip(_AMBIENT + _DIFFUSE * np.maximum(smooth @ _LIGHT * towards, 0), 0, 1)
-        return _Seen(pixel, surface.part[face], at, light.astype(np.float32))
+        return _Seen(pixel, geometry.part[face], at, light.astype(np.float32))
 
     def _first_opaque(self, eye: Rays, directions: Rays) -> tuple[NDArray[np.intp], NDArray[np.intp], Rays, Rays]:
         """Of the rays that hit something: number, face hit, barycentric weights [N, 3], distance in `directions`."""
@@ -158,10 +159,10 @@ class MeshViews:
     def _opaque(self, face: NDArray[np.intp], weights: Rays) -> NDArray[np.bool_]:
         """Whether there is something to see where these faces are hit, or a hole in a cut-out texture: [N]."""
         opaque = np.ones(len(face), bool)
-        parts = self._surface.part[face]
+        parts = self._geometry.part[face]
         for number, here in _groups(parts):
-            if self._looks[number].alpha is not None:
-                opaque[here] = self._looks[number].opaque(self._surface.uv_at(face[here], weights[here]))
+            if self._materials[number].alpha is not None:
+                opaque[here] = self._materials[number].opaque(self._geometry.uv_at(face[here], weights[here]))
         return opaque
 
 

@@ -84,7 +84,7 @@ def nearest(texture: NDArray[np.uint8], uv: NDArray[np.float64], wrap: tuple[str
 
 
 def _texels(shape: tuple[int, ...], uv: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """uv in texels from the picture's upper left corner: x, y."""
+    """uv in texels from the image's upper left corner: x, y."""
     return uv[:, 0] * shape[1], (1 - uv[:, 1]) * shape[0]
 
 
@@ -116,7 +116,7 @@ def _neighbours(
 
 
 def _fold(index: NDArray[np.intp], size: int, wrap: str) -> NDArray[np.intp]:
-    """Any texel's number to one of the picture's own."""
+    """Any texel's number to one of the image's own."""
     if wrap == "clamp":
         return np.clip(index, 0, size - 1)
     if wrap == "mirror":

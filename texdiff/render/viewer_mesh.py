@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from texdiff.files import write_atomic
-from texdiff.render.geometry import Surface
-from texdiff.render.material import Look
+from texdiff.render.geometry import MeshGeometry
+from texdiff.render.material import RenderMaterial
 from texdiff.render.sampling import Footprint, to_srgb
-from texdiff.uv.meshes.atlases import read_parts
+from texdiff.uv.meshes import read_parts
 from texdiff.uv.meshes.part import MeshUse
 
 
@@ -33,21 +33,21 @@ def read_triangles(worn: MeshUse) -> Triangles:
     Raises InputError where the mesh can no longer be read.
     """
     parts = read_parts(worn.path)
-    looks = [Look(part.material) for part in parts]
-    surface = Surface(parts, visible=[not look.glass for look in looks])
-    wears = np.isin(surface.part, [number for number, part in enumerate(parts) if part.key in worn.parts])
+    materials = [RenderMaterial(part.material) for part in parts]
+    geometry = MeshGeometry(parts, visible=[not material.transparent for material in materials])
+    wears = np.isin(geometry.part, [number for number, part in enumerate(parts) if part.key in worn.parts])
     colours = np.full((len(wears), 3, 3), 255, np.uint8)
-    for number, look in enumerate(looks):
-        here = np.flatnonzero((surface.part == number) & ~wears)
+    for number, material in enumerate(materials):
+        here = np.flatnonzero((geometry.part == number) & ~wears)
         if len(here):
-            uv = surface.uv[here].reshape(-1, 2)
+            uv = geometry.uv[here].reshape(-1, 2)
             still = np.zeros((len(uv), 2), np.float32)
-            colours[here] = to_srgb(look.colours(Footprint(uv, still, still))).reshape(-1, 3, 3)
+            colours[here] = to_srgb(material.colours(Footprint(uv, still, still))).reshape(-1, 3, 3)
     order = np.argsort(~wears, kind="stable")
     return Triangles(
-        corners=surface.corners[order].astype(np.float32),
-        normals=surface.normals[order].astype(np.float32),
-        uv=surface.uv[order].astype(np.float32),
+        corners=geometry.corners[order].astype(np.float32),
+        normals=geometry.normals[order].astype(np.float32),
+        uv=geometry.uv[order].astype(np.float32),
         colours=colours[order],
         worn=int(wears.sum()),
     )

@@ -8,8 +8,8 @@ from accelerate import Accelerator
 
 from texdiff.config import MaskConfig
 from texdiff.data.batch import LatentDataset
-from texdiff.data.prepare.mask_images import many_inverted
 from texdiff.files import write_atomic
+from texdiff.uv.inverted import many_inverted
 
 FILE = "masks.json"
 WORST = 10  # textures that the file names

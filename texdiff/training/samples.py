@@ -13,11 +13,10 @@ from PIL import Image
 
 from texdiff.config import TrainingConfig
 from texdiff.data.mesh_index import find_mesh
-from texdiff.data.prepare.write_stage import slug
 from texdiff.data.records import Record
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
-from texdiff.files import atomic_folder, write_atomic
+from texdiff.files import atomic_folder, slug, write_atomic
 from texdiff.uv.gutter import fill
 from texdiff.uv.meshes.part import MeshUse
 
@@ -116,9 +115,9 @@ class SamplePictures:
             shown["atlas"].append(dim_void(atlas, mask))
             Image.fromarray(shown["atlas"][-1]).save(folder / beside(row.file, "dimmed"))
             if worn:
-                from texdiff.render.renderer import MeshViews
+                from texdiff.render.renderer import MeshRenderer
 
-                views = MeshViews(worn.path, size=_VIEW).draw(fill(atlas, mask), worn.parts)
+                views = MeshRenderer(worn.path, size=_VIEW).draw(fill(atlas, mask), worn.parts)
                 shown["mesh"].append(np.vstack([np.hstack([*views[:2]]), np.hstack([*views[2:]])]))
                 Image.fromarray(shown["mesh"][-1]).save(folder / beside(row.file, "mesh"))
         return shown

@@ -1,4 +1,4 @@
-"""Decode a texture's picture file as a renderer would take it: RGB, row 0 on top, nothing rotated, nothing invented."""
+"""Decode a texture's image file as a renderer would take it: RGB, row 0 on top, nothing rotated, nothing invented."""
 
 import hashlib
 import io
@@ -12,34 +12,34 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-# What a picture may claim before its pixels are decoded: glTF viewers and GPUs stop at 16384 too.
+# What an image may claim before its pixels are decoded: glTF viewers and GPUs stop at 16384 too.
 MAX_SIDE = 16384
 MAX_PIXELS = 1 << 28
 MAX_BYTES = 1 << 30
 
 
-class PictureError(Exception):
-    """The picture can't be used; the text says why, in the form "is empty (0 bytes)"."""
+class ImageError(Exception):
+    """The image cannot be used; the text says why, in the form "is empty (0 bytes)"."""
 
 
-def read_picture(source: Path | bytes) -> NDArray[np.uint8]:
-    """Decode a picture to uint8 [H, W, 3].
+def read_image(source: Path | bytes) -> NDArray[np.uint8]:
+    """Decode an image to uint8 [H, W, 3].
 
     Alpha is dropped and the stored RGB kept, also where alpha is 0: the texels are what they are, and the alpha of a
     base-colour texture is opacity, not coverage. 16-bit grey is scaled to 8 bits. EXIF orientation is not applied:
     UV coordinates refer to the stored rows. Of an animation the first frame is taken.
 
     Raises:
-        PictureError: missing, empty, truncated, too large, or no picture at all.
+        ImageError: missing, empty, truncated, too large, or no image at all.
     """
     return _rgb(_decode(source))
 
 
 def read_grey16(source: Path | bytes) -> NDArray[np.uint16]:
-    """Decode a picture of 16-bit grey to uint16 [H, W]; PictureError for any other, also of 8 bits."""
+    """Decode an image of 16-bit grey to uint16 [H, W]; ImageError for any other, also of 8 bits."""
     image = _decode(source)
     if not image.mode.startswith("I;16"):
-        raise PictureError(f"is no picture of 16-bit grey (its mode is {image.mode})")
+        raise ImageError(f"is no image of 16-bit grey (its mode is {image.mode})")
     return np.asarray(image).astype(np.uint16)
 
 
@@ -47,24 +47,22 @@ def _decode(source: Path | bytes) -> Image.Image:
     if isinstance(source, Path):
         source = _bytes(source)
     if not source:
-        raise PictureError("is empty (0 bytes)")
+        raise ImageError("is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata; our own limit decides
+            warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; our own limit decides
             image = _open(source)
             width, height = image.size
             if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-                raise PictureError(
-                    f"claims {width}x{height} pixels, more than {MAX_SIDE} a side or {MAX_PIXELS} in all"
-                )
+                raise ImageError(f"claims {width}x{height} pixels, more than {MAX_SIDE} a side or {MAX_PIXELS} in all")
             image.load()  # a truncated file shows only here
             return image
     except UnidentifiedImageError:
-        raise PictureError("is not a picture in a known format") from None
+        raise ImageError("is not an image in a known format") from None
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error) as error:
         # Pillow's decoders raise all of these on damaged files.
         reason = re.sub(r"\s+", " ", str(error))
-        raise PictureError(f"can't be decoded ({reason or type(error).__name__})") from None
+        raise ImageError(f"cannot be decoded ({reason or type(error).__name__})") from None
 
 
 def _open(data: bytes) -> Image.Image:
@@ -79,22 +77,22 @@ def _open(data: bytes) -> Image.Image:
 def _bytes(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise PictureError("does not exist")
+            raise ImageError("does not exist")
         if path.stat().st_size > MAX_BYTES:
-            raise PictureError(f"has {path.stat().st_size} bytes, more than the limit of {MAX_BYTES}")
+            raise ImageError(f"has {path.stat().st_size} bytes, more than the limit of {MAX_BYTES}")
         return path.read_bytes()
     except OSError as error:
-        raise PictureError(f"can't be read ({error.strerror})") from None
+        raise ImageError(f"cannot be read ({error.strerror})") from None
 
 
-def open_picture(source: Path | bytes) -> Image.Image | None:
-    """The picture with its alpha, for export; None where ``read_picture`` would refuse it.
+def open_image(source: Path | bytes) -> Image.Image | None:
+    """The image with its alpha, for export; None where ``read_image`` would refuse it.
 
-    It has no file format, so that an export writes PNG: a picture that came as JPEG must not be encoded to JPEG again.
+    It has no file format, so that an export writes PNG: an image that came as JPEG must not be encoded to JPEG again.
     """
     try:
         image = _decode(source)
-    except PictureError:
+    except ImageError:
         return None
     if image.mode in ("P", "PA"):
         return image.convert("RGBA")
@@ -117,17 +115,17 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def content_hash(texture: np.ndarray) -> str:
-    """SHA-256 of the decoded pixels, uint8 [H, W, 3], and their shape: the same picture in any file or format."""
+    """SHA-256 of the decoded pixels, uint8 [H, W, 3], and their shape: the same image in any file or format."""
     digest = hashlib.sha256(f"{texture.shape[0]}x{texture.shape[1]}:".encode())
     digest.update(np.ascontiguousarray(texture).tobytes())
     return digest.hexdigest()
 
 
-def write_png(picture: np.ndarray, path: Path) -> None:
+def write_png(image: np.ndarray, path: Path) -> None:
     """Write uint8 [H, W], [H, W, 3] or uint16 [H, W] as PNG, whole or not at all; a file that is there is left."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}")
-    Image.fromarray(picture).save(aside, format="PNG", compress_level=4)
+    Image.fromarray(image).save(aside, format="PNG", compress_level=4)
     os.replace(aside, path)

@@ -10,9 +10,9 @@ from texdiff.uv.gutter import fill
 def resize(
     texture: NDArray[np.uint8], mask: NDArray[np.bool_], size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Texture and mask at another size; the picture is made of covered texels only, the mask stays binary.
+    """Texture and mask at another size; the image is made of covered texels only, the mask stays binary.
 
-    Shrinking takes the mean of the covered texels in each new texel's area; growing interpolates (cubic) a picture
+    Shrinking takes the mean of the covered texels in each new texel's area; growing interpolates (cubic) an image
     whose void was filled from the islands first. A new texel is covered where at least half of its area was. The void
     of the result is filled from the islands too, unless the size stays: then both come back unchanged.
 

@@ -1,9 +1,13 @@
-"""How much of the mesh's surface each texel of a texture lands on, and how a dataset keeps that as a picture."""
+"""How much of the mesh's area each texel of a texture covers, and the 16-bit image in which a dataset keeps it."""
+
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from texdiff.errors import InputError
+from texdiff.uv.image import ImageError, read_grey16
 from texdiff.uv.raster import Group, check_triangles, draw, sort_triangles, spans_of
 
 # Areas are added as whole numbers, of which all triangles together have this many: what is added along a row is then
@@ -11,7 +15,7 @@ from texdiff.uv.raster import Group, check_triangles, draw, sort_triangles, span
 UNITS = 2.0**61
 
 
-def surface_map(triangles: ArrayLike, surface: ArrayLike, size: tuple[int, int]) -> NDArray[np.float64]:
+def texel_area(triangles: ArrayLike, mesh_area: ArrayLike, size: tuple[int, int]) -> NDArray[np.float64]:
     """Area of the mesh that each texel lands on.
 
     A triangle's area is spread evenly over the texels whose centre it covers, as ``coverage_mask`` has it: wrapped
@@ -20,19 +24,19 @@ def surface_map(triangles: ArrayLike, surface: ArrayLike, size: tuple[int, int])
 
     Args:
         triangles: float [F, 3, 2] in UV units, v up. Those with a coordinate that is not finite are left out.
-        surface: float [F], area of each triangle on the mesh, in any unit; finite, 0 or more.
+        mesh_area: float [F], area of each triangle on the mesh, in any unit; finite, 0 or more.
         size: (height, width) of the texture in texels.
 
     Returns:
-        float64 [H, W] in the surface's unit, row 0 = v near 1.
+        float64 [H, W] in the unit of mesh_area, row 0 = v near 1.
 
     Raises:
-        ValueError: shapes, size or surface are not as described.
+        ValueError: shapes, size or mesh_area are not as described.
     """
     uv, height, width = check_triangles(triangles, size)
-    area = np.asarray(surface, dtype=np.float64)
+    area = np.asarray(mesh_area, dtype=np.float64)
     if area.shape != (len(uv),) or not (np.isfinite(area) & (area >= 0)).all():
-        raise ValueError(f"surface has shape {area.shape}; use [{len(uv)}], each finite and 0 or more")
+        raise ValueError(f"mesh_area has shape {area.shape}; use [{len(uv)}], each finite and 0 or more")
     groups, giants, repeats = sort_triangles(uv)
     unit = float(area.sum()) / UNITS or 1.0
     units = area / unit  # [F]
@@ -54,14 +58,14 @@ def surface_map(triangles: ArrayLike, surface: ArrayLike, size: tuple[int, int])
     return np.asarray(sums * unit + everywhere)
 
 
-def to_grey(density: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.uint16]:
-    """A surface map as the values of a 16-bit picture: round(65535 sqrt(d / d_max)).
+def to_grey16(density: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """A texel-area map as the values of a 16-bit image: round(65535 sqrt(d / d_max)).
 
     The root halves the orders of magnitude: densities down to 2.3e-10 of the largest differ from 0. At least 1 where
     the mask is true, 0 elsewhere; where no texel of the mask lands on any surface, all of them are alike.
 
     Args:
-        density: float [H, W], surface per texel in any unit, 0 or more.
+        density: float [H, W], mesh area per texel in any unit, 0 or more.
         mask: bool [H, W].
 
     Returns:
@@ -73,21 +77,35 @@ def to_grey(density: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[n
     return np.where(mask, np.maximum(np.rint(65535 * root), 1), 0).astype(np.uint16)
 
 
-def from_grey(grey: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """The densities that ``to_grey`` wrote, uint16 [H, W] -> float32 [H, W], as shares of the largest."""
+def from_grey16(grey: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """The densities that ``to_grey16`` wrote, uint16 [H, W] -> float32 [H, W], as shares of the largest."""
     return np.square(grey.astype(np.float32) / 65535)
 
 
-def resize_density(
+def read_area_file(source: Path | bytes, size: tuple[int, int]) -> NDArray[np.uint16]:
+    """A surface file of an image of size (height, width), uint16 [H, W]. Raises InputError where it is none."""
+    try:
+        grey = read_grey16(source)
+    except ImageError as error:
+        raise InputError(f"the surface file {error}; prepare the dataset again from the meshes") from None
+    if grey.shape != size:
+        raise InputError(
+            f"the surface file is {grey.shape[1]}x{grey.shape[0]} but the image {size[1]}x{size[0]} pixels; prepare "
+            "the dataset again from the meshes"
+        )
+    return grey
+
+
+def resize_texel_area(
     density: NDArray[np.floating], mask: NDArray[np.bool_], size: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """A surface map at another size: the mean over each new texel's covered part, and the mask as ``resize`` has it.
+    """A texel-area map at another size: the mean over each new texel's covered part, and the mask as ``resize`` has it.
 
     So a new texel's value times its covered part is the surface that lands on it: nothing is lost by shrinking but
     what the mask drops. Growing interpolates.
 
     Args:
-        density: float [H, W], surface per texel.
+        density: float [H, W], mesh area per texel.
         mask: bool [H, W].
         size: (height, width) wanted.
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 MAX_FOLDS = 64
 
 
-def unwrap(
-    triangles: NDArray[np.float64], surface: NDArray[np.float64], wrap: tuple[str, str]
+def to_repeating(
+    triangles: NDArray[np.float64], mesh_area: NDArray[np.float64], wrap: tuple[str, str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Triangles that show the same texels when the texture repeats.
 
@@ -18,16 +18,16 @@ def unwrap(
 
     Args:
         triangles: float64 [F, 3, 2] in UV units.
-        surface: float64 [F], area on the mesh; shared out among the pieces by their UV areas.
+        mesh_area: float64 [F], area on the mesh; shared out among the pieces by their UV areas.
         wrap: "repeat", "clamp" or "mirror" along u and along v.
 
     Returns:
-        Triangles float64 [G, 3, 2] and surface [G].
+        Triangles float64 [G, 3, 2] and mesh_area [G].
     """
     with np.errstate(invalid="ignore"):
         leaves = ((triangles < 0) | (triangles > 1)).any(axis=(1, 2)) & np.isfinite(triangles).all(axis=(1, 2))
     if wrap == ("repeat", "repeat") or not leaves.any():
-        return triangles, surface
+        return triangles, mesh_area
     pieces, owner = triangles[leaves], np.flatnonzero(leaves)
     with np.errstate(invalid="ignore"):
         area = _area(triangles)
@@ -48,7 +48,7 @@ def unwrap(
             along = pieces[..., axis] - tile
             pieces[..., axis] = np.where(tile % 2 == 1, 1 - along, along)
     share = np.divide(_area(pieces), area[owner], out=np.zeros(len(pieces)), where=area[owner] > 0)
-    return np.concatenate([triangles[~leaves], pieces]), np.concatenate([surface[~leaves], surface[owner] * share])
+    return np.concatenate([triangles[~leaves], pieces]), np.concatenate([mesh_area[~leaves], mesh_area[owner] * share])
 
 
 def _area(triangles: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ import pytest
 
 from texdiff.evaluation.metrics.color import ciede2000, to_lab
 from texdiff.evaluation.metrics.seams import MeshEdges, seam_error
-from texdiff.uv.meshes.atlases import read_parts
+from texdiff.uv.meshes import read_parts
 
 
 def strip(folder: Path, uv: list[list[tuple[float, float]]], shared: bool = False) -> tuple[Path, list[str]]:

@@ -20,8 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from texdiff.data.cache.store import Entry, EntryStore, Keys, as_keys, key_of
-from texdiff.data.prepare.mask_images import variation
 from texdiff.data.records import Record
+from texdiff.uv.inverted import variation
 
 FORMAT = "3"  # part of every key and folder; a change of what an entry holds changes it
 _THREADS = min(8, os.cpu_count() or 1)  # decode and fill pictures while the encoder works

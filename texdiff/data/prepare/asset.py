@@ -1,4 +1,4 @@
-"""One thing to read: a mesh, or a picture with its mask."""
+"""What `prepare` and `check` read one by one: a mesh, or an image with its mask."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,29 +7,22 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Asset:
-    """A mesh or a picture, with what is known about it without reading it.
-
-    `label` is its path relative to its SOURCE, with "/". `key` names its content: it changes when the file, or a
-    file that it may refer to, changes. `named` says that the captions are only the file's name. `mask` is None for a
-    mesh; for a picture the file with its mask, or the picture itself, whose alpha is the mask then. `surface` is the
-    16-bit picture of the surface that each texel lands on, where its dataset has one. `split` is the one that the
-    picture's dataset puts it in, "" where there is none. `problem` is why there is nothing to read after all.
-    """
+    """A mesh or an image, with what is known about it without reading it."""
 
     path: Path
-    label: str
-    key: str
+    label: str  # the path relative to its SOURCE, with "/"
+    key: str  # of its content: another one when the file, or a file that it may refer to, changes
     captions: tuple[str, ...]
-    named: bool
+    named: bool  # the captions are only the file's name
     license: str | None = None
     author: str | None = None
-    mask: Path | None = None
-    surface: Path | None = None
-    split: str = ""
-    problem: str | None = None
+    mask: Path | None = None  # None for a mesh; for an image its mask's file, or the image itself, whose alpha is it
+    surface: Path | None = None  # 16-bit image of the mesh area per texel, where its dataset has one
+    split: str = ""  # the one that the image's dataset puts it in
+    problem: str | None = None  # why there is nothing to read after all
 
 
-def key_of(path: Path, *others: Path, stamp: str = "") -> str:
+def asset_key(path: Path, *others: Path, stamp: str = "") -> str:
     """A key for what these files hold, by their size and time."""
     parts = [str(path.resolve()), stamp, *(stamp_of(file) for file in (path, *others))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]

@@ -71,8 +71,8 @@ def write_audit_page(
         file.write(_HEAD.format(title=html.escape(title), summary=html.escape(summary), heads=heads))
         for row, thumbnails in rows:
             file.write('<tr class="kept">' if row["kept"] else '<tr class="aside">')
-            pictures = [f'<td><img loading="lazy" alt="" src="{html.escape(uri)}"></td>' for uri in thumbnails]
-            file.write("".join(pictures or ["<td></td>"] * 3))
+            images = [f'<td><img loading="lazy" alt="" src="{html.escape(uri)}"></td>' for uri in thumbnails]
+            file.write("".join(images or ["<td></td>"] * 3))
             for column in shown:
                 kind = ' class="words"' if column in _WORDS and row.get(column) else ""
                 file.write(f"<td{kind}>{html.escape(_cell(row.get(column)))}</td>")

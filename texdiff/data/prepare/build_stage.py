@@ -1,28 +1,33 @@
-"""Second station of `prepare`, in a worker: a texture content and its uses -> mask, surface, measures, verdict."""
+"""Second stage of `prepare`: a texture content and its uses -> mask, mesh area per texel, measures, thumbnails."""
 
 import base64
+import hashlib
 import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from texdiff.data.prepare.mask_images import read_surface
-from texdiff.files import write_atomic
-from texdiff.uv.audit import measure, verdict
+from texdiff.data.prepare.asset import Asset
+from texdiff.data.prepare.read_stage import TextureUse
+from texdiff.data.prepare.workers import Failure, Workers, with_bar
+from texdiff.files import slug, write_atomic
+from texdiff.uv.audit import rejection_reason
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.image import write_png
+from texdiff.uv.measures import LATENT_CELL, measure
 from texdiff.uv.resize import resize
-from texdiff.uv.texel_area import from_grey, resize_density, surface_map, to_grey
+from texdiff.uv.texel_area import from_grey16, read_area_file, resize_texel_area, texel_area, to_grey16
 
 _THUMBNAIL = 96  # pixels; three of them a row are about 4 KB, so a page with thousands of rows still opens
-_VAE_FACTOR = 8  # latent texels are 8 x 8 texels in every Stable Diffusion
 
 
 @dataclass(frozen=True)
-class EntryJob:
+class BuildJob:
     """Build the entry of one texture content from its uses (paths relative to `folder`), in `folder` / `place`."""
 
     content: str
@@ -32,85 +37,164 @@ class EntryJob:
     place: str
 
 
-def build(job: EntryJob) -> None:
-    """Do one EntryJob: `place`/texture.png, mask.png and, where the surface is known, surface.png, if it is kept; and
-    `place`/entry.json, written last."""
-    with Image.open(job.folder / "pictures" / f"{job.content}.png") as picture:
-        texture = np.array(picture)
+@dataclass(frozen=True, kw_only=True)
+class TextureEntry:
+    """One texture content: the assets that use it (in their order), and what was made of it."""
+
+    content: str  # SHA-256 of its pixels
+    name: str  # of the texture, in the first asset that uses it
+    assets: tuple[Asset, ...]
+    folder: Path  # texture.png, mask.png (where it is kept), surface.png (where the mesh area is known), entry.json
+    reason: str | None  # why it is rejected; None where it is kept
+    generated: str | None = None  # a captioner's caption
+
+    @property
+    def asset_id(self) -> str:
+        """Mesh, texture and content in a name that any file system takes."""
+        names = [Path(self.assets[0].label).stem]
+        if self.assets[0].mask is None:
+            names.append(Path(self.name).stem)
+        return "-".join([*map(slug, names), self.content[:8]])
+
+    @property
+    def has_surface(self) -> bool:
+        """Whether it is known how much of the meshes' area each texel covers."""
+        return (self.folder / "surface.png").is_file()
+
+    @property
+    def captions(self) -> list[str]:
+        """Distinct captions over all assets; those made from names only where there are no others."""
+        given = [text for asset in self.assets if not asset.named for text in asset.captions]
+        if not given and self.generated:
+            return [self.generated]
+        return list(dict.fromkeys(given or [text for asset in self.assets for text in asset.captions]))
+
+    @property
+    def needs_caption(self) -> bool:
+        """Whether its captions are only the names of files."""
+        return all(asset.named for asset in self.assets)
+
+    def stored(self) -> dict[str, Any]:
+        """entry.json: "properties" (reason, sizes, measures), and "thumbnails" (data URIs of texture, mask and latent
+        mask; none where building the entry failed)."""
+        return json.loads((self.folder / "entry.json").read_bytes())
+
+
+def build_entries(
+    uses: dict[str, list[TextureUse]], work: Path, resolution: int | None, pool: Workers
+) -> list[TextureEntry]:
+    """Build the entries that are not built yet; returns one per texture content, in the order of `uses`."""
+    jobs = {}
+    for content, used in uses.items():
+        files = tuple(use.file for use in used)
+        key = hashlib.sha256("\n".join([content, str(resolution), *files]).encode()).hexdigest()[:24]
+        jobs[content] = BuildJob(content, files, resolution, work, f"entries/{key}")
+    missing = [job for job in jobs.values() if not _is_built(job)]
+    for job, answer in with_bar("measuring", "textures", len(jobs), pool.run(build, missing), len(missing)):
+        if isinstance(answer, Failure):
+            failed = {"properties": {"reason": answer.reason}, "thumbnails": [], "again": not answer.lasting}
+            write_atomic(work / job.place / "entry.json", json.dumps(failed).encode(), durable=False)
+    entries = []
+    for content, used in uses.items():
+        folder = work / jobs[content].place
+        assets = tuple(dict.fromkeys(use.asset for use in used))
+        reason = json.loads((folder / "entry.json").read_bytes())["properties"]["reason"]
+        entries.append(TextureEntry(content=content, name=used[0].name, assets=assets, folder=folder, reason=reason))
+    return entries
+
+
+def build(job: BuildJob) -> None:
+    """Do one BuildJob, in a worker: `place`/texture.png, mask.png and, where the mesh area is known, surface.png, if
+    the texture is kept; and `place`/entry.json, written last."""
+    texture = _read(job.folder / "textures" / f"{job.content}.png")
     height, width = texture.shape[:2]
-    triangles, surface, mask = _uses(job, (height, width))
-    density = None
-    measures = measure(texture, mask, triangles, surface)
-    reason = verdict(measures)
+    triangles, mesh_area, mask = _uses(job, (height, width))
+    area = None
+    measures = measure(texture, mask, triangles, mesh_area)
+    reason = rejection_reason(measures)
     if reason is None:
-        density = _density(job, triangles, surface, mask.shape)
+        area = _texel_area(job, triangles, mesh_area, mask.shape)
     if job.resolution is not None and reason is None:
-        if density is not None:
-            density, _ = resize_density(density, mask, (job.resolution, job.resolution))
-        texture, mask = resize(texture, mask, (job.resolution, job.resolution))
-        measures = measure(texture, mask, triangles, surface)
-        reason = verdict(measures)
+        size = (job.resolution, job.resolution)
+        if area is not None:
+            area, _ = resize_texel_area(area, mask, size)
+        texture, mask = resize(texture, mask, size)
+        measures = measure(texture, mask, triangles, mesh_area)
+        reason = rejection_reason(measures)
     place = job.folder / job.place
     if reason is None:
         write_png(texture, place / "texture.png")
         write_png(mask.astype(np.uint8) * 255, place / "mask.png")
-        if density is not None:
-            write_png(to_grey(density, mask), place / "surface.png")
-    facts = {"reason": reason, "source_width": width, "source_height": height, "surface": density is not None}
-    facts |= {"width": texture.shape[1], "height": texture.shape[0], "measures": measures}
-    entry = {"facts": facts, "thumbnails": thumbnails(texture, mask)}
+        if area is not None:
+            write_png(to_grey16(area, mask), place / "surface.png")
+    properties = {"reason": reason, "source_width": width, "source_height": height, "surface": area is not None}
+    properties |= {"width": texture.shape[1], "height": texture.shape[0], "measures": measures}
+    entry = {"properties": properties, "thumbnails": _thumbnails(texture, mask)}
     write_atomic(place / "entry.json", json.dumps(entry).encode(), durable=False)
 
 
-def _uses(job: EntryJob, size: tuple[int, int]) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
-    """UV triangles and their surface of all meshes with the texture (None: no mesh has), and the union of all masks."""
+def _is_built(job: BuildJob) -> bool:
+    """Whether it was built, and a new try would end the same way."""
+    try:
+        return not json.loads((job.folder / job.place / "entry.json").read_bytes()).get("again")
+    except (OSError, ValueError):
+        return False
+
+
+def _uses(
+    job: BuildJob, size: tuple[int, int]
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """UV triangles and their mesh area over all meshes with the texture (None: no mesh has it), and the union of all
+    masks."""
     mask = np.zeros(size, bool)
-    triangles, surface = [], []
+    triangles, mesh_area = [], []
     for use in job.uses:
         if use.endswith(".npz"):
             with np.load(job.folder / use) as arrays:
                 triangles.append(arrays["triangles"])
-                surface.append(arrays["surface"])
+                mesh_area.append(arrays["mesh_area"])
         else:
-            with Image.open(job.folder / use) as picture:
-                mask |= np.asarray(picture) >= 128
+            mask |= _read(job.folder / use) >= 128
     if not triangles:
         return None, None, mask
     together = np.concatenate(triangles)
-    return together, np.concatenate(surface), mask | coverage_mask(together, size)
+    return together, np.concatenate(mesh_area), mask | coverage_mask(together, size)
 
 
-def _density(
-    job: EntryJob, triangles: np.ndarray | None, surface: np.ndarray | None, size: tuple[int, int]
-) -> np.ndarray | None:
-    """Surface per texel, float [H, W], over all uses; None where one of them does not know it.
+def _texel_area(
+    job: BuildJob,
+    triangles: NDArray[np.float64] | None,
+    mesh_area: NDArray[np.float64] | None,
+    size: tuple[int, int],
+) -> NDArray[np.floating] | None:
+    """Mesh area per texel, float [H, W], over all uses; None where one of them does not know it.
 
     Files hold it in a unit of their own. So where one is among the uses, each file, and all meshes together, are
     taken to have the same mean over the texels they use.
     """
-    maps: list[np.ndarray] = []
-    if triangles is not None and surface is not None:
-        maps.append(surface_map(triangles, surface, size))
+    maps: list[NDArray[np.floating]] = []
+    if triangles is not None and mesh_area is not None:
+        maps.append(texel_area(triangles, mesh_area, size))
     for use in job.uses:
         if use.endswith(".npz"):
             continue
         path = job.folder / use.replace(".png", "-surface.png")
         if not path.is_file():
             return None
-        maps.append(from_grey(read_surface(path, size)))
+        maps.append(from_grey16(read_area_file(path, size)))
     if len(maps) == 1:
         return maps[0]
-    return np.sum([one / max(one[one > 0].mean(), 1e-30) if one.any() else one for one in maps], axis=0)
+    return np.sum([area / max(area[area > 0].mean(), 1e-30) if area.any() else area for area in maps], axis=0)
 
 
-def thumbnails(texture: np.ndarray, mask: np.ndarray) -> list[str]:
+def _thumbnails(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> list[str]:
     """Texture, mask and latent mask (nearest: the top-left texel of each 8 x 8 cell) as small data URIs."""
     height, width = mask.shape
     scale = _THUMBNAIL / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = Image.fromarray(texture).resize(size, Image.Resampling.BOX)
     grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
-    latent = Image.fromarray(mask[::_VAE_FACTOR, ::_VAE_FACTOR].astype(np.uint8) * 255)
+    latent = Image.fromarray(mask[::LATENT_CELL, ::LATENT_CELL].astype(np.uint8) * 255)
     return [
         _data_uri(small, "webp", quality=60, method=4),
         _data_uri(grey.quantize(8), "png", optimize=True),
@@ -118,7 +202,12 @@ def thumbnails(texture: np.ndarray, mask: np.ndarray) -> list[str]:
     ]
 
 
-def _data_uri(picture: Image.Image, kind: str, **options: object) -> str:
+def _data_uri(image: Image.Image, kind: str, **options: object) -> str:
     file = io.BytesIO()
-    picture.save(file, format=kind, **options)
+    image.save(file, format=kind, **options)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.array(image)

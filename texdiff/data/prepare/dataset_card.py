@@ -80,7 +80,7 @@ def _attribution(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that can't break the table or the page it stands in."""
+    """Text that cannot break the table or the page it stands in."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from texdiff.data.mesh_index import MESHES
 from texdiff.errors import InputError, one_line
 
-_SHARD_BYTES = 256 << 20  # of pictures; what the hub's own writer aims at is of that order
+_SHARD_BYTES = 256 << 20  # of images; what the hub's own writer aims at is of that order
 _GROUP_ROWS = 50  # rows held in memory at a time, and read at a time by the hub's viewer
 
 
 def to_parquet(folder: Path, shard_bytes: int = _SHARD_BYTES) -> None:
-    """Turn train/ and validation/ of a written dataset into data/SPLIT-00000-of-0000N.parquet, pictures inside."""
+    """Turn train/ and validation/ of a written dataset into data/SPLIT-00000-of-0000N.parquet, images inside."""
     import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -39,7 +39,7 @@ def to_parquet(folder: Path, shard_bytes: int = _SHARD_BYTES) -> None:
 def push_to_hub(folder: Path, repository: str) -> str:
     """Upload a written dataset as a private dataset repository; returns its address.
 
-    Raises InputError where the hub refuses or can't be reached; the folder stays as it is.
+    Raises InputError where the hub refuses or cannot be reached; the folder stays as it is.
     """
     import huggingface_hub
 
@@ -57,28 +57,27 @@ def _features(datasets: Any, row: dict[str, Any]) -> dict[str, Any]:
     value, several = datasets.Value, datasets.List
     types = {str: value("string"), float: value("float64"), int: value("int64"), list: several(value("string"))}
     others = {key: types[type(cell)] for key, cell in row.items() if not key.endswith("file_name")}
-    return {column: datasets.Image() for column, _ in _pictures(row)} | others
+    return {column: datasets.Image() for column, _ in _images(row)} | others
 
 
-def _pictures(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """(column, key in the row) of each picture of a row."""
+def _images(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """(column, key in the row) of each image of a row."""
     known = {"image": "file_name", "mask": "mask_file_name", "surface": "surface_file_name"}
     return [(column, key) for column, key in known.items() if key in row]
 
 
 def _row(row: dict[str, Any], place: Path) -> dict[str, Any]:
-    pictures = {
-        column: {"bytes": (place / row[key]).read_bytes(), "path": Path(row[key]).name}
-        for column, key in _pictures(row)
+    images = {
+        column: {"bytes": (place / row[key]).read_bytes(), "path": Path(row[key]).name} for column, key in _images(row)
     }
-    return pictures | {key: cell for key, cell in row.items() if not key.endswith("file_name")}
+    return images | {key: cell for key, cell in row.items() if not key.endswith("file_name")}
 
 
 def _shards(rows: list[dict[str, Any]], place: Path, shard_bytes: int) -> Iterator[list[dict[str, Any]]]:
     shard: list[dict[str, Any]] = []
     size = 0
     for row in rows:
-        needed = sum((place / row[key]).stat().st_size for _, key in _pictures(row))
+        needed = sum((place / row[key]).stat().st_size for _, key in _images(row))
         if shard and size + needed > shard_bytes:
             yield shard
             shard, size = [], 0

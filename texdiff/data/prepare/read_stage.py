@@ -1,22 +1,28 @@
-"""First station of `prepare`, in a worker: an asset -> its textures and UV triangles, as files.
+"""First stage of `prepare`: an asset -> its textures and UV triangles, as files.
 
-Files of one asset: `assets/KEY/N.npz` (triangles [F, 3, 2] and surface [F]) or `N.png` (a mask, with `N-surface.png`
-beside it where its dataset has one) for each use of a texture, and `assets/KEY/found.json`, written last: where it is
-there, the asset has been read. Textures go to `pictures/CONTENT.png`, one per content.
+Files of one asset: `assets/KEY/N.npz` (triangles [F, 3, 2] and mesh_area [F]) or `N.png` (a mask, with `N-surface.png`
+beside it where its dataset has one) for each use of a texture, and `assets/KEY/found.json`, written last: where it
+exists, the asset has been read. Textures go to `textures/CONTENT.png`, one per content.
 """
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from texdiff.data.prepare.asset import Asset
-from texdiff.data.prepare.mask_images import fit_mask, looks_inverted, read_pair, read_surface
+from texdiff.data.prepare.mask_images import fit_mask, read_pair
+from texdiff.data.prepare.workers import Failure, Workers, with_bar
 from texdiff.errors import InputError, one_line
 from texdiff.files import write_atomic
 from texdiff.uv.image import content_hash, write_png
+from texdiff.uv.inverted import looks_inverted
+from texdiff.uv.texel_area import read_area_file
 
 
 @dataclass(frozen=True)
@@ -27,30 +33,64 @@ class ReadJob:
     folder: Path
 
 
+@dataclass(frozen=True)
+class TextureUse:
+    """A texture in an asset."""
+
+    asset: Asset
+    name: str  # of the texture there
+    file: str  # with the triangles or the mask, relative to the work folder
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A texture, or a whole asset (`name` None), that never became an entry, and why."""
+
+    asset: Asset
+    name: str | None
+    reason: str
+
+
+def read_assets(assets: list[Asset], work: Path, pool: Workers) -> tuple[dict[str, list[TextureUse]], list[Unread]]:
+    """Read what is not read yet. Returns the uses of each texture content, in the order of the assets, and the rest."""
+    jobs = [ReadJob(asset, work) for asset in assets if not _is_read(work, asset)]
+    for job, answer in with_bar("reading", "assets", len(assets), pool.run(read, jobs), len(jobs)):
+        if isinstance(answer, Failure):
+            reason = answer.reason.removeprefix(f"{job.asset.path}: ").replace(str(job.asset.path.parent) + os.sep, "")
+            _record(job, [], [{"name": None, "reason": reason, "again": not answer.lasting}])
+    uses: dict[str, list[TextureUse]] = {}
+    unread = []
+    for asset in assets:
+        found = json.loads(_found(work, asset).read_bytes())
+        for texture in found["textures"]:
+            uses.setdefault(texture["content"], []).append(TextureUse(asset, texture["name"], texture["file"]))
+        unread += [Unread(asset, rejected["name"], rejected["reason"]) for rejected in found["rejected"]]
+    return uses, unread
+
+
 def read(job: ReadJob) -> None:
-    """Do one ReadJob. Raises InputError where the asset as a whole can't be read."""
-    asset = job.asset
-    if asset.problem:
-        raise InputError(asset.problem)
-    place = job.folder / "assets" / asset.key
+    """Do one ReadJob, in a worker. Raises InputError where the asset as a whole cannot be read."""
+    if job.asset.problem:
+        raise InputError(job.asset.problem)
+    place = _found(job.folder, job.asset).parent
     shutil.rmtree(place, ignore_errors=True)  # what a crashed reader left
     place.mkdir(parents=True)
-    textures, set_aside = _read_mesh(job, place) if asset.mask is None else _read_picture(job, place)
-    record(job.folder, asset.key, textures, set_aside)
+    textures, rejected = _read_mesh(job, place) if job.asset.mask is None else _read_image(job, place)
+    _record(job, textures, rejected)
 
 
-def _read_mesh(job: ReadJob, place: Path) -> tuple[list[dict], list[dict]]:
-    from texdiff.uv.meshes.atlases import read_textures  # brings trimesh and scipy, which training has no use for
+def _read_mesh(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    from texdiff.uv.meshes.atlases import read_atlases
 
-    found = read_textures(job.asset.path)
+    found = read_atlases(job.asset.path)
     textures = []
     for number, atlas in enumerate(found.atlases):
-        np.savez(place / f"{number}.npz", triangles=atlas.triangles, surface=atlas.surface)
-        textures.append(_texture(job, atlas.texture, atlas.name, f"{number}.npz", dict(atlas.facts)))
-    return textures, [{"name": aside.name, "reason": one_line(aside.reason)} for aside in found.set_aside]
+        np.savez(place / f"{number}.npz", triangles=atlas.triangles, mesh_area=atlas.mesh_area)
+        textures.append(_texture(job, atlas.texture, atlas.name, f"{number}.npz"))
+    return textures, [{"name": rejected.name, "reason": one_line(rejected.reason)} for rejected in found.rejected]
 
 
-def _read_picture(job: ReadJob, place: Path) -> tuple[list[dict], list[dict]]:
+def _read_image(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     asset = job.asset
     assert asset.mask is not None
     texture, grey = read_pair(asset.path, asset.mask)
@@ -59,18 +99,30 @@ def _read_picture(job: ReadJob, place: Path) -> tuple[list[dict], list[dict]]:
         reason = "the mask looks inverted: what it covers is plain, and what it leaves out is not"
         return [], [{"name": asset.path.name, "reason": reason}]
     if asset.surface is not None:
-        write_png(read_surface(asset.surface, texture.shape[:2]), place / "0-surface.png")
+        write_png(read_area_file(asset.surface, texture.shape[:2]), place / "0-surface.png")
     write_png(mask.astype(np.uint8) * 255, place / "0.png")
-    return [_texture(job, texture, Path(asset.label).name, "0.png", {})], []
+    return [_texture(job, texture, Path(asset.label).name, "0.png")], []
 
 
-def _texture(job: ReadJob, texture: np.ndarray, name: str, use: str, facts: dict) -> dict:
+def _texture(job: ReadJob, texture: NDArray[np.uint8], name: str, file: str) -> dict[str, Any]:
     content = content_hash(texture)
-    write_png(texture, job.folder / "pictures" / f"{content}.png")
-    return {"content": content, "name": name, "uses": f"assets/{job.asset.key}/{use}", "facts": facts}
+    write_png(texture, job.folder / "textures" / f"{content}.png")
+    return {"content": content, "name": name, "file": f"assets/{job.asset.key}/{file}"}
 
 
-def record(folder: Path, key: str, textures: list[dict], set_aside: list[dict]) -> None:
-    """Write an asset's found.json: whole or not at all."""
-    text = json.dumps({"textures": textures, "set_aside": set_aside})
-    write_atomic(folder / "assets" / key / "found.json", text.encode(), durable=False)
+def _record(job: ReadJob, textures: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> None:
+    text = json.dumps({"textures": textures, "rejected": rejected})
+    write_atomic(_found(job.folder, job.asset), text.encode(), durable=False)
+
+
+def _found(work: Path, asset: Asset) -> Path:
+    return work / "assets" / asset.key / "found.json"
+
+
+def _is_read(work: Path, asset: Asset) -> bool:
+    """Whether it was read, and a new try would end the same way."""
+    try:
+        found = json.loads(_found(work, asset).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return not any(rejected.get("again") for rejected in found["rejected"])

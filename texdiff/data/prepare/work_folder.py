@@ -8,7 +8,7 @@ from texdiff import __version__
 from texdiff.data.prepare.dataset_card import TAG
 from texdiff.errors import InputError
 
-_LAYOUT = f"1 {__version__}"  # of the work folder: another one, and nothing in it is used again
+_LAYOUT = f"2 {__version__}"  # of the work folder: another one, and nothing in it is used again
 
 
 def check_output(output: Path) -> None:
@@ -18,15 +18,15 @@ def check_output(output: Path) -> None:
     card = output / "README.md"
     ours = (output / "audit.jsonl").is_file() and card.is_file() and f"- {TAG}\n" in card.read_text(errors="replace")
     if not ours:
-        raise InputError(f"{output}: exists and is no dataset of texdiff: name another folder or empty this one")
+        raise InputError(f"{output}: exists and is not a dataset written by texdiff; name another folder, or empty it")
 
 
 def open_work_folder(output: Path) -> tuple[Path, bool]:
-    """`DATASET.partial`, and whether it is new. One that is not is from a run that was stopped, and is gone on with."""
+    """`DATASET.partial`, and whether it is new. One that is not is from a run that was stopped, and is continued."""
     work = output.with_name(f"{output.name}.partial")
     mark = work / "texdiff"
     if work.exists() and (not work.is_dir() or (any(work.iterdir()) and not mark.is_file())):
-        raise InputError(f"{work}: is needed as work folder but holds something else: move it away")
+        raise InputError(f"{work}: is needed as work folder but holds something else; move it away")
     if mark.is_file() and mark.read_text() != _LAYOUT:
         shutil.rmtree(work)
     is_new = not mark.is_file()
@@ -34,7 +34,7 @@ def open_work_folder(output: Path) -> tuple[Path, bool]:
         work.mkdir(parents=True, exist_ok=True)
         mark.write_text(_LAYOUT)
     except OSError as error:
-        raise InputError(f"{work}: can't be written ({error.strerror}): choose another --output") from None
+        raise InputError(f"{work}: cannot be written ({error.strerror}); choose another --output") from None
     shutil.rmtree(work / "dataset", ignore_errors=True)
     return work, is_new
 

@@ -9,6 +9,7 @@ import errno
 import math
 import multiprocessing
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import cv2
+from tqdm import tqdm
 
 from texdiff.errors import InputError
 
@@ -91,7 +93,7 @@ class Workers:
                     worker.starting, worker.deadline = False, math.inf
                     continue
                 if worker.starting or worker.job is None:
-                    raise RuntimeError(f"a worker process can't live here: {answer}")
+                    raise RuntimeError(f"a worker process cannot live here: {answer}")
                 done = worker.job
                 worker.job, worker.deadline, worker.jobs_done = None, math.inf, worker.jobs_done + 1
                 broken = isinstance(answer, Failure) and not answer.lasting
@@ -122,6 +124,16 @@ class Workers:
         except (EOFError, OSError):
             return _crashed(worker)
         return Failure(f"the reader took longer than {self.time_limit:g} s", lasting=False)
+
+
+def with_bar(
+    title: str, unit: str, total: int, answers: Iterator[tuple[Any, Any]], missing: int
+) -> Iterator[tuple[Any, Any]]:
+    """The answers, with a progress bar on stderr that shows rate and time left."""
+    with tqdm(desc=title, unit=f" {unit}", total=total, initial=total - missing, file=sys.stderr) as bar:
+        for answer in answers:
+            bar.update()
+            yield answer
 
 
 def _end(worker: _Worker) -> None:
@@ -186,7 +198,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _bound_memory(gibibytes: float) -> None:
-    """Let the process grow by so much beyond what its imports have mapped; a no-op where the system can't."""
+    """Let the process grow by so much beyond what its imports have mapped; a no-op where the system cannot."""
     try:
         import resource
 

@@ -1,70 +1,23 @@
-"""Last station of `prepare`: entries in the work folder -> the dataset's files, in an order that nothing can change."""
+"""Last stage of `prepare`: entries in the work folder -> the dataset's files, in an order that nothing can change."""
 
 import json
 import os
 import re
 import shutil
-import unicodedata
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from texdiff.data.mesh_index import MESHES
-from texdiff.data.prepare.asset import Asset
+from texdiff.data.prepare.audit_page import write_audit_page
+from texdiff.data.prepare.build_stage import TextureEntry
+from texdiff.data.prepare.read_stage import Unread
+from texdiff.data.prepare.sources.captions import CaptionFile
 from texdiff.files import write_atomic
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One texture content: the assets that use it (in their order), and where its entry.json lies."""
-
-    content: str  # SHA-256 of its pixels
-    name: str  # of the texture, in the first asset that uses it
-    assets: tuple[Asset, ...]
-    folder: Path  # texture.png, mask.png (where it is kept), surface.png (where it is known), entry.json
-    reason: str | None  # why it is set aside; None where it is kept
-    facts: dict[str, Any]  # what the first asset's reader says about it
-    generated: str | None = None  # a captioner's caption
-
-    @property
-    def asset_id(self) -> str:
-        """Mesh, texture and content in a name that any file system takes."""
-        names = [Path(self.assets[0].label).stem]
-        if self.assets[0].mask is None:
-            names.append(Path(self.name).stem)
-        return "-".join([*map(slug, names), self.content[:8]])
-
-    @property
-    def has_surface(self) -> bool:
-        """Whether it is known how much of the meshes' surface each texel lands on."""
-        return (self.folder / "surface.png").is_file()
-
-    @property
-    def captions(self) -> list[str]:
-        """Distinct captions over all assets; those made from names only where there are no others."""
-        given = [text for asset in self.assets if not asset.named for text in asset.captions]
-        if not given and self.generated:
-            return [self.generated]
-        return list(dict.fromkeys(given or [text for asset in self.assets for text in asset.captions]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetAside:
-    """A texture, or a whole asset (`name` None), that could not be read into an entry, and why."""
-
-    asset: Asset
-    name: str | None
-    reason: str
-
-
-def slug(text: str) -> str:
-    """ASCII letters and digits in lower case with single hyphens between, at most 40 characters, never empty."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "texture"
-
-
-def split(entries: list[Entry], validation_fraction: float) -> dict[str, str]:
+def split(entries: list[TextureEntry], validation_fraction: float) -> dict[str, str]:
     """Content -> "train" or "validation". By content, in the order of the hashes: no texture is on both sides.
 
     At least one of two or more goes to validation unless the fraction is 0, and at least one stays for training.
@@ -76,11 +29,14 @@ def split(entries: list[Entry], validation_fraction: float) -> dict[str, str]:
     return {content: "validation" if i < held_out else "train" for i, content in enumerate(contents)}
 
 
-def write_dataset(folder: Path, entries: list[Entry], splits: dict[str, str], template: str) -> list[dict[str, Any]]:
-    """Write train/ and validation/ (pictures and metadata.jsonl); returns the rows without their measures.
+def write_splits(
+    folder: Path, entries: list[TextureEntry], splits: dict[str, str], template: str
+) -> list[dict[str, Any]]:
+    """Write train/ and validation/ (images and metadata.jsonl); returns the rows, and which split each is in.
 
-    `template` holds "{caption}". Text is a list in every row as soon as one entry has several captions. Surfaces are
-    written where all entries have one: `datasets` refuses splits of different columns, and training wants all or none.
+    `template` holds "{caption}". Text is a list in every row as soon as one entry has several captions. Surface files
+    are written where all entries have one: `datasets` refuses splits of different columns, and training wants all or
+    none.
     """
     several = any(len(entry.captions) > 1 for entry in entries)
     surfaces = all(entry.has_surface for entry in entries)
@@ -88,7 +44,7 @@ def write_dataset(folder: Path, entries: list[Entry], splits: dict[str, str], te
     for entry in sorted(entries, key=lambda entry: entry.asset_id):
         side = folder / splits[entry.content]
         texts = [template.replace("{caption}", text) for text in entry.captions]
-        facts = entry_facts(entry)
+        properties = entry.stored()["properties"]
         row = {
             "file_name": f"textures/{entry.asset_id}.png",
             "mask_file_name": f"masks/{entry.asset_id}.png",
@@ -99,9 +55,9 @@ def write_dataset(folder: Path, entries: list[Entry], splits: dict[str, str], te
             "meshes": [asset.label for asset in entry.assets],
             "license": _all_of([asset.license for asset in entry.assets], " AND "),
             "author": _all_of([asset.author for asset in entry.assets], "; "),
-            "coverage": facts["measures"]["coverage"],
-            "width": facts["width"],
-            "height": facts["height"],
+            "coverage": properties["measures"]["coverage"],
+            "width": properties["width"],
+            "height": properties["height"],
         }
         for kind in ("texture", "mask", *(["surface"] if surfaces else [])):
             name = f"{kind}s/{entry.asset_id}.png"
@@ -113,46 +69,98 @@ def write_dataset(folder: Path, entries: list[Entry], splits: dict[str, str], te
     return rows
 
 
-def audit_rows(entries: list[Entry], aside: list[SetAside], splits: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """One row per texture looked at, in the order of the assets, with all facts and measures."""
-    looked_at: list[Entry | SetAside] = [*entries, *aside]
-    for one in sorted(looked_at, key=_audit_order):
-        row: dict[str, Any] = {"kept": False, "split": None, "reason": one.reason}
-        if isinstance(one, SetAside):
-            row |= {"asset_id": None, "source": one.asset.label, "meshes": [one.asset.label], "texture": one.name}
-            yield row
+def write_mesh_index(folder: Path, entries: list[TextureEntry], output: Path) -> None:
+    """Write meshes.json of a dataset in `folder` that will be at `output`: asset_id -> mesh and texture content.
+
+    Paths are relative to the dataset, so that both can be moved together.
+    """
+    rows = {}
+    for entry in sorted(entries, key=lambda entry: entry.asset_id):
+        if entry.assets[0].mask is None:  # else it comes from an image
+            mesh = Path(os.path.relpath(entry.assets[0].path, output))
+            rows[entry.asset_id] = {"mesh": mesh.as_posix(), "content": entry.content}
+    write_atomic(folder / MESHES, json.dumps(rows, indent=1, ensure_ascii=False).encode(), durable=False)
+
+
+def write_audit(
+    folder: Path, name: str, summary: str, entries: list[TextureEntry], unread: list[Unread], splits: dict[str, str]
+) -> None:
+    """Write audit.jsonl, and audit.html with the thumbnails."""
+    columns: dict[str, None] = {}
+    with (folder / "audit.jsonl").open("w", encoding="utf-8") as file:
+        for row in _audit_rows(entries, unread, splits):
+            columns |= dict.fromkeys(row)
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    by_content = {entry.content: entry for entry in entries}
+    rows = (  # what has an image comes first: of real meshes, half of the parts have none
+        (row, by_content[row["content"]].stored()["thumbnails"] if has_image else [])
+        for has_image in (True, False)
+        for row in _audit_rows(entries, unread, splits)
+        if ("content" in row) == has_image
+    )
+    write_audit_page(folder / "audit.html", f"{name}: audit", summary, list(columns), rows)
+
+
+def summarise(
+    rows: list[dict[str, Any]],
+    kept: list[TextureEntry],
+    assets: int,
+    looked_at: int,
+    reasons: Counter[str],
+    caption_files: list[CaptionFile],
+) -> str:
+    """What was made, in one line."""
+    splits = Counter(row["split"] for row in rows)
+    text = f"{len(rows)} textures kept ({splits['train']} train, {splits['validation']} validation)"
+    text += f" of {looked_at} textures and materials in {count_of(assets, 'asset')}"
+    if reasons:
+        text += "; set aside: " + ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+    for file in caption_files:
+        if file.unused:
+            text += f"; {count_of(len(file.unused), 'line')} of {file.path.name} name no mesh here ({min(file.unused)})"
+    if 0 < sum(entry.has_surface for entry in kept) < len(kept):
+        text += "; no surface files, since some textures come without a mesh"
+    return text
+
+
+def kind_of(reason: str) -> str:
+    """A reason to count by: its first clause, with a dot-dot-dot for its numbers and names of files."""
+    odd = r"\S*[\d./\\]\S*"
+    return re.sub(rf"{odd}(.*{odd})?", "…", re.split(r"[;(]", reason)[0]).strip()
+
+
+def count_of(number: int, what: str) -> str:
+    """ "1 asset", "2 assets"."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _audit_rows(entries: list[TextureEntry], unread: list[Unread], splits: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """One row per texture looked at, in the order of the assets, with all properties and measures."""
+    looked_at: list[TextureEntry | Unread] = [*entries, *unread]
+    for item in sorted(looked_at, key=_audit_order):
+        if isinstance(item, Unread):
+            row = {"kept": False, "split": None, "reason": item.reason, "asset_id": None, "source": item.asset.label}
+            yield row | {"meshes": [item.asset.label], "texture": item.name}
             continue
-        facts = entry_facts(one)
-        row |= {
-            "kept": one.reason is None,
-            "split": splits.get(one.content),
-            "asset_id": one.asset_id,
-            "source": one.assets[0].label,
-            "meshes": [asset.label for asset in one.assets],
-            "texture": one.name,
-            "content": one.content,
+        properties = item.stored()["properties"]
+        yield {
+            "kept": item.reason is None,
+            "split": splits.get(item.content),
+            "reason": item.reason,
+            "asset_id": item.asset_id,
+            "source": item.assets[0].label,
+            "meshes": [asset.label for asset in item.assets],
+            "texture": item.name,
+            "content": item.content,
+            **{key: value for key, value in properties.items() if key not in ("measures", "reason")},
+            **properties.get("measures", {}),
         }
-        yield (
-            row
-            | {key: value for key, value in facts.items() if key not in ("measures", "reason")}
-            | (facts.get("measures", {}))
-        )
 
 
-def entry_facts(entry: Entry) -> dict[str, Any]:
-    """The facts in an entry's entry.json: reason, sizes, measures."""
-    return json.loads((entry.folder / "entry.json").read_text())["facts"]
-
-
-def entry_thumbnails(entry: Entry) -> list[str]:
-    """Data URIs of texture, mask and latent mask; none where building the entry failed."""
-    return json.loads((entry.folder / "entry.json").read_text())["thumbnails"]
-
-
-def _audit_order(one: Entry | SetAside) -> tuple[str, str, str]:
-    if isinstance(one, SetAside):
-        return one.asset.label, one.name or "", one.reason
-    return one.assets[0].label, one.name, one.content
+def _audit_order(item: TextureEntry | Unread) -> tuple[str, str, str]:
+    if isinstance(item, Unread):
+        return item.asset.label, item.name or "", item.reason
+    return item.assets[0].label, item.name, item.content
 
 
 def _all_of(values: list[str | None], separator: str) -> str:
@@ -161,21 +169,9 @@ def _all_of(values: list[str | None], separator: str) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for the file: the work folder stays whole, should the program be stopped, and nothing is copied."""
+    """A second name for the file: should the program be stopped, the work folder is still complete, and nothing is
+    copied."""
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def write_meshes(folder: Path, entries: list[Entry], output: Path) -> None:
-    """Write meshes.json of a dataset in `folder` that will stand at `output`: asset_id -> mesh and texture content.
-
-    Paths are relative to the dataset, so that both can be moved together.
-    """
-    rows = {}
-    for entry in sorted(entries, key=lambda entry: entry.asset_id):
-        if entry.assets[0].mask is None:  # else it comes from a picture
-            mesh = Path(os.path.relpath(entry.assets[0].path, output))
-            rows[entry.asset_id] = {"mesh": mesh.as_posix(), "content": entry.content}
-    write_atomic(folder / MESHES, json.dumps(rows, indent=1, ensure_ascii=False).encode(), durable=False)

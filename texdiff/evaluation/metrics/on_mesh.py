@@ -11,7 +11,7 @@ from texdiff.errors import InputError
 from texdiff.evaluation.metrics.extractors import Extractor
 from texdiff.evaluation.metrics.features import features
 from texdiff.evaluation.metrics.seams import MeshEdges, SeamError, seam_error
-from texdiff.render.renderer import MeshViews
+from texdiff.render.renderer import MeshRenderer
 from texdiff.uv.meshes.part import MeshUse
 
 Pictures = NDArray[np.uint8]  # [N, H, W, 3]
@@ -42,7 +42,7 @@ def on_meshes(
         extractor: gives the features, and the size of the renders.
     """
     results = [OnMeshes() for _ in sets]
-    stages: dict[str, tuple[MeshViews, MeshEdges] | None] = {}
+    stages: dict[str, tuple[MeshRenderer, MeshEdges] | None] = {}
     for number in tqdm(sorted(range(len(names)), key=lambda i: names[i]), desc=title, unit="mesh", leave=False):
         name = names[number]
         if name not in stages:
@@ -59,8 +59,8 @@ def on_meshes(
     return results
 
 
-def _stage(worn: MeshUse, side: int) -> tuple[MeshViews, MeshEdges] | None:
+def _stage(worn: MeshUse, side: int) -> tuple[MeshRenderer, MeshEdges] | None:
     try:
-        return MeshViews(worn.path, _VIEWS, side), MeshEdges(worn.path, worn.parts)
+        return MeshRenderer(worn.path, _VIEWS, side), MeshEdges(worn.path, worn.parts)
     except InputError:
         return None

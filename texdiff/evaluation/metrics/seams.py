@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from texdiff.evaluation.metrics.color import ciede2000, to_lab
 from texdiff.render.sampling import Footprint, sample
-from texdiff.uv.meshes.atlases import read_parts
+from texdiff.uv.meshes import read_parts
 
 Floats = NDArray[np.float64]
 

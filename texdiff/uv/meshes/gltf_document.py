@@ -16,7 +16,7 @@ from texdiff.errors import InputError
 from texdiff.paths import within_reach
 from texdiff.uv.meshes.part import PartError
 
-MAX_BYTES = 4 << 30  # a GLB can't hold more: its lengths are 32 bits
+MAX_BYTES = 4 << 30  # a GLB cannot hold more: its lengths are 32 bits
 MAX_ELEMENTS = 1 << 26  # of an accessor without data of its own, which would be all zeros: 1 GiB of positions
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 COLUMNS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -80,7 +80,7 @@ class Document:
                     return base64.b64decode(payload) if header.endswith(";base64") else unquote_to_bytes(payload)
             except (binascii.Error, ValueError):
                 pass
-            raise PartError("holds a data URI that can't be decoded")
+            raise PartError("holds a data URI that cannot be decoded")
         try:
             for name in (unquote(uri), uri, unquote(uri).replace("\\", "/")):
                 if "\0" not in name and (self.path.parent / name).is_file():
@@ -168,7 +168,7 @@ class Document:
         count = dig(sparse, "count", kind=int, default=-1)
         dtype = COMPONENTS.get(dig(sparse, "indices", "componentType", kind=int, default=-1))
         if dtype is None or not 0 <= count <= len(stored):
-            raise PartError("has a sparse accessor that can't be understood")
+            raise PartError("has a sparse accessor that cannot be understood")
         places, values = dig(sparse, "indices", kind=dict, default={}), dig(sparse, "values", kind=dict, default={})
         start = [dig(item, "byteOffset", kind=int, default=0) for item in (places, values)]
         where = self._array(places.get("bufferView"), start[0], dtype, count, 1).astype(np.int64)[:, 0]

@@ -1,4 +1,4 @@
-"""Materials of a glTF file: the base-colour picture, how its UV coordinates are looked up, and the look for export."""
+"""Materials of a glTF file: base-colour image, how its UV coordinates are looked up, and the material for export."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
-from texdiff.uv.image import open_picture
+from texdiff.uv.image import open_image
 from texdiff.uv.meshes.gltf_document import Document, dig, numbers
-from texdiff.uv.meshes.part import Fact, Material, PartError, Picture
+from texdiff.uv.meshes.part import ImageRef, Material, PartError, Property
 
 WRAPS = {10497: "repeat", 33071: "clamp", 33648: "mirror"}
 SPECULAR = "KHR_materials_pbrSpecularGlossiness"
@@ -40,7 +40,7 @@ class UVLookup:
 
 def read_materials(document: Document) -> tuple[list[Material], list[UVLookup]]:
     """All materials in the file's order, and one more at the end for primitives without a material."""
-    pictures: dict[int, Picture | str] = {}
+    images: dict[int, ImageRef | str] = {}
     materials, lookups = [], []
     for index, tree in enumerate(document.objects("materials")):
         name = dig(tree, "name", kind=str, default="") or f"material {index}"
@@ -48,8 +48,8 @@ def read_materials(document: Document) -> tuple[list[Material], list[UVLookup]]:
         if info is None:
             info = dig(tree, "extensions", SPECULAR, "diffuseTexture", kind=dict)
         lookups.append(_lookup(info))
-        materials.append(_material(document, tree, name, info, lookups[-1], pictures))
-    materials.append(Material(name="unnamed", problem="has no material", look=lambda: PBRMaterial()))
+        materials.append(_material(document, tree, name, info, lookups[-1], images))
+    materials.append(Material(name="unnamed", problem="has no material", to_pbr=lambda: PBRMaterial()))
     lookups.append(UVLookup())
     return materials, lookups
 
@@ -72,90 +72,88 @@ def _material(
     name: str,
     info: dict[str, Any] | None,
     lookup: UVLookup,
-    pictures: dict[int, Picture | str],
+    images: dict[int, ImageRef | str],
 ) -> Material:
-    facts: dict[str, Fact] = {}
+    properties: dict[str, Property] = {}
     factor = numbers(dig(tree, "pbrMetallicRoughness", "baseColorFactor"), 4)
     if factor is not None and (factor != 1).any():
-        facts["base_color_factor"] = factor.tolist()
+        properties["base_color_factor"] = factor.tolist()
     mode = dig(tree, "alphaMode", kind=str, default="OPAQUE")
     if mode != "OPAQUE":
-        facts["alpha_mode"] = mode
+        properties["alpha_mode"] = mode
     if lookup.set:
-        facts["uv_set"] = lookup.set
+        properties["uv_set"] = lookup.set
     if lookup != UVLookup(set=lookup.set):
-        facts["texture_transform"] = [*lookup.offset, lookup.rotation, *lookup.scale]
+        properties["texture_transform"] = [*lookup.offset, lookup.rotation, *lookup.scale]
 
-    def look() -> PBRMaterial:
-        return _look(document, tree, name, info, pictures)
+    def to_pbr() -> PBRMaterial:
+        return _to_pbr(document, tree, name, info, images)
 
     if info is None:
-        return Material(name=name, facts=facts, look=look)
+        return Material(name=name, properties=properties, to_pbr=to_pbr)
     texture = dig(document.tree, "textures", dig(info, "index", kind=int), kind=dict, default={})
     sampler = dig(document.tree, "samplers", dig(texture, "sampler", kind=int), kind=dict, default={})
     along_u, along_v = (WRAPS.get(dig(sampler, key, kind=int, default=10497), "repeat") for key in ("wrapS", "wrapT"))
     wrap = (along_u, along_v)
     if wrap != ("repeat", "repeat"):
-        facts["wrap"] = " ".join(wrap)
-    picture = _picture(document, info, pictures)
-    if isinstance(picture, str):
-        return Material(name=name, problem=picture, facts=facts, look=look)
-    return Material(name=name, picture=picture, wrap=wrap, facts=facts, look=look)
+        properties["wrap"] = " ".join(wrap)
+    image = _image_of(document, info, images)
+    if isinstance(image, str):
+        return Material(name=name, problem=image, properties=properties, to_pbr=to_pbr)
+    return Material(name=name, image=image, wrap=wrap, properties=properties, to_pbr=to_pbr)
 
 
-def _picture(document: Document, info: Any, pictures: dict[int, Picture | str]) -> Picture | str:
-    """The picture of a textureInfo, or why there is none."""
+def _image_of(document: Document, info: Any, images: dict[int, ImageRef | str]) -> ImageRef | str:
+    """The image of a textureInfo, or why there is none."""
     texture = dig(document.tree, "textures", dig(info, "index", kind=int), kind=dict)
     if texture is None:
         return "names a texture that does not exist"
     extensions = dig(texture, "extensions", kind=dict, default={})
     source = dig(extensions, "EXT_texture_webp", "source", kind=int, default=dig(texture, "source", kind=int))
     if source is None:
-        kind = ", ".join(sorted(map(str, extensions))) or "no picture"
+        kind = ", ".join(sorted(map(str, extensions))) or "no image source"
         return f"has a base-colour texture with {kind}, which is not supported"
-    if source not in pictures:
-        pictures[source] = _image(document, source)
-    return pictures[source]
+    if source not in images:
+        images[source] = _image(document, source)
+    return images[source]
 
 
-def _image(document: Document, index: int) -> Picture | str:
+def _image(document: Document, index: int) -> ImageRef | str:
     image = dig(document.tree, "images", index, kind=dict)
     if image is None:
         return f"names the image {index}, which does not exist"
     name = dig(image, "name", kind=str, default="") or f"image {index}"
     try:
         if "bufferView" in image:
-            return Picture(name=name, source=document.view(image["bufferView"]))
+            return ImageRef(name=name, source=document.view(image["bufferView"]))
         uri = image.get("uri")
         if not isinstance(uri, str):
-            return f"has the image {name} without a picture"
+            return f"names the image {name}, which holds no data"
         source = document.uri(uri)
     except PartError as error:
         return f"has the image {name}, which {error}"
-    return Picture(name=name if uri.startswith("data:") else PurePosixPath(unquote(uri)).name, source=source)
+    return ImageRef(name=name if uri.startswith("data:") else PurePosixPath(unquote(uri)).name, source=source)
 
 
-def _look(
-    document: Document, tree: dict[str, Any], name: str, info: Any, pictures: dict[int, Picture | str]
+def _to_pbr(
+    document: Document, tree: dict[str, Any], name: str, info: Any, images: dict[int, ImageRef | str]
 ) -> PBRMaterial:
-    def image(texture_info: Any) -> Image.Image | None:
-        if texture_info is None:
-            return None
-        picture = _picture(document, texture_info, pictures)
-        return None if isinstance(picture, str) else open_picture(picture.source)
+    def opened(texture_info: Any) -> Image.Image | None:
+        ref = None if texture_info is None else _image_of(document, texture_info, images)
+        return open_image(ref.source) if isinstance(ref, ImageRef) else None
 
     pbr = dig(tree, "pbrMetallicRoughness", kind=dict, default={})
     factor, emissive = numbers(pbr.get("baseColorFactor"), 4), numbers(tree.get("emissiveFactor"), 3)
     return PBRMaterial(
         name=name,
         baseColorFactor=None if factor is None else np.rint(np.clip(factor, 0, 1) * 255).astype(np.uint8),
-        baseColorTexture=image(info),
+        baseColorTexture=opened(info),
         metallicFactor=dig(pbr, "metallicFactor", kind=(int, float)),
         roughnessFactor=dig(pbr, "roughnessFactor", kind=(int, float)),
-        metallicRoughnessTexture=image(pbr.get("metallicRoughnessTexture")),
-        normalTexture=image(tree.get("normalTexture")),
-        occlusionTexture=image(tree.get("occlusionTexture")),
-        emissiveTexture=image(tree.get("emissiveTexture")),
+        metallicRoughnessTexture=opened(pbr.get("metallicRoughnessTexture")),
+        normalTexture=opened(tree.get("normalTexture")),
+        occlusionTexture=opened(tree.get("occlusionTexture")),
+        emissiveTexture=opened(tree.get("emissiveTexture")),
         emissiveFactor=emissive,
         alphaMode=dig(tree, "alphaMode", kind=str),
         alphaCutoff=dig(tree, "alphaCutoff", kind=(int, float)),

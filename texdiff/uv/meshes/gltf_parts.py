@@ -20,7 +20,7 @@ def read_gltf(path: Path) -> list[Part]:
     """All parts of a .glb or .gltf file that stand in its scene. V points down in the file, up in the parts.
 
     Raises:
-        InputError: the file as a whole can't be read, or has no triangles at all.
+        InputError: the file as a whole cannot be read, or has no triangles at all.
     """
     document = open_gltf(path)
     materials, lookups = read_materials(document)
@@ -64,7 +64,7 @@ def _unique(name: str, keys: dict[str, int]) -> str:
 
 
 def _broken(key: str, material: Material, reason: str) -> Part:
-    """A part that can't be read still tells why its texture has no triangles."""
+    """A part that cannot be read still tells why its texture has no triangles."""
     nothing = np.zeros((0, 3))
     return Part(key=key, material=material, vertices=nothing, faces=nothing.astype(np.int64), uv=None, problem=reason)
 

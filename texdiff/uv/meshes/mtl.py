@@ -1,4 +1,4 @@
-"""Read Wavefront MTL files and find the pictures they name."""
+"""Read Wavefront MTL files and find the images they name."""
 
 import os
 import re
@@ -8,8 +8,8 @@ import numpy as np
 from trimesh.visual.material import PBRMaterial
 
 from texdiff.paths import within_reach
-from texdiff.uv.image import open_picture
-from texdiff.uv.meshes.part import Fact, Material, Picture
+from texdiff.uv.image import open_image
+from texdiff.uv.meshes.part import ImageRef, Material, Property
 
 # Options of a texture statement and the most arguments each takes (Wavefront's "MTL material format", 1995).
 OPTIONS = {
@@ -72,7 +72,7 @@ def _beneath(folder: Path, name: str) -> Path | None:
 
 
 def read_mtl(path: Path, folders: list[Path]) -> dict[str, Material]:
-    """Materials of one MTL file by name; pictures are looked for in its folder and in ``folders``."""
+    """Materials of one MTL file by name; images are looked for in its folder and in ``folders``."""
     if path.stat().st_size > MAX_MTL_BYTES:
         return {}
     statements: dict[str, dict[str, str]] = {}
@@ -92,47 +92,47 @@ def read_mtl(path: Path, folders: list[Path]) -> dict[str, Material]:
 
 def _material(name: str, values: dict[str, str], folders: list[Path]) -> Material:
     colour = _numbers(values.get("kd", ""), 3)
-    facts: dict[str, Fact] = {}
+    properties: dict[str, Property] = {}
     if colour is not None:
-        facts["base_color_factor"] = colour
+        properties["base_color_factor"] = colour
     opacity = _numbers(values.get("d", ""), 1)
     if opacity is not None and opacity[0] < 1:
-        facts["opacity"] = opacity[0]
+        properties["opacity"] = opacity[0]
     if "map_d" in values:
-        facts["opacity_map"] = _split_options(values["map_d"])[1]
-    picture = None
+        properties["opacity_map"] = _split_options(values["map_d"])[1]
+    image = None
 
-    def look() -> PBRMaterial:
-        image = open_picture(picture.source) if picture is not None else None
-        # The picture replaces Kd: exporters write any Kd beside map_Kd, also black.
-        rgb = [1.0, 1.0, 1.0] if image is not None or colour is None else colour
+    def to_pbr() -> PBRMaterial:
+        texture = open_image(image.source) if image is not None else None
+        # The image replaces Kd: exporters write any Kd beside map_Kd, also black.
+        rgb = [1.0, 1.0, 1.0] if texture is not None or colour is None else colour
         rgba = np.rint(np.clip([*rgb, *(opacity or [1.0])], 0, 1) * 255).astype(np.uint8)
         return PBRMaterial(
             name=name,
             baseColorFactor=rgba,
-            baseColorTexture=image,
+            baseColorTexture=texture,
             metallicFactor=0.0,
             roughnessFactor=1.0,
             alphaMode="BLEND" if rgba[3] < 255 else None,
         )
 
     if not values.get("map_kd"):
-        return Material(name=name, facts=facts, look=look)
+        return Material(name=name, properties=properties, to_pbr=to_pbr)
 
     options, file_name = _split_options(values["map_kd"])
     for option, fact in (("-s", "uv_scale"), ("-o", "uv_offset")):
         if option in options:
-            facts[fact] = _triple(options[option], 1.0 if option == "-s" else 0.0)
+            properties[fact] = _triple(options[option], 1.0 if option == "-s" else 0.0)
     wrap = ("clamp", "clamp") if options.get("-clamp") == ["on"] else ("repeat", "repeat")
     if re.search(r"<UDIM>|<UVTILE>", file_name, re.IGNORECASE):
-        problem = f"names UDIM tiles ({file_name}), which are not supported; bake them into one picture"
-        return Material(name=name, problem=problem, facts=facts, look=look)
+        problem = f"names UDIM tiles ({file_name}), which are not supported; bake them into one image"
+        return Material(name=name, problem=problem, properties=properties, to_pbr=to_pbr)
     found = find_file(file_name, folders)
     if found is None:
-        problem = f"names the picture {file_name}, which does not exist near the mesh, nor such a name beside it"
-        return Material(name=name, problem=problem, facts=facts, look=look)
-    picture = Picture(name=found.name, source=found)
-    return Material(name=name, picture=picture, wrap=wrap, facts=facts, look=look)
+        problem = f"names the image {file_name}, which does not exist near the mesh, nor such a name beside it"
+        return Material(name=name, problem=problem, properties=properties, to_pbr=to_pbr)
+    image = ImageRef(name=found.name, source=found)
+    return Material(name=name, image=image, wrap=wrap, properties=properties, to_pbr=to_pbr)
 
 
 def _numbers(text: str, count: int) -> list[float] | None:

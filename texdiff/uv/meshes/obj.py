@@ -1,7 +1,7 @@
 """Read Wavefront OBJ: one part per material, and a second one for its faces without UV coordinates.
 
 An own reader, because a face without UV coordinates must not cost its neighbours theirs, concave polygons must not be
-cut as fans, and a material that is not found has to be told from one without a picture.
+cut as fans, and a material that is not found has to be told from one without an image.
 """
 
 import re
@@ -38,7 +38,7 @@ def read_obj(path: Path) -> list[Part]:
     """All parts of an OBJ file. V points up in the file.
 
     Raises:
-        InputError: the file can't be read, has no faces, or a face names a vertex that does not exist.
+        InputError: the file cannot be read, has no faces, or a face names a vertex that does not exist.
     """
     if path.stat().st_size > MAX_OBJ_BYTES:
         raise InputError(f"{path}: {path.stat().st_size} bytes, more than the limit of {MAX_OBJ_BYTES}; split the mesh")
@@ -113,7 +113,7 @@ def _floats(path: Path, kind: str, lines: list[str], columns: int) -> NDArray[np
             words = [row + ["0"] * (columns - len(row)) for row in words]
         return np.array(words, dtype=np.float64)
     except ValueError as error:
-        raise InputError(f"{path}: a {kind} line can't be read ({error}); export the mesh again") from None
+        raise InputError(f"{path}: a {kind} line cannot be read ({error}); export the mesh again") from None
 
 
 def _corners(path: Path, lines: _Lines) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -129,7 +129,7 @@ def _corners(path: Path, lines: _Lines) -> tuple[NDArray[np.int64], NDArray[np.i
                 raise ValueError
             table[word] = (numbers[0], numbers[1], numbers[2])
     except ValueError:
-        raise InputError(f"{path}: the face corner {word!r} can't be read; export the mesh again") from None
+        raise InputError(f"{path}: the face corner {word!r} cannot be read; export the mesh again") from None
     indices = np.array([table[word] for word in words], dtype=np.int64).reshape(-1, 3)
     before = np.repeat(np.array(lines.counts, dtype=np.int64), lengths, axis=0)  # negative: counted back from here
     relative = np.where(before + indices < 0, np.iinfo(np.int64).min // 2, before + indices)
@@ -168,8 +168,8 @@ def _part(
     unique, faces = np.unique(corners.reshape(-1, 3), axis=0, return_inverse=True)
     uv = None
     if uvs is not None:
-        scale = np.array(material.facts.get("uv_scale", [1.0, 1.0]))
-        offset = np.array(material.facts.get("uv_offset", [0.0, 0.0]))
+        scale = np.array(material.properties.get("uv_scale", [1.0, 1.0]))
+        offset = np.array(material.properties.get("uv_offset", [0.0, 0.0]))
         uv = uvs[unique[:, 1]] * scale + offset
     return Part(
         key=key,
@@ -204,15 +204,15 @@ def _materials(path: Path, lines: _Lines) -> list[Material]:
         candidate = read_mtl(others[0], [path.parent]) if len(others) == 1 else {}
         if wanted - set(known) <= set(candidate):
             for name in wanted - set(known):
-                facts = {**candidate[name].facts, "material_file": others[0].name}
-                known[name] = replace(candidate[name], facts=facts)
+                properties = {**candidate[name].properties, "material_file": others[0].name}
+                known[name] = replace(candidate[name], properties=properties)
     folded = {name.casefold(): material for name, material in known.items()}
     return [known.get(name) or folded.get(name.casefold()) or _undefined(name, note) for name in lines.names]
 
 
 def _undefined(name: str, note: str) -> Material:
-    def look() -> PBRMaterial:
+    def to_pbr() -> PBRMaterial:
         return PBRMaterial(name=name or None, metallicFactor=0.0, roughnessFactor=1.0)
 
     problem = f"is not defined in any material file{note}" if name else "has no material"
-    return Material(name=name or "unnamed", problem=problem, look=look)
+    return Material(name=name or "unnamed", problem=problem, to_pbr=to_pbr)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from texdiff.data.prepare.asset import Asset, key_of, stamp_of
+from texdiff.data.prepare.asset import Asset, asset_key, stamp_of
 from texdiff.data.prepare.sources.captions import (
     CaptionFile,
     caption_from_name,
@@ -14,7 +14,7 @@ from texdiff.data.prepare.sources.captions import (
     read_captions,
     read_sidecar,
 )
-from texdiff.data.prepare.sources.image_folders import find_pictures, read_kohya_config
+from texdiff.data.prepare.sources.image_folders import find_images, read_kohya_config
 from texdiff.data.prepare.sources.tables import find_metadata, read_metadata, read_table
 from texdiff.errors import InputError
 
@@ -26,9 +26,9 @@ _HUB_ID = r"[\w.-]+/[\w.-]+"
 def find_assets(
     sources: list[str], captions: Path | None, spool: Path, skip: tuple[Path, ...] = ()
 ) -> tuple[list[Asset], list[CaptionFile]]:
-    """All meshes in the sources, or pictures where there is no mesh, in order of source and path, each once.
+    """All meshes in the sources, or images where there is no mesh, in order of source and path, each once.
 
-    Also returns the captions files that were read. What is no file yet (a picture in Parquet) is put into `spool`.
+    Also returns the captions files that were read. What is no file yet (an image in Parquet) is put into `spool`.
     Folders in `skip` are not searched: what is being written may lie within a source.
     Raises InputError where a source does not exist or has nothing of the kind in it.
     """
@@ -74,9 +74,9 @@ def _folder(
         return [asset for path in metadata for asset in read_metadata(path, folder, spool)]
     if any(path.suffix in (".parquet", ".arrow") for path in others):
         return list(read_table(str(folder), spool))
-    if pictures := find_pictures(folder, others):
-        return pictures
-    raise InputError(f"{folder}: no mesh in it ({', '.join(MESH_SUFFIXES)}), no pictures and no dataset")
+    if images := find_images(folder, others):
+        return images
+    raise InputError(f"{folder}: no mesh in it ({', '.join(MESH_SUFFIXES)}), no images and no dataset")
 
 
 def _captions(folder: Path, given: CaptionFile | None, files: list[CaptionFile]) -> CaptionFile | None:
@@ -96,7 +96,7 @@ def _mesh(path: Path, label: str, stamp: str, captions: CaptionFile | None) -> A
         path=path,
         label=label,
         # A GLB holds all it needs; the other formats refer to files, which may lie anywhere in the source.
-        key=key_of(path, stamp="" if path.suffix.lower() == ".glb" else stamp),
+        key=asset_key(path, stamp="" if path.suffix.lower() == ".glb" else stamp),
         captions=texts or (caption_from_name(path.stem),),
         named=not texts,
         license=credit.license if credit else None,

@@ -1,9 +1,9 @@
-"""Pictures with masks as other trainers lay them out.
+"""Images with masks as other trainers lay them out.
 
 - OneTrainer: `cup.png` and `cup-masklabel.png` beside each other.
 - kohya: the masks in a folder of their own under the same names (its `conditioning_data_dir`), found by that folder's
   name or through the .toml that names both; captions in .txt or .caption, or the words in a folder named `10_red cup`.
-- Any picture with alpha: the alpha is the mask.
+- Any image with alpha: the alpha is the mask.
 """
 
 import re
@@ -12,20 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from texdiff.data.prepare.asset import Asset, key_of
+from texdiff.data.prepare.asset import Asset, asset_key
 from texdiff.data.prepare.sources.captions import caption_from_name, read_sidecar, read_text
 from texdiff.errors import InputError, one_line
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".tga")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".tga")
 _MASK_LABELS = ("-masklabel", "-condlabel")
 _MASK_FOLDERS = ("mask", "masks", "conditioning", "conditioning_data", "cond")
 
 
-def find_pictures(folder: Path, files: list[Path]) -> list[Asset]:
-    """The pictures among the files of a folder, each with its mask; pictures that are masks are not listed."""
-    pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES and not _is_mask(path, folder)]
+def find_images(folder: Path, files: list[Path]) -> list[Asset]:
+    """The images among the files of a folder, each with its mask; images that are masks are not listed."""
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not _is_mask(path, folder)]
     masks = {_place(path): path for path in files if _is_mask(path, folder)}
-    return [_asset(path, folder, _mask_of(path, folder, masks)) for path in pictures]
+    return [_asset(path, folder, _mask_of(path, folder, masks)) for path in images]
 
 
 def read_kohya_config(path: Path) -> list[Asset]:
@@ -45,10 +45,10 @@ def read_kohya_config(path: Path) -> list[Asset]:
         images = _folder(path, options["image_dir"])
         masks = _folder(path, options["conditioning_data_dir"]) if "conditioning_data_dir" in options else None
         by_stem = {mask.stem: mask for mask in sorted(masks.iterdir())} if masks else {}
-        for picture in sorted(images.iterdir()):
-            if picture.suffix.lower() in PICTURE_SUFFIXES:
-                mask = by_stem.get(picture.stem, picture)
-                assets.append(_asset(picture, images.parent, mask, options.get("class_tokens")))
+        for image in sorted(images.iterdir()):
+            if image.suffix.lower() in IMAGE_SUFFIXES:
+                mask = by_stem.get(image.stem, image)
+                assets.append(_asset(image, images.parent, mask, options.get("class_tokens")))
     return assets
 
 
@@ -91,14 +91,14 @@ def _asset(path: Path, root: Path, mask: Path, tokens: Any = None) -> Asset:
         path=path,
         mask=mask,
         label=path.relative_to(root).as_posix(),
-        key=key_of(path, mask),
+        key=asset_key(path, mask),
         captions=texts or (caption_from_name(path.stem),),
         named=not texts,
     )
 
 
 def _is_mask(path: Path, folder: Path) -> bool:
-    if path.suffix.lower() not in PICTURE_SUFFIXES:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
         return False
     folders = path.relative_to(folder).parts[:-1]
     return path.stem.endswith(_MASK_LABELS) or any(_is_mask_folder(name) for name in folders)
@@ -109,7 +109,7 @@ def _is_mask_folder(name: str) -> bool:
 
 
 def _mask_of(path: Path, folder: Path, masks: dict[Path, Path]) -> Path:
-    """The picture's mask, or the picture itself, whose alpha may be one."""
+    """The image's mask, or the image itself, whose alpha may be one."""
     beside = [path.with_name(path.stem + label) for label in _MASK_LABELS[:1]]
     inside = [path.parent / name / path.stem for name in _MASK_FOLDERS]
     within = path.relative_to(folder).parts[:-1]

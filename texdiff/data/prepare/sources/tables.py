@@ -1,7 +1,7 @@
-"""Datasets that are a table: metadata.jsonl or metadata.csv beside pictures, Parquet, a saved dataset, the hub's.
+"""Datasets that are a table: metadata.jsonl or metadata.csv beside images, Parquet, a saved dataset, the hub's.
 
-The picture's column is called image, texture or diffuse, the mask's mask, the caption's text, caption or prompt; in
-metadata files the first two may end in _file_name, and file_name alone is the picture. A mask that is a string is
+The image's column is called image, texture or diffuse, the mask's mask, the caption's text, caption or prompt; in
+metadata files the first two may end in _file_name, and file_name alone is the image. A mask that is a string is
 taken as base64 of zlib of the mask's bits, packed row by row, high bit first (the Texture-Anything dataset has these).
 The column surface, surface_file_name in metadata files, is what `texdiff prepare` writes: the mesh's surface per texel.
 """
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from texdiff.data.prepare.asset import Asset, key_of
+from texdiff.data.prepare.asset import Asset, asset_key
 from texdiff.data.prepare.sources.captions import caption_from_name, read_text
 from texdiff.errors import InputError, one_line
 from texdiff.files import write_atomic
@@ -39,31 +39,31 @@ def find_metadata(folder: Path) -> list[Path]:
 
 
 def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
-    """The rows of a metadata file as assets; packed masks are written into `spool` as pictures."""
+    """The rows of a metadata file as assets; packed masks are written into `spool` as images."""
     split = "" if path.parent == root else path.parent.name
     for number, row in _rows(path):
         try:
             if isinstance(row, str):
                 raise InputError(row)
-            picture, mask = _files(row, path.parent, spool)
+            image, mask = _files(row, path.parent, spool)
             name = row.get("surface_file_name")
             surface = path.parent / name if isinstance(name, str) and name else None
-            for file in (picture, mask, *([surface] if surface else [])):
+            for file in (image, mask, *([surface] if surface else [])):
                 if not file.is_relative_to(spool) and ("\0" in str(file) or leads_out(str(file), str(root))):
                     raise InputError(f"{file.name!r} leads out of the dataset's folder: put the file itself there")
-            credit = _credit(row, picture.stem)
+            credit = _credit(row, image.stem)
         except InputError as error:
             yield _unusable(path, f"{path.relative_to(root).as_posix()}, line {number}", split, str(error))
             continue
-        label = picture.relative_to(root).as_posix() if picture.is_relative_to(root) else picture.name
-        key = key_of(picture, mask, *([surface] if surface else []))
-        yield Asset(path=picture, mask=mask, surface=surface, label=label, key=key, split=split, **credit)
+        label = image.relative_to(root).as_posix() if image.is_relative_to(root) else image.name
+        key = asset_key(image, mask, *([surface] if surface else []))
+        yield Asset(path=image, mask=mask, surface=surface, label=label, key=key, split=split, **credit)
 
 
 def _files(row: dict[str, Any], folder: Path, spool: Path) -> tuple[Path, Path]:
     name = next((row[key] for key in ("file_name", *(f"{c}_file_name" for c in _IMAGE)) if row.get(key)), None)
     if not isinstance(name, str):
-        raise InputError(f"no file_name: name the picture by its path relative to {folder.name}")
+        raise InputError(f"no file_name: name the image by its path relative to {folder.name}")
     if isinstance(row.get("mask_file_name"), str):
         return folder / name, folder / row["mask_file_name"]
     text = row.get("mask")
@@ -79,7 +79,7 @@ def _unusable(path: Path, label: str, split: str, problem: str) -> Asset:
 
 
 def read_table(source: str, spool: Path) -> Iterator[Asset]:
-    """The rows of anything `datasets` can load, row by row: pictures and masks are written into `spool`."""
+    """The rows of anything `datasets` can load, row by row: images and masks are written into `spool`."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -87,20 +87,20 @@ def read_table(source: str, spool: Path) -> Iterator[Asset]:
     try:
         saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
         loaded = datasets.load_from_disk(source) if saved else datasets.load_dataset(source)
-    except Exception as error:  # the library raises all kinds for a name it can't load
-        raise InputError(f"{source}: can't be read as a dataset ({one_line(str(error)) or type(error)})") from None
+    except Exception as error:  # the library raises all kinds for a name it cannot load
+        raise InputError(f"{source}: cannot be read as a dataset ({one_line(str(error)) or type(error)})") from None
     splits = loaded if isinstance(loaded, dict) else {"": loaded}
     for split, rows in splits.items():
-        picture = next((name for name in _IMAGE if name in rows.column_names), None)
-        if picture is None or "mask" not in rows.column_names:
+        image = next((name for name in _IMAGE if name in rows.column_names), None)
+        if image is None or "mask" not in rows.column_names:
             raise InputError(f"{source}: needs columns image, mask and text; it has {', '.join(rows.column_names)}")
-        for name in (picture, "mask", "surface"):
+        for name in (image, "mask", "surface"):
             if isinstance(rows.features.get(name), datasets.Image):
                 rows = rows.cast_column(name, datasets.Image(decode=False))
         for number, row in enumerate(rows):
             label = f"{split}/{number:08d}".lstrip("/")
             try:
-                texture = _spooled(_bytes(row[picture]), spool)
+                texture = _spooled(_bytes(row[image]), spool)
                 packed = isinstance(row["mask"], str)
                 mask = _unpacked(row["mask"], spool) if packed else _spooled(_bytes(row["mask"]), spool)
                 surface = _spooled(_bytes(row["surface"]), spool) if isinstance(row.get("surface"), dict) else None
@@ -123,7 +123,7 @@ def _credit(row: dict[str, Any], stem: str) -> dict[str, Any]:
 
 
 def _unpacked(text: str, spool: Path) -> Path:
-    """A packed mask as a picture: a square one, which is what the bits alone can say; the reader fits it."""
+    """A packed mask as an image: a square one, which is what the bits alone can say; the reader fits it."""
     try:
         unpacker = zlib.decompressobj()
         packed = unpacker.decompress(base64.b64decode(text, validate=True), _MAX_PACKED)
@@ -133,7 +133,7 @@ def _unpacked(text: str, spool: Path) -> Path:
         raise InputError(f"the packed mask claims more than {_MAX_PACKED * 8} texels")
     side = round((len(packed) * 8) ** 0.5)
     if side * side != len(packed) * 8:
-        raise InputError(f"the packed mask has {len(packed) * 8} bits, which is no square: write masks as pictures")
+        raise InputError(f"the packed mask has {len(packed) * 8} bits, which is no square: write masks as images")
     bits = np.unpackbits(np.frombuffer(packed, np.uint8)).reshape(side, side) * np.uint8(255)
     file = io.BytesIO()
     Image.fromarray(bits).save(file, format="PNG")
@@ -154,7 +154,7 @@ def _bytes(cell: Any) -> bytes:
         return Path(cell["path"]).read_bytes()
     if cell is None or isinstance(cell, dict):
         return b""  # the reader says that it is empty
-    raise InputError(f"a cell of type {type(cell).__name__} is no picture: cast the column to Image")
+    raise InputError(f"a cell of type {type(cell).__name__} is no image: cast the column to Image")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:

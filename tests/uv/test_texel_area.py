@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from texdiff.uv.coverage import coverage_mask, overlap_count
 from texdiff.uv.resize import resize
-from texdiff.uv.texel_area import from_grey, resize_density, surface_map, to_grey
+from texdiff.uv.texel_area import from_grey16, resize_texel_area, texel_area, to_grey16
 
 SQUARE = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]], dtype=np.float64)
 
@@ -42,7 +42,7 @@ def test_equals_brute_force_and_keeps_the_sum(seed: int, height: int, width: int
     count = int(rng.integers(1, 25))
     triangles = rng.random((count, 1, 2)) + spread * rng.normal(size=(count, 3, 2))
     surface = rng.exponential(size=count) * rng.choice([0.0, 1e-4, 1.0, 1e4], count)
-    found = surface_map(triangles, surface, (height, width))
+    found = texel_area(triangles, surface, (height, width))
     np.testing.assert_allclose(found, brute_force(triangles, surface, (height, width)), rtol=1e-9, atol=1e-12)
     assert found.sum() == pytest.approx(surface.sum(), rel=1e-12)
     reached = coverage_mask(triangles[surface > 0], (height, width))
@@ -53,15 +53,15 @@ def test_what_is_not_covered_is_zero_to_the_last_bit() -> None:
     rng = np.random.default_rng(0)
     triangles = rng.random((200, 1, 2)) + 0.05 * np.array([[0, 0], [1, 0], [0, 1]])  # each covers several centres
     surface = 10.0 ** rng.uniform(-9, 3, 200)
-    found = surface_map(triangles, surface, (256, 256))
+    found = texel_area(triangles, surface, (256, 256))
     assert np.array_equal(found > 0, overlap_count(triangles, (256, 256)) > 0)
 
 
 def test_overlaps_add() -> None:
     rng = np.random.default_rng(1)
     triangles, surface = rng.normal(size=(40, 3, 2)), rng.exponential(size=40)
-    parts = [surface_map(triangles[i::2], surface[i::2], (24, 32)) for i in (0, 1)]
-    np.testing.assert_allclose(surface_map(triangles, surface, (24, 32)), sum(parts), rtol=1e-12)
+    parts = [texel_area(triangles[i::2], surface[i::2], (24, 32)) for i in (0, 1)]
+    np.testing.assert_allclose(texel_area(triangles, surface, (24, 32)), sum(parts), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_overlaps_add() -> None:
     ],
 )
 def test_triangles_without_a_centre(points: list[list[float]], texel: tuple[int, int] | None) -> None:
-    found = surface_map(np.array([points]), [5.0], (10, 10))
+    found = texel_area(np.array([points]), [5.0], (10, 10))
     if texel is None:
         assert found.sum() == pytest.approx(0.0 if np.isnan(points[0][0]) else 5.0)
         assert np.ptp(found) == 0
@@ -89,20 +89,20 @@ def test_triangles_without_a_centre(points: list[list[float]], texel: tuple[int,
 
 def test_tall_triangles_are_drawn_by_columns_with_the_same_sum() -> None:
     tall = np.array([[[0.1, 0.0], [0.4, 0.0], [0.25, 500.0]]])
-    found = surface_map(tall, [2.0], (16, 16))
+    found = texel_area(tall, [2.0], (16, 16))
     assert found.sum() == pytest.approx(2.0, rel=1e-12)
     assert np.array_equal(found > 0, coverage_mask(tall, (16, 16)))
 
 
 def test_no_triangle_and_no_surface_give_zeros() -> None:
-    assert not surface_map(np.zeros((0, 3, 2)), [], (4, 4)).any()
-    assert not surface_map(SQUARE, [0.0, 0.0], (4, 4)).any()
+    assert not texel_area(np.zeros((0, 3, 2)), [], (4, 4)).any()
+    assert not texel_area(SQUARE, [0.0, 0.0], (4, 4)).any()
 
 
 @pytest.mark.parametrize("surface", [[1.0], [1.0, -1.0], [1.0, np.nan], [[1.0, 1.0]]])
 def test_odd_surface_is_refused(surface: list) -> None:
-    with pytest.raises(ValueError, match="surface"):
-        surface_map(SQUARE, surface, (4, 4))
+    with pytest.raises(ValueError, match="mesh_area"):
+        texel_area(SQUARE, surface, (4, 4))
 
 
 def test_a_hundred_thousand_triangles_take_less_than_a_second() -> None:
@@ -115,7 +115,7 @@ def test_a_hundred_thousand_triangles_take_less_than_a_second() -> None:
     best = np.inf
     for _ in range(3):
         start = time.perf_counter()
-        found = surface_map(triangles, surface, (2048, 2048))
+        found = texel_area(triangles, surface, (2048, 2048))
         best = min(best, time.perf_counter() - start)
     assert len(triangles) > 100_000
     assert found.sum() == pytest.approx(len(triangles), rel=1e-12)
@@ -128,19 +128,19 @@ def test_grey_keeps_densities_and_the_mask(seed: int) -> None:
     rng = np.random.default_rng(seed)
     mask = rng.random((16, 12)) < 0.5
     density = 10.0 ** rng.uniform(-14, 2, mask.shape) * (rng.random(mask.shape) < 0.9)
-    grey = to_grey(density, mask)
+    grey = to_grey16(density, mask)
     assert grey.dtype == np.uint16
     assert np.array_equal(grey > 0, mask)
     if (density[mask] > 0).any():
         assert grey.max() == 65535
         share = density[mask] / density[mask].max()
         # half a level of 65535, on the root
-        assert (np.abs(np.sqrt(from_grey(grey)[mask]) - np.sqrt(share)) < 0.51 / 65535 + (share < 1e-9) / 65535).all()
+        assert (np.abs(np.sqrt(from_grey16(grey)[mask]) - np.sqrt(share)) < 0.51 / 65535 + (share < 1e-9) / 65535).all()
 
 
 def test_a_mask_without_surface_is_even() -> None:
     mask = np.eye(4, dtype=bool)
-    assert np.array_equal(to_grey(np.zeros((4, 4)), mask), 65535 * mask)
+    assert np.array_equal(to_grey16(np.zeros((4, 4)), mask), 65535 * mask)
 
 
 @settings(deadline=None, max_examples=40)
@@ -150,7 +150,7 @@ def test_resized_density_has_the_mask_of_resize_and_the_mean_of_the_covered(seed
     mask = np.asarray(cv2.resize(rng.random((6, 8)), (40, 30))) > 0.5
     mask[3, 4] = True
     density = np.where(mask, rng.exponential(size=mask.shape), rng.exponential(size=mask.shape) * 1e6)
-    small, covered = resize_density(density, mask, (rows, columns))
+    small, covered = resize_texel_area(density, mask, (rows, columns))
     assert small.dtype == np.float32
     assert np.array_equal(covered, resize(np.zeros((30, 40, 3), np.uint8), mask, (rows, columns))[1])
     assert np.array_equal(small > 0, covered)
@@ -161,7 +161,7 @@ def test_shrinking_keeps_the_sum() -> None:
     rng = np.random.default_rng(0)
     mask = rng.random((64, 48)) < 0.8
     density = rng.exponential(size=mask.shape)
-    small, covered = resize_density(density, mask, (16, 16))
+    small, covered = resize_texel_area(density, mask, (16, 16))
     cells = mask.reshape(16, 4, 16, 3)
     kept = np.where(covered[:, None, :, None], np.where(mask, density, 0).reshape(16, 4, 16, 3), 0).sum()
     assert (small * cells.mean(axis=(1, 3)) * 12).sum() == pytest.approx(kept, rel=1e-5)
