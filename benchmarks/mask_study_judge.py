@@ -19,8 +19,8 @@ from texdiff.diffusion.draws import keyed_generator
 from texdiff.diffusion.mask import downsample
 from texdiff.evaluation.metrics.distribution import kid
 from texdiff.evaluation.metrics.features import features
-from texdiff.evaluation.sampler import EvaluationModel
-from texdiff.evaluation.textures import read_evaluation_data
+from texdiff.evaluation.sampler import EvaluationSampler
+from texdiff.evaluation.textures import read_evaluation_textures
 from texdiff.models.base import Base, add_lora, load_base
 from texdiff.training.run.checkpoint import checkpoints
 
@@ -69,11 +69,11 @@ def main() -> None:
         base.unet.load_state_dict(load_file(checkpoint / "weights.safetensors"), strict=False)
         errors[int(checkpoint.name.split("-")[1])] = error_inside(base.unet, alphas, atlases)
     columns = {"image_column": "image", "mask_column": "mask", "caption_column": "text", "resolution": RESOLUTION}
-    held_out, references = read_evaluation_data(dataset, columns, [])
+    held_out, references = read_evaluation_textures(dataset, columns, [])
     wanted = held_out.repeated(int(pictures))
-    model = EvaluationModel(base, RESOLUTION, int(steps), float(guidance), seed=0)
-    drawn = wanted.wearing(model.generate(wanted.prompts, "draw"))
-    near = kid(features(drawn.pictures, drawn.masks), features(references.pictures, references.masks))
+    model = EvaluationSampler(base, RESOLUTION, int(steps), float(guidance), seed=0)
+    drawn = wanted.with_images(model.generate(wanted.prompts, "draw"))
+    near = kid(features(drawn.images, drawn.masks), features(references.images, references.masks))
     result = {"error": errors, "kid": near.mean, "kid_95": [near.low, near.high]}
     Path(run, "study.json").write_text(json.dumps(result, default=np.ndarray.tolist) + "\n")
 

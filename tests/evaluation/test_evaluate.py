@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from texdiff import cli
+from texdiff import cli, evaluation
 from texdiff.config import DataConfig, ModelConfig, RunConfig, TrainingConfig, ValidationConfig
 from texdiff.data.prepare import prepare_dataset
 from texdiff.demo.make import write_meshes
+from texdiff.evaluation import sampler
 from texdiff.evaluation.table import table
-from texdiff.evaluation.textures import read_evaluation_data
+from texdiff.evaluation.textures import read_evaluation_textures
+from texdiff.models.base import load_base
 
 LAYER = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 
@@ -62,7 +65,7 @@ def test_a_run_beside_its_base(
         done = run_program(*command, "--num_images", 4, "--guidance_scale", 2, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
         found[name] = json.loads((run / "evaluation.json").read_text("utf-8"))
-        assert "trained: drawing" in done.stderr  # the bars, and nothing that is no bar
+        assert "trained: sampling" in done.stderr  # the bars, and nothing that is no bar
         assert all("%|" in line or not line.strip() for line in done.stderr.replace("\r", "\n").split("\n"))
         for word in ("PSNR", "KID (95 % interval)", "renders: FID", "seams: mean", "2 held-out textures", "Note: "):
             assert word in done.stdout
@@ -89,7 +92,7 @@ def test_a_run_beside_its_base(
 def test_textures_come_with_their_void_filled(meshes_dataset: Path) -> None:
     notes: list[str] = []
     data = {"image_column": "image", "mask_column": "mask", "caption_column": "text", "resolution": 64}
-    held_out, references = read_evaluation_data(str(meshes_dataset), data, notes)
+    held_out, references = read_evaluation_textures(str(meshes_dataset), data, notes)
     assert (len(held_out), len(references)) == (2, 6)
     assert held_out.names == references.names[:2]
     assert "2 held-out textures are few" in notes[0]
@@ -97,7 +100,7 @@ def test_textures_come_with_their_void_filled(meshes_dataset: Path) -> None:
     assert five.prompts == (*held_out.prompts, *held_out.prompts, held_out.prompts[0])
     red = np.full((5, 64, 64, 3), (200, 0, 0), np.uint8)
     red[~five.masks] = 255
-    assert (five.wearing(red).pictures == (200, 0, 0)).all()
+    assert (five.with_images(red).images == (200, 0, 0)).all()
 
 
 def test_the_table_leaves_out_what_there_is_not() -> None:
@@ -119,8 +122,8 @@ def test_the_table_leaves_out_what_there_is_not() -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"run": "none"}, "none: is no run's folder"),
-        ({"run": "damaged"}, "damaged: is no run's folder"),
+        ({"run": "none"}, "none: not a run's folder"),
+        ({"run": "damaged"}, "damaged: not a run's folder"),
         ({"--dataset": "none"}, "none"),
         ({"--num_images": "2"}, "--num_images 2: KID needs 3 or more"),
         ({"--features": "./none"}, "--features ./none"),
@@ -148,3 +151,43 @@ def test_bad_input_is_one_line(
     assert len(captured.err.strip().splitlines()) == 1
     assert what in captured.err
     assert not (tmp_path / "run/evaluation.json").exists()
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    """Allowed, as somebody may have set it before."""
+    kinds = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [kind.allow_tf32 for kind in kinds]
+    for kind in kinds:
+        kind.allow_tf32 = True
+    yield
+    for kind, was in zip(kinds, before, strict=True):
+        kind.allow_tf32 = was
+
+
+@pytest.mark.usefixtures("tf32")
+def test_networks_are_where_the_pipeline_is_and_in_true_float32(
+    base: Path, factors: Any, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `meta`, a device that every machine has, in the place of the GPU."""
+    given = []
+
+    class Loaded(Exception):
+        pass
+
+    def clip_score(name: str, device: torch.device) -> None:
+        given.append((name, device.type))
+        raise Loaded
+
+    load = evaluation.load_extractor
+    monkeypatch.setattr(evaluation, "inference_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(sampler, "inference_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(evaluation, "load_extractor", lambda *how: given.append(load(*how).device.type))
+    monkeypatch.setattr(evaluation, "ClipScore", clip_score)
+    run = write_run(tmp_path / "run", base, dataset, factors(0.0))
+    with pytest.raises(Loaded):
+        evaluation.evaluate(run, str(dataset), clip="a CLIP")
+    assert given == ["meta", ("a CLIP", "meta")]
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert sampler.EvaluationSampler(load_base(str(base)), 64, 2, 1.0, seed=0).pipeline.device.type == "meta"

@@ -100,13 +100,13 @@ def test_evaluate_draws_and_measures(demo, lora_run, features, monkeypatch):
     from texdiff.evaluation import sampler as evaluation_model
 
     devices = set()
-    draw = evaluation_model.EvaluationModel.generate
+    draw = evaluation_model.EvaluationSampler.generate
 
     def watched(model, *given):
         devices.add(model.pipeline.device.type)
         return draw(model, *given)
 
-    monkeypatch.setattr(evaluation_model.EvaluationModel, "generate", watched)
+    monkeypatch.setattr(evaluation_model.EvaluationSampler, "generate", watched)
     figures = evaluate(lora_run, str(demo), feature_model=str(features), num_images=3, guidance_scale=2.0)
     assert devices == {DEVICE}
     assert json.loads((lora_run / "evaluation.json").read_text("utf-8"))["num_images"] == 3

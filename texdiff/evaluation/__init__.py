@@ -1,4 +1,4 @@
-"""A run's figures beside its base's: `texdiff evaluate RUN --dataset DATASET`, written to RUN/evaluation.json.
+"""A run's metrics beside its base's: `texdiff evaluate RUN --dataset DATASET`, written to RUN/evaluation.json.
 
 Only texels that land on the mesh count. Base and run start from the same noise, and meet the same textures.
 """
@@ -9,26 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 from texdiff.data.mesh_index import find_mesh
-from texdiff.errors import InputError
-from texdiff.evaluation.metrics.clip_score import PromptAgreement
+from texdiff.errors import InputError, one_line
+from texdiff.evaluation.metrics.clip_score import ClipScore
 from texdiff.evaluation.metrics.distribution import Floats, Interval, fid, kid, kid_difference
-from texdiff.evaluation.metrics.extractors import DEFAULT, Extractor, load_extractor
-from texdiff.evaluation.metrics.features import Pictures, features, perceptual_distance
-from texdiff.evaluation.metrics.image import psnr, ssim
+from texdiff.evaluation.metrics.features import DEFAULT, Extractor, features, load_extractor, perceptual_distance
+from texdiff.evaluation.metrics.image import Images, psnr, ssim
 from texdiff.evaluation.metrics.on_mesh import OnMeshes, on_meshes
-from texdiff.evaluation.sampler import STRENGTH, EvaluationModel
-from texdiff.evaluation.textures import Textures, read_evaluation_data
+from texdiff.evaluation.sampler import STRENGTH, EvaluationSampler
+from texdiff.evaluation.textures import Textures, read_evaluation_textures
 from texdiff.files import write_atomic
+from texdiff.inference.sampler import inference_device
 from texdiff.models.base import load_base
 from texdiff.models.lora_files.load import add_lora
 
 FILE = "evaluation.json"
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 
-_LEAST = 3  # pictures in a set that KID is taken of
+_LEAST = 3  # images in a set that KID is taken of
 
 
 def evaluate(
@@ -39,22 +40,25 @@ def evaluate(
     clip: str | None = None,
     num_images: int = 16,
     guidance_scale: float = 7.5,
-) -> Figures:
-    """All figures, as they are written to RUN/evaluation.json; see `texdiff evaluate --help` for the arguments.
+) -> Metrics:
+    """All metrics, as they are written to RUN/evaluation.json; see `texdiff evaluate --help` for the arguments.
 
     Raises:
-        InputError: RUN is no finished run, the dataset or a model cannot be read, or a number makes no sense.
+        InputError: RUN is not a finished run, the dataset or a model cannot be read, or a number makes no sense.
     """
+    # On a GPU float32 is to mean float32, so that metrics do not depend on the machine.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if num_images < _LEAST:
         raise InputError(f"--num_images {num_images}: KID needs {_LEAST} or more")
     settings = _settings(run)
-    extractor, agreement = load_extractor(feature_model), PromptAgreement(clip) if clip else None
+    device = inference_device()
+    extractor, clip_score = load_extractor(feature_model, device), ClipScore(clip, device) if clip else None
     notes: list[str] = []
-    held_out, references = read_evaluation_data(dataset, settings["data"], notes)
+    held_out, references = read_evaluation_textures(dataset, settings["data"], notes)
     wanted = held_out.repeated(num_images)
-    restored, made = _draw(run, settings, guidance_scale, held_out, wanted)
+    restored, made = _sample(run, settings, guidance_scale, held_out, wanted)
 
-    figures: Figures = {
+    metrics: Metrics = {
         "run": str(run),
         "base": settings["model"]["pretrained_model_name_or_path"],
         "dataset": dataset,
@@ -67,47 +71,48 @@ def evaluate(
         "resolution": settings["data"]["resolution"],
         "seed": settings["run"]["seed"],
         "features": extractor.name,
-        "reconstruction": {who: _closeness(pictures, held_out, extractor) for who, pictures in restored.items()},
+        "reconstruction": {who: _closeness(images, held_out, extractor) for who, images in restored.items()},
     }
-    real = features(references.pictures, references.masks, extractor, progress=True)
-    drawn = {who: features(one.pictures, one.masks, extractor, progress=True) for who, one in made.items()}
-    figures["atlases"] = _distances(drawn, real)
-    figures["renders"], figures["seams"], worn = _on_meshes(wanted, made, references, extractor, notes)
-    figures["prompt_agreement"] = None
-    if agreement:
-        figures["prompt_agreement"] = {
-            "atlases": {who: agreement(one.pictures, one.prompts) for who, one in made.items()},
+    real = features(references.images, references.masks, extractor, progress=True)
+    drawn = {who: features(one.images, one.masks, extractor, progress=True) for who, one in made.items()}
+    metrics["atlases"] = _distances(drawn, real)
+    metrics["renders"], metrics["seams"], on_mesh = _on_meshes(wanted, made, references, extractor, notes)
+    metrics["prompt_agreement"] = None
+    if clip_score:
+        metrics["prompt_agreement"] = {
+            "atlases": {who: clip_score(one.images, one.prompts) for who, one in made.items()},
             "renders": {
-                who: agreement(np.stack(one.views), [wanted.prompts[i] for i in one.numbers])
-                for who, one in worn.items()
+                who: clip_score(np.stack(one.views), [wanted.prompts[i] for i in one.numbers])
+                for who, one in on_mesh.items()
             },
         }
     else:
-        notes.append("prompt agreement is left out: name a CLIP with --clip")
+        notes.append("the CLIP score is left out: name a CLIP with --clip")
     for kind in ("atlases", "renders"):
-        if figures[kind] and figures[kind]["difference"]["kid_low"] <= 0 <= figures[kind]["difference"]["kid_high"]:
+        if metrics[kind] and metrics[kind]["difference"]["kid_low"] <= 0 <= metrics[kind]["difference"]["kid_high"]:
             notes.append(f"{kind}: base and run cannot be told apart by KID at this size; raise --num_images")
-    figures["notes"] = notes
-    write_atomic(run / FILE, json.dumps(figures, indent=1, ensure_ascii=False).encode(), durable=False)
-    return figures
+    metrics["notes"] = notes
+    write_atomic(run / FILE, json.dumps(metrics, indent=1, ensure_ascii=False).encode(), durable=False)
+    return metrics
 
 
-def _settings(run: Path) -> Figures:
+def _settings(run: Path) -> Metrics:
     try:
         settings = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
         for section, key in (("model", "train"), ("data", "resolution"), ("run", "seed"), ("validation", "prompts")):
             settings[section][key]
     except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{run}: is no run's folder ({reason}); name the output_dir of a finished run") from None
+        raise InputError(
+            f"{run}: not a run's folder ({one_line(error)}); name the output_dir of a finished run"
+        ) from None
     return settings
 
 
-def _draw(
-    run: Path, settings: Figures, guidance_scale: float, held_out: Textures, wanted: Textures
-) -> tuple[dict[str, Pictures], dict[str, Textures]]:
-    """Held-out textures as the VAE, the base and the run give them back; new ones of base and run."""
-    restored: dict[str, Pictures] = {}
+def _sample(
+    run: Path, settings: Metrics, guidance_scale: float, held_out: Textures, wanted: Textures
+) -> tuple[dict[str, Images], dict[str, Textures]]:
+    """Held-out textures as the VAE, the base and the run reconstruct them; new ones of base and run."""
+    restored: dict[str, Images] = {}
     made: dict[str, Textures] = {}
     chosen, lora = settings["model"], settings["model"]["train"] == "lora"
     for who in ("base", "trained"):
@@ -116,7 +121,7 @@ def _draw(
             if who == "trained" and not lora
             else load_base(chosen["pretrained_model_name_or_path"], chosen["revision"], chosen["variant"])
         )
-        model = EvaluationModel(
+        sampler = EvaluationSampler(
             base,
             settings["data"]["resolution"],
             settings["validation"]["num_inference_steps"],
@@ -124,47 +129,47 @@ def _draw(
             settings["run"]["seed"],
         )
         if who == "base":
-            restored["vae"] = model.encode_decode(held_out.pictures)
+            restored["vae"] = sampler.encode_decode(held_out.images)
         elif lora:
-            add_lora(model.pipeline, run)
-        restored[who] = model.reconstruct(held_out.pictures, held_out.prompts, f"{who}: reconstructing")
-        made[who] = wanted.wearing(model.generate(wanted.prompts, f"{who}: drawing"))
+            add_lora(sampler.pipeline, run)
+        restored[who] = sampler.reconstruct(held_out.images, held_out.prompts, f"{who}: reconstructing")
+        made[who] = wanted.with_images(sampler.generate(wanted.prompts, f"{who}: sampling"))
     return restored, made
 
 
-def _closeness(pictures: Pictures, targets: Textures, extractor: Extractor) -> Figures:
+def _closeness(images: Images, targets: Textures, extractor: Extractor) -> Metrics:
     """Means over the textures, inside their masks."""
-    known = (targets.pictures, targets.masks)
+    known = (targets.images, targets.masks)
     return {
-        "psnr": float(psnr(pictures, *known).mean()),
-        "ssim": float(ssim(pictures, *known).mean()),
-        "perceptual_distance": float(perceptual_distance(pictures, *known, extractor).mean()),
+        "psnr": float(psnr(images, *known).mean()),
+        "ssim": float(ssim(images, *known).mean()),
+        "perceptual_distance": float(perceptual_distance(images, *known, extractor).mean()),
     }
 
 
-def _distances(made: Mapping[str, Sequence[Floats] | Floats], real: Sequence[Floats] | Floats) -> Figures:
+def _distances(made: Mapping[str, Sequence[Floats] | Floats], real: Sequence[Floats] | Floats) -> Metrics:
     """KID and FID to the features of real textures, and the difference that the run makes to KID."""
-    figures: Figures = {who: _interval(kid(one, real)) | {"fid": fid(one, real)} for who, one in made.items()}
-    return figures | {"difference": _interval(kid_difference(made["trained"], made["base"], real))}
+    metrics: Metrics = {who: _interval(kid(one, real)) | {"fid": fid(one, real)} for who, one in made.items()}
+    return metrics | {"difference": _interval(kid_difference(made["trained"], made["base"], real))}
 
 
-def _interval(kid: Interval) -> Figures:
+def _interval(kid: Interval) -> Metrics:
     return {"kid": kid.mean, "kid_low": kid.low, "kid_high": kid.high}
 
 
 def _on_meshes(
     wanted: Textures, made: dict[str, Textures], references: Textures, extractor: Extractor, notes: list[str]
-) -> tuple[Figures | None, Figures | None, dict[str, OnMeshes]]:
+) -> tuple[Metrics | None, Metrics | None, dict[str, OnMeshes]]:
     """Set distances between renders, seam errors (the dataset's own beside them), and the renders themselves."""
     found = {name: find_mesh(name) for name in dict.fromkeys([*wanted.names, *references.names])}
-    worn = {name: mesh for name, mesh in found.items() if mesh is not None}
-    if not worn:
-        notes.append("renders and seams are left out: the dataset names no mesh that is still there")
+    uses = {name: use for name, use in found.items() if use is not None}
+    if not uses:
+        notes.append("renders and seams are left out: no mesh that the dataset names is still there")
         return None, None, {}
-    sets = [one.pictures for one in made.values()]
-    drawn = dict(zip(made, on_meshes(wanted.names, sets, worn, extractor, "on meshes"), strict=True))
-    (own,) = on_meshes(references.names, [references.pictures], worn, extractor, "references on meshes")
-    seams = {"own": own.seams.figures()} | {who: one.seams.figures() for who, one in drawn.items()}
+    sets = [one.images for one in made.values()]
+    drawn = dict(zip(made, on_meshes(wanted.names, sets, uses, extractor, "on meshes"), strict=True))
+    (own,) = on_meshes(references.names, [references.images], uses, extractor, "references on meshes")
+    seams = {"own": own.seams.metrics()} | {who: one.seams.metrics() for who, one in drawn.items()}
     fewest = min(len(own.features), *(len(one.features) for one in drawn.values()))
     if fewest < _LEAST:
         notes.append(f"set distances of renders are left out: {fewest} textures have a mesh, and KID needs {_LEAST}")

@@ -1,4 +1,4 @@
-"""What a Stable Diffusion makes for an evaluation: new atlases, reconstructed ones, and what its VAE alone loses."""
+"""What a Stable Diffusion samples for an evaluation: new atlases, reconstructed ones, and what its VAE alone loses."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,27 +6,26 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionImg2ImgPipeline
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
+from texdiff.evaluation.metrics.image import Images
+from texdiff.inference.sampler import inference_device
 from texdiff.models.base import Base
 from texdiff.training.export import assemble_pipeline
-
-Pictures = NDArray[np.uint8]  # [N, R, R, 3]
 
 STRENGTH = 0.5  # share of the noise schedule that a texture goes up and comes down again when it is reconstructed
 _BATCH = 4
 
 
-class EvaluationModel:
-    """A pipeline in float32 whose noise is keyed by seed and picture, so that two of them start from the same.
+class EvaluationSampler:
+    """A pipeline in float32 whose noise is keyed by seed and image, so that two of them start from the same.
 
     Args:
         base: the pipeline's parts.
-        resolution: side of all pictures in pixels.
+        resolution: side of all images in pixels.
         num_inference_steps: denoising steps of a new atlas.
         guidance_scale: weight of the prompt of a new atlas.
         seed: of all noise.
@@ -35,12 +34,12 @@ class EvaluationModel:
     def __init__(self, base: Base, resolution: int, num_inference_steps: int, guidance_scale: float, seed: int) -> None:
         self.size = {"height": resolution, "width": resolution}
         self.steps, self.guidance_scale, self.seed = num_inference_steps, guidance_scale, seed
-        self.pipeline: Any = assemble_pipeline(base, base.unet).to("cuda" if torch.cuda.is_available() else "cpu")
-        # Good pictures in 20-30 steps whatever sampler the base names, and the one that sample pictures come from.
+        self.pipeline: Any = assemble_pipeline(base, base.unet).to(inference_device())
+        # Good images in 20-30 steps whatever sampler the base names, and the one of a run's own samples.
         self.pipeline.scheduler = DPMSolverMultistepScheduler.from_config(self.pipeline.scheduler.config)
         self.pipeline.set_progress_bar_config(disable=True)
 
-    def generate(self, prompts: Sequence[str], title: str) -> Pictures:
+    def generate(self, prompts: Sequence[str], title: str) -> Images:
         """A new atlas for each prompt."""
 
         def make(some: slice, noise: list[torch.Generator]) -> Any:
@@ -55,13 +54,13 @@ class EvaluationModel:
 
         return self._in_batches(len(prompts), "generate", title, make)
 
-    def reconstruct(self, pictures: Pictures, prompts: Sequence[str], title: str) -> Pictures:
-        """Each picture with noise added up to STRENGTH of the schedule, and taken away again by its prompt, without
+    def reconstruct(self, images: Images, prompts: Sequence[str], title: str) -> Images:
+        """Each image with noise added up to STRENGTH of the schedule, and taken away again by its prompt, without
         guidance (img2img): how well the model knows such textures, against a known target."""
         parts = self.pipeline.components | {"requires_safety_checker": False}
         pipeline: Any = StableDiffusionImg2ImgPipeline(**parts)
         pipeline.set_progress_bar_config(disable=True)
-        tensor = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
         def make(some: slice, noise: list[torch.Generator]) -> Any:
             return pipeline(
@@ -74,33 +73,33 @@ class EvaluationModel:
                 output_type="np",
             ).images
 
-        return self._in_batches(len(pictures), "reconstruct", title, make)
+        return self._in_batches(len(images), "reconstruct", title, make)
 
-    def encode_decode(self, pictures: Pictures) -> Pictures:
-        """What is left of each picture after the VAE alone: no texture of this base can be closer."""
+    def encode_decode(self, images: Images) -> Images:
+        """What is left of each image after the VAE alone: no texture of this base can be closer."""
         vae = self.pipeline.vae
-        tensor = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
         def make(some: slice, noise: list[torch.Generator]) -> Any:
             with torch.inference_mode():
                 decoded: Tensor = vae.decode(vae.encode(tensor[some].to(vae.device)).latent_dist.mode()).sample
             return (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
 
-        return self._in_batches(len(pictures), "vae", "VAE", make)
+        return self._in_batches(len(images), "vae", "VAE", make)
 
     def _in_batches(
         self, count: int, purpose: str, title: str, make: Callable[[slice, list[torch.Generator]], Any]
-    ) -> Pictures:
-        """uint8 [count, R, R, 3] from `make`, which is given a slice and a generator for each picture in it, and
-        gives floats in [0, 1]. Raises InputError where these are none."""
+    ) -> Images:
+        """uint8 [count, R, R, 3] from `make`, which is given a slice and a generator for each image in it, and
+        gives floats in [0, 1]. Raises InputError where these are not finite."""
         made = []
-        with tqdm(desc=title, total=count, unit="picture", leave=False) as bar:
+        with tqdm(desc=title, total=count, unit="image", leave=False) as bar:
             for start in range(0, count, _BATCH):
                 numbers = range(start, min(start + _BATCH, count))
                 noise = [keyed_generator(self.seed, "evaluate", purpose, number) for number in numbers]
-                pictures = np.asarray(make(slice(start, numbers.stop), noise))
-                if not np.isfinite(pictures).all():
-                    raise InputError(f"{title}: the model gives NaN instead of a picture; its weights are broken")
-                made.append(np.rint(pictures * 255).astype(np.uint8))
+                images = np.asarray(make(slice(start, numbers.stop), noise))
+                if not np.isfinite(images).all():
+                    raise InputError(f"{title}: the model gives NaN instead of a image; its weights are broken")
+                made.append(np.rint(images * 255).astype(np.uint8))
                 bar.update(len(numbers))
         return np.concatenate(made)

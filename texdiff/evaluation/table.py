@@ -1,17 +1,17 @@
-"""The figures of an evaluation as text for a terminal."""
+"""The metrics of an evaluation as text for a terminal."""
 
 from typing import Any
 
 
-def table(figures: dict[str, Any]) -> str:
+def table(metrics: dict[str, Any]) -> str:
     """Rows of `evaluation.json` with a column each for base and run, and what to keep in mind."""
     rows: list[tuple[str, ...]] = [("inside the mask", "VAE alone", "base", "trained")]
-    kinds = figures["reconstruction"]
+    kinds = metrics["reconstruction"]
     for key, name in (("psnr", "PSNR, dB"), ("ssim", "SSIM"), ("perceptual_distance", "perceptual distance")):
         rows.append((f"reconstruction: {name}", *(f"{kinds[who][key]:.3f}" for who in ("vae", "base", "trained"))))
     for kind in ("atlases", "renders"):
-        if figures[kind]:
-            found = figures[kind]
+        if metrics[kind]:
+            found = metrics[kind]
             base, trained, change = (
                 f"{one['kid']:.3f} ({one['kid_low']:.3f} to {one['kid_high']:.3f})"
                 for one in (found["base"], found["trained"], found["difference"])
@@ -19,24 +19,24 @@ def table(figures: dict[str, Any]) -> str:
             rows.append((f"{kind}: KID (95 % interval)", "", base, trained))
             rows.append((f"{kind}: KID, trained less base", "", "", change))
             rows.append((f"{kind}: FID", "", *(f"{found[who]['fid']:.2f}" for who in ("base", "trained"))))
-    if figures["seams"]:
+    if metrics["seams"]:
         rows.append(("", "own", "base", "trained"))
         for key, name in (
             ("mean", "mean ΔE₀₀"),
             ("relative_mean", "mean, relative"),
             ("relative_p95", "95th percentile, relative"),
         ):
-            values = [figures["seams"][who][key] for who in ("own", "base", "trained")]
+            values = [metrics["seams"][who][key] for who in ("own", "base", "trained")]
             rows.append((f"seams: {name}", *("-" if value is None else f"{value:.2f}" for value in values)))
-    if figures["prompt_agreement"]:
-        for kind, both in figures["prompt_agreement"].items():
+    if metrics["prompt_agreement"]:
+        for kind, both in metrics["prompt_agreement"].items():
             if both:
-                rows.append((f"prompt agreement: {kind}", "", *(f"{both[who]:.4f}" for who in ("base", "trained"))))
+                rows.append((f"CLIP score: {kind}", "", *(f"{both[who]:.4f}" for who in ("base", "trained"))))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip() for row in rows
     ]
-    said = f"{figures['held_out']} held-out textures reconstructed; {figures['num_images']} new ones against "
-    said += f"{figures['references']}; features: {figures['features']}. Larger is better for PSNR, SSIM and agreement,"
+    said = f"{metrics['held_out']} held-out textures reconstructed; {metrics['num_images']} new ones against "
+    said += f"{metrics['references']}; features: {metrics['features']}. Larger is better for PSNR, SSIM and CLIP score,"
     said += " smaller for the rest; seams are invisible at 1 relative to edges inside islands."
-    return "\n".join([*lines, "", said, *(f"Note: {note}." for note in figures["notes"])])
+    return "\n".join([*lines, "", said, *(f"Note: {note}." for note in metrics["notes"])])

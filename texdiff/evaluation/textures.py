@@ -21,7 +21,7 @@ class Textures:
 
     names: tuple[str, ...]  # of their records
     prompts: tuple[str, ...]
-    pictures: NDArray[np.uint8]  # [N, R, R, 3]
+    images: NDArray[np.uint8]  # [N, R, R, 3]
     masks: NDArray[np.bool_]  # [N, R, R]
 
     def __len__(self) -> int:
@@ -33,26 +33,26 @@ class Textures:
         return Textures(
             tuple(self.names[i] for i in chosen),
             tuple(self.prompts[i] for i in chosen),
-            self.pictures[chosen],
+            self.images[chosen],
             self.masks[chosen],
         )
 
-    def wearing(self, pictures: NDArray[np.uint8]) -> "Textures":
-        """Other pictures in their place, [N, R, R, 3], whose void is filled by the same masks."""
-        filled = [fill(picture, mask) for picture, mask in zip(pictures, self.masks, strict=True)]
-        return replace(self, pictures=np.stack(filled))
+    def with_images(self, images: NDArray[np.uint8]) -> "Textures":
+        """The same with other images, [N, R, R, 3], whose void is filled by the same masks."""
+        filled = [fill(image, mask) for image, mask in zip(images, self.masks, strict=True)]
+        return replace(self, images=np.stack(filled))
 
 
-def read_evaluation_data(dataset: str, data: dict[str, Any], notes: list[str]) -> tuple[Textures, Textures]:
+def read_evaluation_textures(dataset: str, data: dict[str, Any], notes: list[str]) -> tuple[Textures, Textures]:
     """Held-out textures, and those that new ones are compared with; `data` is that section of the run's settings.
 
-    What deserves a word to the reader is added to `notes`. Raises InputError where the dataset cannot be read.
+    Remarks for the reader are added to `notes`. Raises InputError where the dataset cannot be read.
     """
     columns = [data[f"{kind}_column"] for kind in ("image", "mask", "caption")]
     held_out, train = (read_records(dataset, split, *columns) for split in ("validation", "train"))
     references = held_out
     if not held_out:
-        notes.append("the dataset has no held-out textures: all figures are on textures that the run was trained on")
+        notes.append("the dataset has no held-out textures: all metrics are on textures that the run was trained on")
         held_out = references = train
     elif len(held_out) < _ENOUGH:
         references = [*held_out, *train][:_REFERENCES]
@@ -65,10 +65,10 @@ def read_evaluation_data(dataset: str, data: dict[str, Any], notes: list[str]) -
 
 
 def _read(records: Sequence[Record], resolution: int) -> Textures:
-    pictures, masks = [], []
+    images, masks = [], []
     for record in records:
         tensor, mask = record.model_input(resolution, "fill")
-        pictures.append(np.rint((tensor.numpy().transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8))
+        images.append(np.rint((tensor.numpy().transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8))
         masks.append(mask)
     names, prompts = tuple(record.name for record in records), tuple(record.captions[0] for record in records)
-    return Textures(names, prompts, np.stack(pictures), np.stack(masks))
+    return Textures(names, prompts, np.stack(images), np.stack(masks))

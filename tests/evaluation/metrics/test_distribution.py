@@ -113,5 +113,5 @@ def test_what_makes_no_sense_is_refused(metric: object) -> None:
     assert callable(metric)
     good = np.ones((5, 4))
     for bad in (np.ones((5, 3)), np.ones(4), np.ones((1, 4)), np.full((5, 4), np.nan)):
-        with pytest.raises(ValueError, match=r"features|pictures"):
+        with pytest.raises(ValueError, match=r"features|images"):
             metric(good, bad)

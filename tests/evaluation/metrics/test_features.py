@@ -9,9 +9,15 @@ import torch
 import transformers
 
 from texdiff.errors import InputError
-from texdiff.evaluation.metrics.clip_score import PromptAgreement
-from texdiff.evaluation.metrics.extractors import EfficientNetLite0, Extractor, load_extractor
-from texdiff.evaluation.metrics.features import features, perceptual_distance, to_tensor
+from texdiff.evaluation.metrics.clip_score import ClipScore
+from texdiff.evaluation.metrics.features import (
+    EfficientNetLite0,
+    Extractor,
+    features,
+    load_extractor,
+    perceptual_distance,
+    to_tensor,
+)
 
 VOCABULARY = {"<|startoftext|>": 0, "<|endoftext|>": 1, "r": 2, "e": 3, "d</w>": 4, "b": 5, "x</w>": 6}
 
@@ -121,7 +127,7 @@ def test_any_vision_model_of_transformers(clip: Path, tmp_path: Path) -> None:
     assert perceptual_distance(pictures, pictures, masks, resnet) == pytest.approx([0, 0, 0], abs=1e-6)
 
 
-def test_prompt_agreement_is_the_cosine_of_clips_two_towers(clip: Path) -> None:
+def test_the_clip_score_is_the_cosine_of_clips_two_towers(clip: Path) -> None:
     pictures, _ = textures(2, side=32)  # of its own size, so that nothing is resized
     prompts = ["red", "bx"]
     model, tokenizer = transformers.CLIPModel.from_pretrained(clip), transformers.CLIPTokenizer.from_pretrained(clip)
@@ -135,21 +141,32 @@ def test_prompt_agreement_is_the_cosine_of_clips_two_towers(clip: Path) -> None:
             words = model.text_model(**tokenizer([prompt], return_tensors="pt")).pooler_output
             image, text = model.visual_projection(vision)[0], model.text_projection(words)[0]
             cosines.append(float(image @ text / image.norm() / text.norm()))
-    agreement = PromptAgreement(str(clip))
-    assert agreement(pictures, prompts) == pytest.approx(np.mean(cosines), abs=1e-5)
-    assert agreement(pictures, prompts[::-1]) != pytest.approx(np.mean(cosines), abs=1e-4)
+    score = ClipScore(str(clip))
+    assert score(pictures, prompts) == pytest.approx(np.mean(cosines), abs=1e-5)
+    assert score(pictures, prompts[::-1]) != pytest.approx(np.mean(cosines), abs=1e-4)
 
 
 def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip: Path) -> None:
     with pytest.raises(InputError, match=r"--features .*none: cannot be loaded as a vision model"):
         load_extractor(str(tmp_path / "none"))
     with pytest.raises(InputError, match=r"--clip .*none: cannot be loaded"):
-        PromptAgreement(str(tmp_path / "none"))
+        ClipScore(str(tmp_path / "none"))
     small = {"embedding_size": 8, "hidden_sizes": [8], "depths": [1], "layer_type": "basic"}
     transformers.ResNetModel(transformers.ResNetConfig(**small)).save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"size": 64}')
-    with pytest.raises(InputError, match=r"--clip .*: is no CLIP"):
-        PromptAgreement(str(tmp_path))
+    with pytest.raises(InputError, match=r"--clip .*: not a CLIP"):
+        ClipScore(str(tmp_path))
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(InputError, match=r"pip install 'texdiff\[metrics\]'"):
         load_extractor()
+
+
+def test_networks_and_what_they_look_at_go_to_the_device(clip: Path) -> None:
+    """On `meta`, a device that every machine has and that computes shapes alone."""
+    images, _ = textures()
+    for name in ("efficientnet-lite0", str(clip)):
+        network = load_extractor(name, "meta")
+        pooled, maps = network(to_tensor(images))
+        assert {one.device.type for one in (pooled, *maps)} == {"meta"}
+    with pytest.raises(RuntimeError, match="meta tensors"):  # only at the end, where the number is asked for
+        ClipScore(str(clip), "meta")(images, ["red"] * 3)

@@ -41,7 +41,7 @@ def test_a_seam_between_red_and_green(tmp_path: Path, shared: bool) -> None:
     assert (len(edges.seams.length), len(edges.inner.length)) == (1, 2)  # a seam, and a diagonal in each square
     assert edges.seams.length == pytest.approx([1])
     assert edges.inner.length == pytest.approx([2**0.5] * 2)
-    figures = seam_error(edges, halves((255, 0, 0), (0, 255, 0))).figures()
+    figures = seam_error(edges, halves((255, 0, 0), (0, 255, 0))).metrics()
     expected = float(ciede2000(to_lab([1, 0, 0]), to_lab([0, 1, 0])))
     assert figures["mean"] == pytest.approx(expected)
     assert figures["p95"] == pytest.approx(expected)
@@ -52,7 +52,7 @@ def test_a_seam_between_red_and_green(tmp_path: Path, shared: bool) -> None:
 def test_a_joined_edge_is_no_seam(tmp_path: Path) -> None:
     edges = MeshEdges(*strip(tmp_path, [square(0.1, 0.5), square(0.5, 0.9)]))
     assert (len(edges.seams.length), len(edges.inner.length)) == (0, 3)
-    figures = seam_error(edges, halves((255, 0, 0), (0, 255, 0))).figures()
+    figures = seam_error(edges, halves((255, 0, 0), (0, 255, 0))).metrics()
     assert figures["mean"] is None
     assert figures["inner_mean"] > 0
 
@@ -74,10 +74,10 @@ def test_an_invisible_seam_is_1(tmp_path: Path) -> None:
     ramp = np.repeat(np.rint(np.clip(level, 0, 255)).astype(np.uint8)[None, :, None], 128, 0).repeat(3, 2)
     # Across a diagonal of a square of 51 x 77 texels the colours lie less than two texels apart from left to right.
     inclination = 77 / np.hypot(51, 77)
-    assert seam_error(edges, ramp).figures()["relative_mean"] == pytest.approx(1 / inclination, rel=0.1)
+    assert seam_error(edges, ramp).metrics()["relative_mean"] == pytest.approx(1 / inclination, rel=0.1)
     broken = ramp.copy()
     broken[:, 64:] += 40
-    assert seam_error(edges, broken).figures()["relative_mean"] > 5
+    assert seam_error(edges, broken).metrics()["relative_mean"] > 5
 
 
 def test_noise_has_no_seams(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_noise_has_no_seams(tmp_path: Path) -> None:
     turned = [[(u + 0.1 * v, v - 0.15 * u) for u, v in square(*side)] for side in ((0.05, 0.4), (0.5, 0.85))]
     edges = MeshEdges(*strip(tmp_path, turned))  # askew, as bilinear look-up blurs noise in between texels
     noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
-    figures = seam_error(edges, noise).figures()
+    figures = seam_error(edges, noise).metrics()
     assert figures["relative_mean"] == pytest.approx(1, abs=0.06)
     assert figures["relative_p95"] == pytest.approx(1, abs=0.06)
 
@@ -109,5 +109,5 @@ def test_edges_of_other_parts_do_not_count(tmp_path: Path) -> None:
 def test_errors_of_several_meshes_add_up(tmp_path: Path) -> None:
     edges = MeshEdges(*strip(tmp_path, [square(0.05, 0.4), square(0.6, 0.95)]))
     red, black = seam_error(edges, halves((255, 0, 0), (0, 255, 0))), seam_error(edges, halves((0, 0, 0), (0, 0, 0)))
-    both = (red + black).figures()
-    assert both["mean"] == pytest.approx(red.figures()["mean"] / 2)
+    both = (red + black).metrics()
+    assert both["mean"] == pytest.approx(red.metrics()["mean"] / 2)

@@ -1,1 +1,1 @@
-"""Figures of how good textures are."""
+"""Metrics of textures: of each image, of sets of images, and on meshes."""

@@ -1,4 +1,4 @@
-"""How far one set of pictures lies from another, by their features: KID with its confidence interval, and FID."""
+"""How far one set of images lies from another, by their features: KID with its confidence interval, and FID."""
 
 from typing import NamedTuple
 
@@ -28,17 +28,17 @@ def kid(features_a: ArrayLike, features_b: ArrayLike) -> Interval:
     with the normal distribution's 1.96 standard errors.
 
     Raises:
-        ValueError: fewer than 3 pictures in a set, other shapes, or features that are not finite.
+        ValueError: fewer than 3 images in a set, other shapes, or features that are not finite.
     """
     mean, without_a, without_b = _deletions(*_check(features_a, features_b, least=3))
     return _jackknife(mean, without_a, without_b)
 
 
 def kid_difference(features_a: ArrayLike, features_b: ArrayLike, references: ArrayLike) -> Interval:
-    """KID of [N, D] to the references [M, D] less that of another [N, D], whose picture number i was made from the same
+    """KID of [N, D] to the references [M, D] less that of another [N, D], whose image number i was made from the same
     prompt and noise: below 0, the first set is closer.
 
-    Its interval is narrower than those of both would let one think, since what picture and references they have in
+    Its interval is narrower than those of both would let one think, since what image and references they have in
     common makes both larger or smaller at once.
 
     Raises:
@@ -47,21 +47,21 @@ def kid_difference(features_a: ArrayLike, features_b: ArrayLike, references: Arr
     a, to = _check(features_a, references, least=3)
     b, _ = _check(features_b, references, least=3)
     if len(a) != len(b):
-        raise ValueError(f"{len(a)} and {len(b)} pictures; use pairs")
+        raise ValueError(f"{len(a)} and {len(b)} images; use pairs")
     one, other = _deletions(a, to), _deletions(b, to)
     return _jackknife(one[0] - other[0], one[1] - other[1], one[2] - other[2])
 
 
 def _jackknife(mean: float, without_a: Floats, without_b: Floats) -> Interval:
-    """From the estimates without each of the N and each of the M pictures."""
-    reach = 1.96 * np.sqrt((len(without_a) - 1) * without_a.var() + (len(without_b) - 1) * without_b.var())
-    return Interval(float(mean), float(mean - reach), float(mean + reach))
+    """From the estimates without each of the N and each of the M images."""
+    margin = 1.96 * np.sqrt((len(without_a) - 1) * without_a.var() + (len(without_b) - 1) * without_b.var())
+    return Interval(float(mean), float(mean - margin), float(mean + margin))
 
 
 def _deletions(a: Floats, b: Floats) -> tuple[float, Floats, Floats]:
     """The unbiased estimate of all of [N, D] and [M, D], and that without each in turn: [N], [M]."""
     n, m = len(a), len(b)
-    # Sums over a row leave out the picture's kernel with itself.
+    # Sums over a row leave out the image's kernel with itself.
     a_a, b_b = _row_sums(a, a) - _kernel_diagonal(a), _row_sums(b, b) - _kernel_diagonal(b)
     a_b, b_a = _row_sums(a, b), _row_sums(b, a)
     within_a, within_b, across = a_a.sum(), b_b.sum(), a_b.sum()
@@ -76,15 +76,15 @@ def _deletions(a: Floats, b: Floats) -> tuple[float, Floats, Floats]:
 def fid(features_a: ArrayLike, features_b: ArrayLike) -> float:
     """Fréchet distance of two normal distributions fitted to features [N, D] and [M, D] (Heusel et al., 2017).
 
-    |μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½). It is biased, upwards and more so the fewer pictures there are, so it
+    |μ_a − μ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½). It is biased, upwards and more so the fewer images there are, so it
     compares only sets of equal size; KID does not have that fault.
 
     Raises:
-        ValueError: fewer than 2 pictures in a set, other shapes, or features that are not finite.
+        ValueError: fewer than 2 images in a set, other shapes, or features that are not finite.
     """
     a, b = _check(features_a, features_b, least=2)
     # With Σ = XᵀX, tr (Σ_a Σ_b)^½ is the sum of the singular values of X_a X_bᵀ: no root of a D x D matrix, and exact
-    # where there are fewer pictures than dimensions.
+    # where there are fewer images than dimensions.
     x, y = ((f - f.mean(axis=0)) / np.sqrt(len(f) - 1) for f in (a, b))
     root = np.linalg.svd(x @ y.T, compute_uv=False).sum()
     distance = np.square(a.mean(axis=0) - b.mean(axis=0)).sum()
@@ -96,7 +96,7 @@ def _check(features_a: ArrayLike, features_b: ArrayLike, least: int) -> tuple[Fl
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"features have shapes {a.shape} and {b.shape}; use [N, D] and [M, D]")
     if min(len(a), len(b)) < least:
-        raise ValueError(f"{len(a)} and {len(b)} pictures; use {least} or more in each set")
+        raise ValueError(f"{len(a)} and {len(b)} images; use {least} or more in each set")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("features are not finite")
     return a, b

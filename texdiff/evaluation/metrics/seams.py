@@ -63,17 +63,17 @@ class SeamError:
     def __add__(self, other: "SeamError") -> "SeamError":
         return SeamError(np.concatenate([self.seams, other.seams]), np.concatenate([self.inner, other.inner]))
 
-    def figures(self) -> dict[str, float | None]:
+    def metrics(self) -> dict[str, float | None]:
         """Mean and 95th percentile across seams, and each relative to edges inside islands: 1 is invisible.
 
         None where there are no such edges, or where nothing changes across the inner ones.
         """
-        figures: dict[str, float | None] = {}
+        metrics: dict[str, float | None] = {}
         for name, of in (("mean", np.mean), ("p95", lambda values: np.percentile(values, 95))):
             seam, inner = (float(of(values)) if len(values) else None for values in (self.seams, self.inner))
-            figures[name], figures[f"inner_{name}"] = seam, inner
-            figures[f"relative_{name}"] = seam / inner if seam is not None and inner else None
-        return figures
+            metrics[name], metrics[f"inner_{name}"] = seam, inner
+            metrics[f"relative_{name}"] = seam / inner if seam is not None and inner else None
+        return metrics
 
 
 def seam_error(edges: MeshEdges, texture: NDArray[np.uint8]) -> SeamError:
