@@ -52,7 +52,7 @@ endif
 # Half an hour: 100 kills of one run, and 1,000 damaged inputs through everything that reads.
 chaos: $(READY)
 	$(BIN)/python -m benchmarks.chaos --kills 100
-	$(BIN)/python -m pytest -m slow tests/test_fuzz.py
+	$(BIN)/python -m pytest -m slow tests/fuzz
 
 clean:
 	rm -rf outputs build *.egg-info

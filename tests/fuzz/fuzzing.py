@@ -196,3 +196,22 @@ def time_limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def naming(*words: object) -> Iterator[None]:
+    """An InputError inside has one of these words in it."""
+    try:
+        yield
+    except InputError as error:
+        if not any(str(word) in str(error) for word in words):
+            raise AssertionError(f"names none of {words}: {error}") from None
+        raise
+
+
+def jsonl(*rows: dict[str, Any]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def files_of(folder: Path) -> Files:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
