@@ -1,4 +1,4 @@
-"""The figures of a run as curves: read from metrics.jsonl, smoothed, thinned out to what a screen shows."""
+"""The metrics of a run as curves: read from metrics.jsonl, smoothed, thinned out to what a screen shows."""
 
 import json
 import math
@@ -16,7 +16,7 @@ Points = list[tuple[int, float]]
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of RUN/metrics.jsonl; those that are torn or no figures are left out."""
+    """The lines of RUN/metrics.jsonl; those that are torn or not metrics are left out."""
     lines = []
     path = run / "metrics.jsonl"
     for text in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []:
@@ -30,7 +30,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def charts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the page draws: charts with title, note, curves, and the base's own figure where there is one."""
+    """What the page draws: charts with title, note, curves, and the base's own value where there is one."""
     training = [line for line in lines if "loss" in line]
     held_out = [line for line in lines if "validation_loss" in line]
     window = max(_STEPS, round(_SMOOTHED * len(training)))
@@ -65,13 +65,13 @@ def smooth(found: Points, window: int) -> Points:
 
 
 def points(lines: list[dict[str, Any]], name: str) -> Points:
-    """(step, value) where the figure is a finite number."""
+    """(step, value) where the metric is a finite number."""
     values = [(line["step"], line.get(name)) for line in lines]
     return [(step, float(v)) for step, v in values if isinstance(v, int | float) and math.isfinite(v)]
 
 
 def _names(lines: list[dict[str, Any]], prefix: str) -> list[str]:
-    """Names of figures in the order in which they first appear."""
+    """Names of metrics in the order in which they first appear."""
     return list(dict.fromkeys(name for line in lines for name in line if name.startswith(prefix)))
 
 
@@ -79,7 +79,7 @@ def _words(name: str) -> str:
     return name.removeprefix("validation_").removeprefix("error_").replace("_", " ")
 
 
-def _curve(name: str, found: Points, **look: bool) -> Curve:
+def _curve(name: str, found: Points, **style: bool) -> Curve:
     every = max(1, math.ceil(len(found) / _POINTS))
     thin = found[::every] + (found[-1:] if found and (len(found) - 1) % every else [])
-    return {"name": name, "points": [(x, float(f"{y:.5g}")) for x, y in thin], **look}
+    return {"name": name, "points": [(x, float(f"{y:.5g}")) for x, y in thin], **style}

@@ -1,4 +1,4 @@
-"""The pictures and meshes of a run, small enough to stand in the page."""
+"""The images and meshes of a run, small enough to be part of the page."""
 
 import base64
 import io
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from texdiff.render.viewer_mesh import Triangles
 
 _STEPS = 24  # shown of all sample steps at most
-_SIDE = 320  # pixels of a sample picture
-_ATLAS = 1024  # pixels of the atlas that a mesh wears
+_SIDE = 320  # pixels of a sample image
+_ATLAS = 1024  # pixels of the atlas on a mesh
 _FACES = 150_000  # of a mesh at most: more would make the page tens of megabytes
 
 
 def timeline(run: Path) -> dict[str, Any]:
-    """Samples over time: prompts, and at each step the pictures of each sample, as data URIs (None: not there)."""
+    """Samples over time: prompts, and at each step the images of each sample, as data URIs (None: not there)."""
     samples = read_samples(run)
     steps = _steps(run)
     if len(steps) > _STEPS:
@@ -38,13 +38,13 @@ def timeline(run: Path) -> dict[str, Any]:
 
 
 def meshes(run: Path) -> list[dict[str, Any]]:
-    """The newest samples on their meshes, for the viewer: vertices and indices as base64, and the atlas worn."""
+    """The newest samples on their meshes, for the viewer: vertices and indices as base64, and the atlas."""
     from texdiff.render.viewer_mesh import load_triangles  # brings trimesh, for which the start of a run need not wait
 
     steps = _steps(run)
     found = []
     for sample in read_samples(run) if steps else []:
-        atlas = _worn_atlas(run, sample, steps[-1])
+        atlas = _filled_atlas(run, sample, steps[-1])
         if sample.mesh is None or atlas is None:
             continue
         try:
@@ -57,10 +57,10 @@ def meshes(run: Path) -> list[dict[str, Any]]:
 
 
 def data_uri(path: Path, side: int) -> str | None:
-    """The picture as a data URI, at most `side` pixels high and wide; None where it is none."""
+    """The image as a data URI, at most `side` pixels high and wide; None where it cannot be read."""
     try:
-        with Image.open(path) as picture:
-            small = picture.convert("RGB")
+        with Image.open(path) as image:
+            small = image.convert("RGB")
     except (OSError, UnidentifiedImageError):
         return None
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -72,21 +72,21 @@ def _steps(run: Path) -> list[Path]:
     return [folder for folder in folders if folder.name.removeprefix("step-").isdigit()]
 
 
-def _worn_atlas(run: Path, sample: Sample, step: Path) -> str | None:
-    """The atlas with its void filled from the islands, as a mesh wears it."""
+def _filled_atlas(run: Path, sample: Sample, step: Path) -> str | None:
+    """The atlas with its void filled from the islands, as on a mesh."""
     try:
-        with Image.open(step / sample.file) as picture, Image.open(run / "samples" / sample.mask) as mask:
-            atlas, covered = np.asarray(picture.convert("RGB")), np.asarray(mask.convert("L")) >= 128
-        worn = Image.fromarray(fill(atlas, covered))
+        with Image.open(step / sample.file) as image, Image.open(run / "samples" / sample.mask) as mask:
+            atlas, covered = np.asarray(image.convert("RGB")), np.asarray(mask.convert("L")) >= 128
+        filled = Image.fromarray(fill(atlas, covered))
     except (OSError, ValueError):
         return None
-    worn.thumbnail((_ATLAS, _ATLAS), Image.Resampling.LANCZOS)
-    return _webp(worn, 92)
+    filled.thumbnail((_ATLAS, _ATLAS), Image.Resampling.LANCZOS)
+    return _webp(filled, 92)
 
 
-def _webp(picture: Image.Image, quality: int) -> str:
+def _webp(image: Image.Image, quality: int) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=quality, method=4)
+    image.save(buffer, "WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -97,7 +97,7 @@ _VERTEX = np.dtype(
 
 
 def _geometry(triangles: "Triangles") -> dict[str, Any]:
-    """Vertices (each once) and indices; the first 3 * worn of these wear the atlas."""
+    """Vertices (each once) and indices; the first 3 * worn of these have the atlas."""
     vertices = np.zeros(3 * len(triangles.corners), _VERTEX)
     vertices["position"] = np.rint(triangles.corners.reshape(-1, 3) * 32767)
     vertices["normal"] = np.rint(triangles.normals.reshape(-1, 3) * 127)

@@ -1,17 +1,18 @@
-"""What the report says in words and numbers, as HTML. Everything in it may come from users, so all is escaped."""
+"""What the report says in words and numbers: rows of a name and a value each."""
 
-import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from texdiff.evaluation.table import table as evaluation_table
 
+Rows = list[tuple[str, object]]
 
-def coverage(run: Path, about: dict[str, Any]) -> str:
-    """What of the textures is mapped, and what becomes of the masks at latent size."""
-    rows: list[tuple[str, Any]] = []
+
+def coverage(run: Path, about: Mapping[str, Any]) -> Rows:
+    """How much of the textures is mapped, and what becomes of the masks at latent size."""
+    rows: Rows = []
     if "coverage" in about["dataset"]:
         rows.append(("mean coverage of a texture", _share(about["dataset"]["coverage"])))
     try:
@@ -21,63 +22,36 @@ def coverage(run: Path, about: dict[str, Any]) -> str:
         rows += [("warning", masks["warning"])] if masks["warning"] else []
         worst = [f"{Path(name).stem} {_share(share)}" for name, share in masks["worst"][:5]]
         rows += [("textures that lose most", worst)] if worst else []
-    except (OSError, ValueError, LookupError, TypeError):  # none, or none that this version writes
+    except (OSError, ValueError, LookupError, TypeError):  # none, or not one that this version writes
         pass
-    return f"<h2>Coverage</h2>\n{_table(rows)}" if rows else ""
-
-
-def _share(value: float) -> str:
-    return f"{value:.1%}"
+    return rows
 
 
 def evaluation(run: Path) -> str:
-    """What `texdiff evaluate` found, where it was asked."""
+    """What `texdiff evaluate` found; nothing where it was not run."""
     try:
-        text = evaluation_table(json.loads((run / "evaluation.json").read_text("utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or none that this version writes
+        return evaluation_table(json.loads((run / "evaluation.json").read_text("utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or not one that this version writes
         return ""
-    return f"<h2>Evaluation</h2>\n<pre>{html.escape(text)}</pre>"
 
 
-def configuration(config: dict[str, Any]) -> str:
-    """Every setting, by section."""
-    sections = [
-        f"<section><h3>{html.escape(str(name))}</h3>{_table(section.items())}</section>"
-        for name, section in config.items()
-        if isinstance(section, dict)
-    ]
-    return f'<h2>Configuration</h2>\n<div class="settings">{"".join(sections)}</div>' if sections else ""
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested values as rows, their names joined."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", value
 
 
-def machine(about: dict[str, Any]) -> str:
-    """What the run ran on."""
-    rows = _flat(about["machine"])
-    return f"<h2>Machine</h2>\n{_table(rows)}" if rows else ""
-
-
-def _table(rows: Iterable[tuple[str, Any]]) -> str:
-    cells = (f"<tr><th>{html.escape(_words(str(k)))}</th><td>{html.escape(_shown(v))}</td></tr>" for k, v in rows)
-    return f"<table>{''.join(cells)}</table>"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _shown(value: Any) -> str:
+def readable(value: object) -> str:
+    """A setting or a measurement as a reader wants it."""
     if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value)) or "none"
+        return ", ".join(map(readable, value)) or "none"
     if value is None:
         return "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested values as rows, their names joined."""
-    rows: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{name} ")
-        else:
-            rows.append((f"{prefix}{name}", value))
-    return rows
+def _share(value: float) -> str:
+    return f"{value:.1%}"
