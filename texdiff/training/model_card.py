@@ -1,4 +1,4 @@
-"""RUN/README.md: the model card, as the hub expects it. Made of what stands in the run's folder."""
+"""RUN/README.md: the model card, as the hub expects it. Made from the run's folder alone."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import ModelCardData
 
 from texdiff.files import write_atomic
 from texdiff.training.run.provenance import read_about
@@ -30,31 +31,28 @@ def write_card(run: Path) -> None:
     """Write RUN/README.md of the run's config.yaml, metrics.jsonl, about.json and newest samples."""
     config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
     about = read_about(run)["dataset"]
-    pictures = _newest_pictures(run)
-    front = yaml.safe_dump(_front_matter(config, about, pictures), sort_keys=False, allow_unicode=True)
-    parts = [f"---\n{front}---", _opening(config, about), _gallery(pictures), _use(config, pictures)]
-    parts += [_figures(run), _training(config), _data(about)]
+    images = _newest_images(run)
+    front = _front_matter(config, about, images).to_yaml(line_break="\n")
+    parts = [f"---\n{front}\n---", _opening(config, about), _gallery(images), _use(config, images)]
+    parts += [_metrics(run), _training(config), _data(about)]
     write_atomic(run / "README.md", ("\n\n".join(part for part in parts if part) + "\n").encode(), durable=False)
 
 
-def _front_matter(config: dict[str, Any], about: dict[str, Any], pictures: list[tuple[str, str]]) -> dict[str, Any]:
-    lora = config["model"]["train"] == "lora"
+def _front_matter(config: dict[str, Any], about: dict[str, Any], images: list[tuple[str, str]]) -> ModelCardData:
+    lora, dataset = config["model"]["train"] == "lora", config["data"]["dataset"]
     tags = ["stable-diffusion", "stable-diffusion-diffusers", "text-to-image", "diffusers", "diffusers-training"]
-    front: dict[str, Any] = {
-        "base_model": _base(config),
-        "base_model_relation": "adapter" if lora else "finetune",
-        "library_name": "diffusers",
-        "pipeline_tag": "text-to-image",
-        "inference": True,
+    return ModelCardData(
+        base_model=_base(config),
+        base_model_relation="adapter" if lora else "finetune",
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        inference=True,
+        tags=[*tags, *(["lora"] if lora else []), "uv-texture", "texture", "texdiff"],
+        datasets=[dataset] if _is_hub_id(dataset) else None,
+        instance_prompt=images[0][0] if images else None,
+        widget=[{"text": prompt, "output": {"url": path}} for prompt, path in images] or None,
         **_license(about.get("licenses", {})),
-        "tags": [*tags, *(["lora"] if lora else []), "uv-texture", "texture", "texdiff"],
-    }
-    if _is_hub_id(config["data"]["dataset"]):
-        front["datasets"] = [config["data"]["dataset"]]
-    if pictures:
-        front["instance_prompt"] = pictures[0][0]
-        front["widget"] = [{"text": prompt, "output": {"url": path}} for prompt, path in pictures]
-    return front
+    )
 
 
 def _license(licenses: dict[str, int]) -> dict[str, str]:
@@ -82,19 +80,19 @@ def _opening(config: dict[str, Any], about: dict[str, Any]) -> str:
     return (
         f"# UV texture atlases: {kind} for {plain(_base(config))}\n\n"
         f"{kind}, trained on{size} UV texture atlases with texdiff. Only texels that the UV map uses counted in the "
-        "loss, so it draws what lands on a mesh; the void between islands is left to be filled."
+        "loss: the model draws what lands on a mesh, and leaves the void between islands to be filled."
     )
 
 
-def _gallery(pictures: list[tuple[str, str]]) -> str:
-    if not pictures:
+def _gallery(images: list[tuple[str, str]]) -> str:
+    if not images:
         return ""
-    rows = [f"| {plain(prompt)} | ![{plain(prompt)}]({path}) |" for prompt, path in pictures]
+    rows = [f"| {plain(prompt)} | ![{plain(prompt)}]({path}) |" for prompt, path in images]
     return "\n".join(["## Samples", "", "| prompt | atlas |", "|---|---|", *rows])
 
 
-def _use(config: dict[str, Any], pictures: list[tuple[str, str]]) -> str:
-    prompt = " ".join(pictures[0][0].split()) if pictures else "a wooden crate"
+def _use(config: dict[str, Any], images: list[tuple[str, str]]) -> str:
+    prompt = " ".join(images[0][0].split()) if images else "a wooden crate"
     base, lora = _base(config), config["model"]["train"] == "lora"
     source = json.dumps(base if lora else "path/to/this/folder")
     lines = ["## Use", "", "```python", "from diffusers import DiffusionPipeline"]
@@ -109,8 +107,8 @@ def _use(config: dict[str, Any], pictures: list[tuple[str, str]]) -> str:
     return "\n".join([*lines, "On a mesh, with texdiff:", "", "```", command, "```"])
 
 
-def _figures(run: Path) -> str:
-    """Held-out figures before the first step, which are the base's own, and at the end."""
+def _metrics(run: Path) -> str:
+    """Held-out metrics before the first step, which are the base's own, and at the end."""
     path = run / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
     found = [line for line in lines if "validation_loss" in line]
@@ -121,7 +119,7 @@ def _figures(run: Path) -> str:
     rows = [f"| {name.replace('_', ' ')} | {base[name]:.4f} | {last[name]:.4f} |" for name in names]
     return "\n".join(
         [
-            "## Figures",
+            "## Metrics",
             "",
             "Masked mean squared error of the prediction on held-out textures, on fixed noise over a fixed grid of "
             "timesteps; lower is better.",
@@ -131,10 +129,6 @@ def _figures(run: Path) -> str:
             *rows,
         ]
     )
-
-
-def _both_say(name: str, *lines: dict[str, Any]) -> bool:
-    return all(isinstance(line.get(name), float) for line in lines)
 
 
 def _training(config: dict[str, Any]) -> str:
@@ -151,7 +145,7 @@ def _data(about: dict[str, Any]) -> str:
     return "\n".join(["## Data and licence", "", note, "", "| licence | textures |", "|---|---|", *rows])
 
 
-def _newest_pictures(run: Path) -> list[tuple[str, str]]:
+def _newest_images(run: Path) -> list[tuple[str, str]]:
     """(prompt, path in the run's folder) of the newest samples, at most four."""
     samples = read_samples(run)
     steps = sorted(path for path in (run / "samples").glob("step-*") if path.is_dir())
