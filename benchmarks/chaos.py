@@ -254,7 +254,10 @@ def _import_what_training_imports() -> None:
     import peft
     import transformers
 
-    from texdiff.training.run import checkpoint, encode, export, housekeeping, models, optimizers, validation
+    from texdiff.data.cache import encode
+    from texdiff.models import trainable
+    from texdiff.training import export, optimizer, validation
+    from texdiff.training.run import checkpoint
 
     # Their classes are imported when they are first named.
     _ = diffusers.StableDiffusionPipeline, transformers.CLIPTextModel, transformers.CLIPTokenizer
@@ -264,9 +267,8 @@ def _import_what_training_imports() -> None:
         checkpoint,
         encode,
         export,
-        housekeeping,
-        models,
-        optimizers,
+        optimizer,
+        trainable,
         validation,
     )
 

@@ -67,23 +67,25 @@ def fill_cache(dataset: Path, cache: Path) -> None:
     """Entries of noise for the whole dataset, by the trainer's own way but for the encoders."""
     from accelerate import Accelerator
 
-    from texdiff.config import DataConfig, TrainingConfig
+    from texdiff.config import DataConfig, MaskConfig
+    from texdiff.data.cache.encode import encode_dataset
     from texdiff.data.records import read_records
     from texdiff.models.base import load_base
-    from texdiff.training.encode import encode_dataset
+    from texdiff.models.stable_diffusion import StableDiffusion
+    from texdiff.training.launch import ranks
 
     rng = np.random.default_rng(0)
     base = load_base("nano")
     width = base.text_encoder.config.hidden_size
 
-    def textures(records: Sequence[Any], vae: Any, **setting: Any) -> Iterator[dict[str, Any]]:
+    def textures(records: Sequence[Any], *_: Any, **setting: Any) -> Iterator[dict[str, Any]]:
         for index, _ in enumerate(records):
             mask = np.zeros((RESOLUTION, RESOLUTION // 8), np.uint8)
             mask[: RESOLUTION * (index % MASKS + 1) // MASKS] = 255
             mean, std = rng.standard_normal((2, *LATENTS), np.float32)
             yield {"mean": mean, "std": np.abs(std), "mask": mask, "variation": np.ones(2, np.float32)}
 
-    def captions(texts: Sequence[str], tokenizer: Any, text_encoder: Any) -> Iterator[dict[str, Any]]:
+    def captions(texts: Sequence[str], *_: Any) -> Iterator[dict[str, Any]]:
         for _ in texts:
             yield {"text": rng.standard_normal((77, width), np.float32)}
 
@@ -93,7 +95,7 @@ def fill_cache(dataset: Path, cache: Path) -> None:
         patch("texdiff.data.cache.encoders.encode_textures", textures),
         patch("texdiff.data.cache.encoders.encode_captions", captions),
     ):
-        encode_dataset(TrainingConfig(data=data), base, Accelerator(cpu=True), *splits)
+        encode_dataset(data, MaskConfig(), StableDiffusion(base), *splits, ranks(Accelerator(cpu=True)))
 
 
 def measure(sizes: list[int], rounds: int, work: Path) -> dict[int, list[Measured]]:

@@ -21,22 +21,23 @@ from texdiff.evaluation.metrics.distribution import kid
 from texdiff.evaluation.metrics.features import features
 from texdiff.evaluation.sampler import EvaluationSampler
 from texdiff.evaluation.textures import read_evaluation_textures
-from texdiff.models.base import Base, add_lora, load_base
+from texdiff.models.base import load_base
+from texdiff.models.stable_diffusion import StableDiffusion
+from texdiff.models.trainable import add_lora
 from texdiff.training.run.checkpoint import checkpoints
 
 RESOLUTION, TEXTURES, TIMESTEPS = 256, 32, 8
 
 
 @torch.no_grad()
-def yardstick(base: Base, records: list[Record]) -> list[tuple[Tensor, Tensor, Tensor]]:
+def yardstick(family: StableDiffusion, records: list[Record]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Of each atlas its latents [4, h, w], the cells wholly inside its mask bool [h, w], its caption's embedding."""
     found = []
     for record in records[:TEXTURES]:
         picture, mask = record.model_input(RESOLUTION, "fill")
-        latents = base.scaling_factor * base.vae.encode(picture[None]).latent_dist.mean[0]
+        latents = family.latents(family.encode_images(picture[None])[0])[0]
         inside = downsample(torch.from_numpy(mask)[None, None].float(), tuple(latents.shape[1:]), "all")[0, 0] > 0
-        tokens = base.tokenizer(record.captions[0], padding="max_length", truncation=True, return_tensors="pt")
-        found.append((latents, inside, base.text_encoder(tokens.input_ids)[0][0]))
+        found.append((latents, inside, family.encode_prompts(record.captions[:1])["text"][0]))
     return found
 
 
@@ -60,7 +61,8 @@ def main() -> None:
     run, dataset, pictures, steps, guidance = sys.argv[1:]
     torch.set_num_threads(1)
     base = load_base("nano")
-    atlases = yardstick(base, read_records(dataset, "validation"))
+    family = StableDiffusion(base)
+    atlases = yardstick(family, read_records(dataset, "validation"))
     alphas = base.scheduler.alphas_cumprod
     errors = {0: error_inside(base.unet.eval(), alphas, atlases)}
     add_lora(base.unet, LoraConfig(rank=16), seed=0)
@@ -71,7 +73,7 @@ def main() -> None:
     columns = {"image_column": "image", "mask_column": "mask", "caption_column": "text", "resolution": RESOLUTION}
     held_out, references = read_evaluation_textures(dataset, columns, [])
     wanted = held_out.repeated(int(pictures))
-    model = EvaluationSampler(base, RESOLUTION, int(steps), float(guidance), seed=0)
+    model = EvaluationSampler(family, RESOLUTION, int(steps), float(guidance), seed=0)
     drawn = wanted.with_images(model.generate(wanted.prompts, "draw"))
     near = kid(features(drawn.images, drawn.masks), features(references.images, references.masks))
     result = {"error": errors, "kid": near.mean, "kid_95": [near.low, near.high]}

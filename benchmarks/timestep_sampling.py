@@ -21,9 +21,9 @@ from texdiff.config import LoraConfig
 from texdiff.data.records import read_records
 from texdiff.diffusion.loss import masked_mse
 from texdiff.diffusion.mask import latent_mask
-from texdiff.diffusion.process import DDPM
-from texdiff.models.base import add_lora, load_base, trainable_parameters
+from texdiff.models.family import Conditioning, load_family
 from texdiff.models.nano import nano_folder
+from texdiff.models.trainable import LoraDenoiser
 
 BATCHES = (4, 8, 16, 32)
 TEXTURES, RESOLUTION = 64, 128
@@ -33,33 +33,28 @@ DIRECTIONS = 512  # random ones, onto which gradients are projected; lengths and
 def pool(name: str, dataset: str, draws: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Timesteps [n], losses [n], projected gradients [n, d] of `draws` single samples, and min-SNR-5 weights [n]."""
     generator = torch.Generator().manual_seed(0)
-    base = load_base(name)
-    unet, alphas = base.unet, base.scheduler.alphas_cumprod
-    process = DDPM(alphas, base.scheduler.config.prediction_type)
-    add_lora(unet, LoraConfig(), seed=0)
-    tensors = [p for p in trainable_parameters(unet).values() if p.ndim > 1]
-    latents, masks, texts = [], [], []
+    family = load_family(name)
+    process, trainable = family.process, LoraDenoiser(family, LoraConfig(), 0, torch.float32)
+    tensors = [p for p in trainable.trained().values() if p.ndim > 1]
+    latents, masks, prompts = [], [], []
     with torch.no_grad():
         for record in read_records(dataset, "train")[:TEXTURES]:
             picture, mask = record.model_input(RESOLUTION, "fill")
-            latents.append(base.vae.encode(picture[None]).latent_dist.mean * base.scaling_factor)
+            latents.append(family.latents(family.encode_images(picture[None])[0]))
             masks.append(latent_mask(torch.from_numpy(mask)[None, None].float(), latents[-1].shape[-2:]))
-            tokens = base.tokenizer(
-                record.captions[0], padding="max_length", max_length=77, truncation=True, return_tensors="pt"
-            )
-            texts.append(base.text_encoder(tokens.input_ids)[0])
+            prompts.append(Conditioning(prompt=family.encode_prompts(record.captions[:1])))
     usable = [i for i, mask in enumerate(masks) if mask.any()]
     sizes = [p.numel() for p in tensors]
     buckets = torch.randint(DIRECTIONS, (sum(sizes),), generator=generator)
     signs = torch.randint(2, (sum(sizes),), generator=generator).float() * 2 - 1
-    timesteps = torch.randint(len(alphas), (draws,), generator=generator)
+    timesteps = torch.randint(1000, (draws,), generator=generator)
     losses, gradients = torch.zeros(draws), torch.zeros(draws, DIRECTIONS)
     for number in trange(draws):
         i = usable[int(torch.randint(len(usable), (), generator=generator))]
         t = timesteps[number : number + 1]
         noise = torch.randn(latents[i].shape, generator=generator)
         target = process.target(latents[i], noise, t)
-        prediction = unet(process.add_noise(latents[i], noise, t), t, texts[i]).sample
+        prediction = trainable(process.add_noise(latents[i], noise, t), t, prompts[i])
         loss = masked_mse(prediction, target, masks[i])
         flat = torch.cat([g.flatten() for g in torch.autograd.grad(loss, tensors)])
         losses[number] = loss.item()

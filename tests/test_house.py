@@ -12,13 +12,12 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "texdiff"
 
 # Each room may import itself and what stands before it. `demo` makes data and knows the UV room at most.
-ROOMS = ["errors", "files", "paths", "config", "uv", "render", "data", "diffusion", "models"]
-ROOMS += ["training", "inference", "evaluation", "report", "cli"]
+ROOMS = ["errors", "files", "paths", "uv", "render", "diffusion", "data", "models"]
+ROOMS += ["config", "training", "inference", "evaluation", "report", "cli"]
 ALLOWED = {room: set(ROOMS[: i + 1]) for i, room in enumerate(ROOMS)}
 ALLOWED["demo"] = {"errors", "files", "paths", "uv", "demo"}
-for room in ("uv", "render", "data"):
-    ALLOWED[room] -= {"config"}
 ALLOWED["diffusion"] = {"diffusion"}
+ALLOWED["inference"] -= {"training"}  # a base and a LoRA are all that is needed
 ALLOWED["config"] = {"errors", "config"}
 FORBIDDEN = {
     "render": {"torch", "diffusers", "transformers", "datasets", "accelerate"},

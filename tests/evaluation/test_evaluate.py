@@ -20,7 +20,7 @@ from texdiff.demo.make import write_meshes
 from texdiff.evaluation import sampler
 from texdiff.evaluation.table import table
 from texdiff.evaluation.textures import read_evaluation_textures
-from texdiff.models.base import load_base
+from texdiff.models.family import load_family
 
 LAYER = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 
@@ -190,4 +190,4 @@ def test_networks_are_where_the_pipeline_is_and_in_true_float32(
     assert given == ["meta", ("a CLIP", "meta")]
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
-    assert sampler.EvaluationSampler(load_base(str(base)), 64, 2, 1.0, seed=0).pipeline.device.type == "meta"
+    assert sampler.EvaluationSampler(load_family(str(base)), 64, 2, 1.0, seed=0).pipeline.device.type == "meta"

@@ -149,7 +149,8 @@ STORED: dict[int, np.float32] = {}  # what the entries' means add up to: a damag
 
 
 def store_seeds() -> list[Files]:
-    from texdiff.data.cache.store import EntryStore, key_of
+    from texdiff.data.cache.keys import key_of
+    from texdiff.data.cache.store import EntryStore
 
     with tempfile.TemporaryDirectory() as place:
         store = EntryStore(Path(place))
@@ -164,7 +165,8 @@ def store_seeds() -> list[Files]:
 
 
 def read_store(folder: Path) -> None:
-    from texdiff.data.cache.store import EntryStore, as_keys, key_of
+    from texdiff.data.cache.keys import as_keys, key_of
+    from texdiff.data.cache.store import EntryStore
 
     store = EntryStore(folder)
     with contextlib.redirect_stderr(io.StringIO()):

@@ -121,13 +121,14 @@ def test_evaluate_draws_and_measures(demo, lora_run, features, monkeypatch):
 def test_pictures_encoded_together_are_those_encoded_alone(demo, true_float32):
     from texdiff.data.cache.encoders import encode_textures
     from texdiff.data.records import read_records
-    from texdiff.models.base import load_base
+    from texdiff.models.family import load_family
 
-    vae = load_base("nano").vae.requires_grad_(False).to(DEVICE)
+    family = load_family("nano")
+    family.move_encoders(DEVICE, "images")
     records = read_records(str(demo), "train")
     setting = {"resolution": 128, "background": "fill"}
-    together = list(encode_textures(records, vae, **setting))
-    alone = [next(encode_textures([record], vae, **setting)) for record in records]
+    together = list(encode_textures(records, family, torch.device(DEVICE), **setting))
+    alone = [next(encode_textures([record], family, torch.device(DEVICE), **setting)) for record in records]
     apart = max(float(np.abs(a["mean"] - b["mean"]).max()) for a, b in zip(together, alone, strict=True))
     print(f"latents differ by at most {apart:.1e}")
     assert apart < 1e-3

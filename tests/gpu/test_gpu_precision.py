@@ -28,7 +28,7 @@ def test_bf16_learns_and_trains_float32_weights(train, its_own_judge, tmp_path, 
     seen = {}
 
     def look(house, done):
-        unet = house.validation.unet
+        unet = house.validation.trainable
         seen["devices"] = {p.device.type for p in unet.parameters()}
         seen["trained"] = {p.dtype for p in unet.parameters() if p.requires_grad}
         seen["frozen"] = {p.dtype for p in unet.parameters() if not p.requires_grad}

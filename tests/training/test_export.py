@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 from texdiff import cli
 from texdiff.config import DataConfig, LoraConfig, ModelConfig, TrainingConfig
-from texdiff.models.base import add_lora
 from texdiff.models.lora_files.kohya import write_kohya
 from texdiff.models.lora_files.metadata import lora_metadata
 from texdiff.models.lora_files.safetensors_bytes import write_weights
+from texdiff.models.lora_files.write import write_lora
 from texdiff.models.nano import make_unet
-from texdiff.training.export import export_lora
+from texdiff.models.trainable import add_lora
 
 EVERY_LAYER = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "conv1", "conv2", "conv_shortcut", "proj_in")
 EVERY_LAYER += ("time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv", "conv_in")
@@ -75,7 +75,7 @@ def test_kohya_merged_by_hand_is_what_diffusers_merges(unet: Any, tmp_path: Path
     from diffusers import StableDiffusionPipeline
 
     tuned = with_lora(unet, **settings)
-    export_lora(tuned, tmp_path)
+    write_lora(tuned, tmp_path)
     write_kohya(tmp_path, tmp_path / "kohya.safetensors")
     by_hand = merged_by_hand(unet, tmp_path / "kohya.safetensors")
 
@@ -107,7 +107,7 @@ def test_metadata_is_true_and_the_bytes_repeat(unet: Any, tmp_path: Path) -> Non
     files = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        export_lora(tuned, tmp_path / name, lora_metadata(config, tuned, "epsilon", textures=24))
+        write_lora(tuned, tmp_path / name, lora_metadata(config.to_dict(), tuned, "epsilon", textures=24))
         write_kohya(tmp_path / name, tmp_path / name / "kohya.safetensors")
         files.append([path.read_bytes() for path in sorted((tmp_path / name).iterdir())])
     assert files[0] == files[1]
@@ -152,7 +152,7 @@ def test_the_base_is_called_what_other_programs_call_it(
         up_block_types=("CrossAttnUpBlock2D",),
         cross_attention_dim=width,
     )
-    said = lora_metadata(TrainingConfig(data=DataConfig(dataset="x")), small, prediction, textures=1)
+    said = lora_metadata(TrainingConfig(data=DataConfig(dataset="x")).to_dict(), small, prediction, textures=1)
     assert said["ss_base_model_version"] == version
     assert said["modelspec.architecture"] == architecture
     assert said["ss_v2"] == str(width == 1024)
@@ -171,9 +171,9 @@ def test_the_library_reads_what_is_written(tmp_path: Path) -> None:
 
 def test_what_cannot_be_exported_is_one_line(unet: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "dora").mkdir()
-    export_lora(with_lora(unet, rank=2, use_dora=True), tmp_path / "dora")
+    write_lora(with_lora(unet, rank=2, use_dora=True), tmp_path / "dora")
     (tmp_path / "lora").mkdir()
-    export_lora(with_lora(unet, rank=2), tmp_path / "lora")
+    write_lora(with_lora(unet, rank=2), tmp_path / "lora")
     (tmp_path / "garbage.safetensors").write_bytes(b"no")
     output = tmp_path / "k.safetensors"
     for source, target, why in [

@@ -13,10 +13,13 @@ from diffusers.training_utils import EMAModel
 
 from texdiff.config import DataConfig, LoraConfig, MaskConfig, ModelConfig, NoiseConfig, OptimConfig, TrainingConfig
 from texdiff.errors import InputError
-from texdiff.models.base import add_lora, load_base, trainable_parameters, zero_snr_sampler
+from texdiff.models.base import load_base
+from texdiff.models.family import Conditioning
+from texdiff.models.stable_diffusion import StableDiffusion, zero_snr_sampler
+from texdiff.models.trainable import LoraDenoiser
 from texdiff.training.ema import Ema
 from texdiff.training.mask_report import report_masks
-from texdiff.training.objective import Objective, PixelError, base_prediction
+from texdiff.training.objective import Objective, Targets
 from texdiff.training.run.finite_check import LossGuard
 from texdiff.training.run.run_folder import error_figures
 
@@ -37,12 +40,16 @@ def velocity(base):
     return other
 
 
+def objective_of(setting, base):
+    return Objective(setting, StableDiffusion(base), None, torch.device("cpu"), torch.float32)
+
+
 @pytest.mark.parametrize("reduction", ["texel", "sample"])
 def test_weights_are_the_formulas(base, reduction):
     setting = configured(mask=MaskConfig(reduction=reduction, pixel_weight=0.25), noise=NoiseConfig(snr_gamma=5.0))
     textures = SimpleNamespace(texels=torch.tensor([3.0, 40.0, 7.5]), pixels=torch.tensor([100.0, 2500.0, 480.0]))
     indices, timesteps = [2, 0, 0, 1], torch.tensor([0, 300, 999, 650])
-    latent, pixel = Objective(setting, base).weights(textures, indices, timesteps).double().numpy()
+    latent, pixel = objective_of(setting, base).weights(textures, indices, timesteps).double().numpy()
 
     alpha = base.scheduler.alphas_cumprod.double().numpy()[timesteps.numpy()]
     snr = alpha / (1 - alpha)
@@ -55,10 +62,9 @@ def test_weights_are_the_formulas(base, reduction):
 
 
 def test_a_zero_terminal_schedule_needs_a_base_that_predicts_v(base):
-    setting = configured(noise=NoiseConfig(rescale_betas_zero_snr=True))
     with pytest.raises(InputError, match=r"noise.rescale_betas_zero_snr: .* predicts epsilon"):
-        Objective(setting, base)
-    alphas = Objective(setting, velocity(base)).process.alphas_cumprod
+        StableDiffusion(base, rescale_betas_zero_snr=True)
+    alphas = StableDiffusion(velocity(base), rescale_betas_zero_snr=True).process.alphas_cumprod
     theirs = DDPMScheduler.from_config(base.scheduler.config, rescale_betas_zero_snr=True).alphas_cumprod
     torch.testing.assert_close(alphas, theirs, rtol=2e-4, atol=1e-7)  # diffusers computes it in float32
     assert alphas[-1] == 0
@@ -88,29 +94,27 @@ def test_the_samplers_of_a_zero_terminal_base_start_from_noise_alone():
 
 @pytest.fixture(scope="module")
 def trained(base):
-    """A U-Net with adapters that do something, and an input for it."""
-    unet = copy.deepcopy(base.unet)
-    add_lora(unet, LoraConfig(rank=2), seed=0)
+    """A denoiser with adapters that do something, and an input for it."""
+    trainable = LoraDenoiser(StableDiffusion(load_base("nano")), LoraConfig(rank=2), 0, torch.float32)
     generator = torch.Generator().manual_seed(0)
-    for name, parameter in trainable_parameters(unet).items():
+    for name, parameter in trainable.trained().items():
         if "lora_B" in name:
             parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
     noisy = torch.randn(2, 4, 8, 8, generator=generator)
-    text = torch.randn(2, 77, unet.config.cross_attention_dim, generator=generator)
-    return unet, noisy, torch.tensor([10, 700]), text
+    text = torch.randn(2, 77, base.unet.config.cross_attention_dim, generator=generator)
+    return trainable, noisy, torch.tensor([10, 700]), Conditioning(prompt={"text": text})
 
 
 def test_the_base_prediction_is_that_of_the_base_and_leaves_the_adapters_as_they_were(base, trained):
-    unet, *inputs = trained
-    before = unet(*inputs).sample
-    gradients = {name: p.requires_grad for name, p in unet.named_parameters()}
-    own = base_prediction(unet, *inputs)
-    assert torch.equal(own, base.unet(*inputs).sample)
+    trainable, noisy, t, conditioning = trained
+    before = trainable(noisy, t, conditioning)
+    gradients = {name: p.requires_grad for name, p in trainable.named_parameters()}
+    own = trainable.frozen_prediction(noisy, t, conditioning)
+    assert torch.equal(own, base.unet(noisy, t, conditioning.prompt["text"]).sample)
     assert not own.requires_grad
     assert (own - before).abs().max() > 1e-3
-    after = unet(*inputs).sample
-    assert torch.equal(after, before)
-    assert gradients == {name: p.requires_grad for name, p in unet.named_parameters()}
+    assert torch.equal(trainable(noisy, t, conditioning), before)
+    assert gradients == {name: p.requires_grad for name, p in trainable.named_parameters()}
     assert any(gradients.values())
 
 
@@ -118,8 +122,12 @@ def test_the_base_prediction_is_that_of_the_base_and_leaves_the_adapters_as_they
 def test_the_error_in_pixels_is_that_of_decoded_pictures(base, prediction_type):
     with_target = base if prediction_type == "epsilon" else velocity(base)
     setting = configured(mask=MaskConfig(pixel_weight=1.0))
-    objective = Objective(setting, with_target)
-    error = PixelError(setting, with_target, objective, Accelerator(cpu=True))
+    objective, scale = objective_of(setting, with_target), base.vae.config.scaling_factor
+
+    def error(prediction, noisy, latents, t, texels):
+        batch = SimpleNamespace(t=t, textures=SimpleNamespace(texels=texels))
+        return objective.pixel_errors(prediction, Targets(inside=None, outside=None, clean=latents, noisy=noisy), batch)
+
     generator = torch.Generator().manual_seed(0)
     latents, noise, prediction = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(3))
     timesteps = torch.tensor([50, 600])
@@ -132,7 +140,7 @@ def test_the_error_in_pixels_is_that_of_decoded_pictures(base, prediction_type):
         step = with_target.scheduler.step(prediction[row : row + 1], t, noisy[row : row + 1])
         with torch.no_grad():
             said, true = (
-                base.vae.decode(z / base.scaling_factor).sample[0].double().numpy()
+                base.vae.decode(z / scale).sample[0].double().numpy()
                 for z in (step.pred_original_sample, latents[row : row + 1])
             )
         squares = ((said - true) ** 2).mean(axis=0)
@@ -140,7 +148,7 @@ def test_the_error_in_pixels_is_that_of_decoded_pictures(base, prediction_type):
     got.sum().backward()
     assert prediction.grad.isfinite().all()
     assert prediction.grad.abs().max() > 0
-    assert not any(p.requires_grad for p in error.vae.parameters())
+    assert not any(p.requires_grad for p in base.vae.parameters())
     right = error(
         {"epsilon": noise}.get(prediction_type, with_target.scheduler.get_velocity(latents, noise, timesteps)),
         *(noisy, latents, timesteps, texels),

@@ -9,7 +9,9 @@ from accelerate import Accelerator
 
 from texdiff.config import DataConfig, LoraConfig, OptimConfig, RunConfig, TrainingConfig
 from texdiff.errors import InputError
-from texdiff.models.base import add_lora, load_base, trainable_parameters
+from texdiff.models.base import load_base
+from texdiff.models.family import load_family
+from texdiff.models.trainable import FullDenoiser, LoraDenoiser, add_lora, trainable_parameters
 from texdiff.training.optimizer import make_clip, make_lr_scheduler, make_optimizer
 from texdiff.training.run.state_file import read_state, write_state
 from texdiff.training.speed import adapters_in_input_precision, norms_in_input_precision, speed_up
@@ -30,11 +32,10 @@ def losses_of(
 
     `reloaded`: with the optimiser's state loaded before the first step, as accelerate and a resume do."""
     config = OptimConfig(learning_rate=1e-3, lr_scheduler="linear", **{"max_grad_norm": None} | optim)
-    unet = load_base("nano").unet.train()
-    if lora:
-        add_lora(unet, LoraConfig(rank=4), seed=0)
-    whole = TrainingConfig(data=DataConfig(dataset="d"), run=run or RunConfig())
-    speed_up(unet.to(memory_format=layout), whole, CPU, torch.float32, None)
+    family = load_family("nano")
+    trainable = LoraDenoiser(family, LoraConfig(rank=4), 0, torch.float32) if lora else FullDenoiser(family)
+    unet = trainable.train().denoiser.to(memory_format=layout)
+    speed_up(trainable, TrainingConfig(data=DataConfig(dataset="d"), run=run or RunConfig()), CPU, torch.float32, None)
     parameters = list(trainable_parameters(unet).values())
     optimizer = optimizer(parameters) if optimizer else make_optimizer(config, parameters)
     clip = make_clip(config, optimizer, parameters, accelerator)

@@ -11,10 +11,11 @@ from accelerate import Accelerator
 from PIL import Image
 
 from texdiff.config import DataConfig, MaskConfig, TrainingConfig
+from texdiff.data.cache.encode import encode_dataset
 from texdiff.data.records import read_records
 from texdiff.diffusion.draws import draw, draw_timesteps, sample_keys
-from texdiff.models.base import load_base
-from texdiff.training.encode import encode_dataset
+from texdiff.models.family import load_family
+from texdiff.training.launch import ranks
 from texdiff.training.run.state_file import read_state
 
 
@@ -59,7 +60,8 @@ def weights_by_hand(folder: Path, row: dict) -> np.ndarray:
 
 def loss_by_hand(folder: Path, weights: list[np.ndarray]) -> float:
     """The loss of step 1 of a batch of four: the base's own prediction, since adapters start at zero."""
-    base, records = load_base("nano"), read_records(str(folder), "train")
+    family, records = load_family("nano"), read_records(str(folder), "train")
+    base = family.base
     keys = sample_keys(0, 0, 4, len(records))
     alphas = base.scheduler.alphas_cumprod.double()
     draws = draw(0, keys, (base.unet.config.in_channels, 8, 8), draw_timesteps(0, keys, len(alphas)), 0.0)
@@ -71,7 +73,7 @@ def loss_by_hand(folder: Path, weights: list[np.ndarray]) -> float:
                 records[index].captions[0], padding="max_length", truncation=True, return_tensors="pt"
             )
             text = base.text_encoder(tokens.input_ids)[0]
-            latents = base.scaling_factor * (posterior.mean + posterior.std * draws.posterior[row])
+            latents = family.scaling_factor * (posterior.mean + posterior.std * draws.posterior[row])
             alpha = alphas[draws.timesteps[row]].float()
             noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * draws.noise[row]
             prediction = base.unet(noisy, draws.timesteps[row : row + 1], text).sample
@@ -134,7 +136,7 @@ def encode(folder: Path, cache: Path, weight: str = "surface"):
         data=DataConfig(dataset=str(folder), resolution=64, cache_dir=str(cache)), mask=MaskConfig(weight=weight)
     )
     records = read_records(str(folder), "train", needs_surface=weight == "surface")
-    return encode_dataset(config, load_base("nano"), Accelerator(cpu=True), records, [])[0]
+    return encode_dataset(config.data, config.mask, load_family("nano"), records, [], ranks(Accelerator(cpu=True)))[0]
 
 
 def test_weights_follow_the_file_and_nothing_else_is_made_again(surfaced, tmp_path, capfd):

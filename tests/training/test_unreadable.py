@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from PIL import Image
 
 from texdiff.config import DataConfig, TrainingConfig
+from texdiff.data.cache.encode import encode_dataset
 from texdiff.errors import InputError
-from texdiff.models.base import load_base
-from texdiff.training.encode import encode_dataset
-from texdiff.training.launch import read_splits
+from texdiff.models.family import load_family
+from texdiff.training.launch import ranks, read_splits
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_with_skip_they_are_named_counted_and_left_out(spoilt, accelerator, tmp_
             assert name in line
     shutil.copy(spoilt / "train/masks/5.png", spoilt / "train/masks/4.png")
     assert len(read_splits(config, accelerator)[0]) == 4
-    textures, _ = encode_dataset(config, load_base("nano"), accelerator, train, held_out)
+    textures, _ = encode_dataset(config.data, config.mask, load_family("nano"), train, held_out, ranks(accelerator))
     assert len(textures) == 3
 
 
@@ -70,7 +70,9 @@ def test_where_none_is_left_there_is_nothing_to_go_on_with(spoilt, accelerator, 
 def test_in_the_middle_of_an_epoch(policy, dataset, accelerator, tmp_path, capsys):
     copy = shutil.copytree(dataset, tmp_path / "dataset")
     config = configured(copy, tmp_path, cache="off", unreadable=policy)
-    textures, _ = encode_dataset(config, load_base("nano"), accelerator, *read_splits(config, accelerator))
+    textures, _ = encode_dataset(
+        config.data, config.mask, load_family("nano"), *read_splits(config, accelerator), ranks(accelerator)
+    )
     before = textures.batch([0, 1, 2])
     (copy / "train/textures/1.png").write_bytes(b"GIF89a nothing")
     if policy == "stop":

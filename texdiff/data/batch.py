@@ -1,4 +1,4 @@
-"""The encoded dataset as the training loop sees it: batches of moments, latent masks and text embeddings."""
+"""The encoded dataset as the training loop sees it: batches of moments, latent masks and prompt embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from texdiff.data.cache.encodings import SUMS, Array, Cells, Encoded
+from texdiff.data.cache.encodings import SUMS, Array, Cells, Encodings
 from texdiff.data.records import Record
 from texdiff.errors import InputError
 
@@ -20,13 +20,13 @@ class TextureBatch:
     mean: Tensor  # [B, C, h, w] μ of the VAE's posterior, not scaled
     std: Tensor  # [B, C, h, w] σ
     mask: Tensor  # [B, 1, h, w] what each latent cell counts in the loss: the UV mask at latent size
-    outside: Tensor  # [B, 1, h, w] what the error against what stands outside the mask counts
+    outside: Tensor  # [B, 1, h, w] what the error against the target outside the mask counts
     covered: Tensor  # [B, 1, h, w] covered share of the cell's texels, 0-1
     texels: Tensor | None  # bool [B, 1, R, R] the UV mask itself, where it was asked for
-    text: Tensor  # [B, L, D] text embedding
+    prompt: dict[str, Tensor]  # [B, ...] each: what the family's encoders make of the captions, by name
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "TextureBatch":
-        """The same batch on `device`; only the text embedding takes `dtype`, the loss needs the rest exact."""
+        """The same batch on `device`; only the embeddings take `dtype`, the loss needs the rest exact."""
         return TextureBatch(
             names=self.names,
             mean=self.mean.to(device, non_blocking=True),
@@ -35,7 +35,8 @@ class TextureBatch:
             outside=self.outside.to(device, non_blocking=True),
             covered=self.covered.to(device, non_blocking=True),
             texels=None if self.texels is None else self.texels.to(device, non_blocking=True),
-            text=self.text.to(device, non_blocking=True).to(dtype),  # in one step it would wait for the device
+            # In one step it would wait for the device.
+            prompt={name: t.to(device, non_blocking=True).to(dtype) for name, t in self.prompt.items()},
         )
 
 
@@ -51,7 +52,7 @@ class LatentDataset:
     def __init__(
         self,
         records: Sequence[Record],
-        encoded: Encoded,
+        encoded: Encodings,
         *,
         sums: Tensor,
         variation: Tensor,
@@ -99,6 +100,7 @@ class LatentDataset:
             choices = self.records[index].captions
             which, drop = (0.0, 1.0) if chance is None else chance[row].tolist()
             captions.append("" if drop < caption_dropout else choices[int(which * len(choices))])
+        prompts = self.encoded.captions(captions)
         # Stacking copies, once: what the cache gives are views of its files.
         textures = self.encoded.textures(indices)
         mean, std = (_stack(parts) for parts in zip(*((t.mean, t.std) for t in textures), strict=True))
@@ -112,7 +114,7 @@ class LatentDataset:
             outside=outside,
             covered=covered,
             texels=texels,
-            text=_stack(self.encoded.captions(captions)),
+            prompt={name: _stack([entry[name] for entry in prompts]) for name in prompts[0]},
         )
 
 

@@ -23,7 +23,7 @@ from texdiff.evaluation.sampler import STRENGTH, EvaluationSampler
 from texdiff.evaluation.textures import Textures, read_evaluation_textures
 from texdiff.files import write_atomic
 from texdiff.inference.sampler import inference_device
-from texdiff.models.base import load_base
+from texdiff.models.family import load_family
 from texdiff.models.lora_files.load import add_lora
 
 FILE = "evaluation.json"
@@ -116,13 +116,13 @@ def _sample(
     made: dict[str, Textures] = {}
     chosen, lora = settings["model"], settings["model"]["train"] == "lora"
     for who in ("base", "trained"):
-        base = (
-            load_base(str(run))
+        family = (
+            load_family(str(run))
             if who == "trained" and not lora
-            else load_base(chosen["pretrained_model_name_or_path"], chosen["revision"], chosen["variant"])
+            else load_family(chosen["pretrained_model_name_or_path"], chosen["revision"], chosen["variant"])
         )
         sampler = EvaluationSampler(
-            base,
+            family,
             settings["data"]["resolution"],
             settings["validation"]["num_inference_steps"],
             guidance_scale,

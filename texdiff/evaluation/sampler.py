@@ -13,8 +13,7 @@ from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.evaluation.metrics.image import Images
 from texdiff.inference.sampler import inference_device
-from texdiff.models.base import Base
-from texdiff.training.export import assemble_pipeline
+from texdiff.models.family import Family
 
 STRENGTH = 0.5  # share of the noise schedule that a texture goes up and comes down again when it is reconstructed
 _BATCH = 4
@@ -24,17 +23,19 @@ class EvaluationSampler:
     """A pipeline in float32 whose noise is keyed by seed and image, so that two of them start from the same.
 
     Args:
-        base: the pipeline's parts.
+        family: the base, or what full fine-tuning made of one.
         resolution: side of all images in pixels.
         num_inference_steps: denoising steps of a new atlas.
         guidance_scale: weight of the prompt of a new atlas.
         seed: of all noise.
     """
 
-    def __init__(self, base: Base, resolution: int, num_inference_steps: int, guidance_scale: float, seed: int) -> None:
+    def __init__(
+        self, family: Family, resolution: int, num_inference_steps: int, guidance_scale: float, seed: int
+    ) -> None:
         self.size = {"height": resolution, "width": resolution}
         self.steps, self.guidance_scale, self.seed = num_inference_steps, guidance_scale, seed
-        self.pipeline: Any = assemble_pipeline(base, base.unet).to(inference_device())
+        self.pipeline: Any = family.pipeline(family.denoiser).to(inference_device())
         # Good images in 20-30 steps whatever sampler the base names, and the one of a run's own samples.
         self.pipeline.scheduler = DPMSolverMultistepScheduler.from_config(self.pipeline.scheduler.config)
         self.pipeline.set_progress_bar_config(disable=True)

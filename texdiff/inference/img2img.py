@@ -45,6 +45,7 @@ class InitialImage:
         from diffusers import StableDiffusionImg2ImgPipeline
 
         from texdiff.inference.sampler import initial_noise, sample_batch
+        from texdiff.models.stable_diffusion import mean_latents
 
         class Img2Img(StableDiffusionImg2ImgPipeline):
             def prepare_latents(
@@ -62,9 +63,7 @@ class InitialImage:
         side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         small = _resize(fill(self.texture, self.covered), (side, side))
         pixels = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 127.5 - 1  # before they lose bits
-        with torch.no_grad():
-            posterior = pipeline.vae.encode(pixels.to(pipeline.device, pipeline.dtype)).latent_dist
-        latents = posterior.mean * pipeline.vae.config.scaling_factor
+        latents = mean_latents(pipeline.vae, pixels)
         redrawing = Img2Img(**pipeline.components, requires_safety_checker=False)
         redrawing.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         image = latents.expand(len(prompts), -1, -1, -1)  # [B, 4, h, w]

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
 from texdiff.config import TrainingConfig
-from texdiff.training.micro_batches import Pass
 from texdiff.training.run.checkpoint import RunState
 from texdiff.training.run.run_folder import RunLog, RunningMean
 from texdiff.training.run.stop_signals import StopSignals
 from texdiff.training.validation import Validation
 
+Step = TypeVar("Step")
 SMOOTHED = 100  # steps that the bar's loss looks back on
 
 
@@ -41,15 +41,15 @@ class Housekeeping:
         compare with; or what was due when the run was stopped and is not there."""
         self.stop.finish_steps(self._leave, self.accelerator.num_processes)
         if (first_step == 0 or self._validation_is_due(first_step)) and self.validation.is_missing(first_step):
-            self.validation.look(first_step)
+            self.validation.run(first_step)
         self.stop.check(first_step)
 
-    def counting(self, passes: Iterable[Pass], first_step: int) -> Iterator[Pass]:
-        """The same passes, with a bar that shows the steps."""
+    def counting(self, steps: Iterable[Step], first_step: int) -> Iterator[Step]:
+        """The same steps, with a bar that shows the steps."""
         with self.bar:
             self.bar.update(first_step)
             self.bar.unpause()
-            yield from passes
+            yield from steps
 
     def after(self, done: int, loss: Tensor, errors: Tensor, figures: dict[str, Any]) -> None:
         """Log the step that makes `done` of them; write figures, save and validate where it is time to.
@@ -67,7 +67,7 @@ class Housekeeping:
         if save_now:
             self.state.save(self.run, done)
         if validate_now:
-            self.validation.look(done)
+            self.validation.run(done)
         self.stop.check(done)
         if save_now or validate_now:
             self.log.restart_clock()

@@ -1,7 +1,7 @@
 """A run's first moves: the processes, the folder, and what is said before anything is done."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from texdiff.data.cache.store import EntryStore
 from texdiff.data.records import Record, mean_coverage, read_records
 from texdiff.errors import InputError
 from texdiff.files import write_atomic
+from texdiff.training.batching import BatchPlan
 from texdiff.training.run.provenance import write_about
 from texdiff.training.run.run_folder import lock
 
@@ -49,35 +50,33 @@ def start_accelerator(report_to: str, run: Path) -> Accelerator:
     return accelerator
 
 
-@dataclass(frozen=True, kw_only=True)
-class Passes:
-    """How an effective batch is cut into forward passes, and this rank's part of each."""
-
-    batch_size: int
-    """Samples of one rank in one pass."""
-    accumulation_steps: int
-    rank: int
-    ranks: int
-
-    @property
-    def effective_batch(self) -> int:
-        """Samples of one optimiser step."""
-        return self.batch_size * self.accumulation_steps * self.ranks
-
-    def __iter__(self) -> Iterator[tuple[slice, bool]]:
-        """This rank's samples of each pass, as a slice of the effective batch, and whether the pass is the last."""
-        for number in range(self.accumulation_steps):
-            start = (number * self.ranks + self.rank) * self.batch_size
-            yield slice(start, start + self.batch_size), number == self.accumulation_steps - 1
-
-
-def split_batch(batch_size: int, accumulation_steps: int, accelerator: Accelerator) -> Passes:
-    """The passes of this rank."""
-    return Passes(
-        batch_size=batch_size,
+def split_batch(batch_size: int, accumulation_steps: int, accelerator: Accelerator) -> BatchPlan:
+    """The micro-batches of this rank."""
+    return BatchPlan(
+        micro_batch_size=batch_size,
         accumulation_steps=accumulation_steps,
         rank=accelerator.process_index,
-        ranks=accelerator.num_processes,
+        world=accelerator.num_processes,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process among those that share the encoding of a dataset."""
+
+    share: slice
+    is_main: bool
+    device: torch.device
+    wait: Callable[[], None]
+
+
+def ranks(accelerator: Accelerator) -> Ranks:
+    """As accelerate has started them."""
+    return Ranks(
+        share=slice(accelerator.process_index, None, accelerator.num_processes),
+        is_main=accelerator.is_main_process,
+        device=accelerator.device,
+        wait=accelerator.wait_for_everyone,
     )
 
 

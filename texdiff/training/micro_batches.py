@@ -3,77 +3,68 @@
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from texdiff.config import TrainingConfig
-from texdiff.data.batch import LatentDataset, TextureBatch
-from texdiff.diffusion.draws import Draws, SampleKey, draw, sample_keys
-from texdiff.training.launch import Passes
+from texdiff.data.batch import LatentDataset
+from texdiff.diffusion.draws import draw, sample_keys
+from texdiff.training.batching import BatchPlan, MicroBatch
 from texdiff.training.objective import Objective
 
-AHEAD = 2  # passes that wait to be used; reading one takes far less time than the U-Net does
+AHEAD = 2  # micro-batches that wait to be used; reading one takes far less time than a pass
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pass:
-    """This rank's part of a forward pass."""
-
-    step: int  # the optimiser step it belongs to
-    last: bool  # whether it is that step's last
-    keys: list[SampleKey]
-    batch: TextureBatch
-    draws: Draws
-    weights: Tensor  # [2, B] of the errors in latents and in pixels (Objective.weights)
-    coverage: float  # mean share of latent texels that count, over the effective batch
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Pass":
-        """The same on `device`, the text embedding as `dtype`, without waiting for the device."""
-        batch, draws = self.batch.to(device, dtype), self.draws.to(device)
-        return replace(self, batch=batch, draws=draws, weights=self.weights.to(device, non_blocking=True))
-
-
-def make_passes(
+def make_micro_batches(
     config: TrainingConfig,
     textures: LatentDataset,
-    passes: Passes,
+    plan: BatchPlan,
     objective: Objective,
     first_step: int = 0,
-) -> Iterator[Pass]:
-    """This rank's passes from `first_step` to the run's end, on the CPU.
+) -> Iterator[MicroBatch]:
+    """This rank's micro-batches from `first_step` to the run's end, on the CPU.
 
     The samples of an effective batch, and what each weighs in it, are known before any of them is looked at.
     """
-    seed, size, noise = config.run.seed, passes.effective_batch, config.noise
+    seed, size, noise = config.run.seed, plan.effective_batch, config.noise
     for step in range(first_step, config.run.max_train_steps):
         keys = sample_keys(seed, step * size, size, len(textures))
         indices = [index for _, index in keys]
-        timesteps = objective.process.times(seed, keys, noise.timestep_sampling, step)
-        weights = objective.weights(textures, indices, timesteps)
+        t = objective.family.process.times(seed, keys, noise.timestep_sampling, step)
+        weights = objective.weights(textures, indices, t)
         coverage = textures.coverage(indices)
-        for mine, last in passes:
+        for mine, is_last in plan:
             shape, perturbation = textures.latent_shape, noise.input_perturbation
-            draws = draw(seed, keys[mine], shape, timesteps[mine], noise.offset, perturbation)
-            yield Pass(
+            draws = draw(seed, keys[mine], shape, t[mine], noise.offset, perturbation)
+            yield MicroBatch(
                 step=step,
-                last=last,
+                is_last=is_last,
                 keys=keys[mine],
-                batch=textures.batch(indices[mine], draws.caption, config.data.caption_dropout),
+                textures=textures.batch(indices[mine], draws.caption, config.data.caption_dropout),
                 draws=draws,
                 weights=weights[..., mine].contiguous(),
                 coverage=coverage,
             )
 
 
-def feed(passes: Iterable[Pass], device: torch.device, dtype: torch.dtype) -> Iterator[Pass]:
-    """The same passes in the same order, on `device`, each prepared while those before it are used."""
+def feed(batches: Iterable[MicroBatch], device: torch.device, dtype: torch.dtype) -> Iterator[MicroBatch]:
+    """The same micro-batches in the same order, on `device`, each prepared while those before it are used."""
     if device.type == "cuda":
-        passes = (_pinned(one) for one in passes)
-    return (one.to(device, dtype) for one in prefetch(passes))
+        batches = (_pinned(batch) for batch in batches)
+    return (batch.to(device, dtype) for batch in prefetch(batches))
+
+
+def steps(
+    batches: Iterator[MicroBatch], plan: BatchPlan, first_step: int, last_step: int
+) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
+    """The number of each optimizer step that was done before it, and the step's micro-batches."""
+    for step in range(first_step, last_step):
+        yield step, islice(batches, plan.accumulation_steps)
 
 
 def prefetch(items: Iterable[Item], ahead: int = AHEAD) -> Iterator[Item]:
@@ -117,9 +108,12 @@ def prefetch(items: Iterable[Item], ahead: int = AHEAD) -> Iterator[Item]:
         thread.join()
 
 
-def _pinned(values: Any) -> Any:
-    """A dataclass with its tensors in memory that a GPU can copy from by itself, while the program goes on."""
-    found = {field.name: getattr(values, field.name) for field in fields(values)}
-    tensors = {name: value.pin_memory() for name, value in found.items() if isinstance(value, Tensor)}
-    inner = {name: _pinned(value) for name, value in found.items() if is_dataclass(value)}
-    return replace(values, **tensors, **inner)
+def _pinned(value: Any) -> Any:
+    """The value with its tensors in memory that a GPU can copy from by itself, while the program continues."""
+    if isinstance(value, Tensor):
+        return value.pin_memory()
+    if isinstance(value, dict):
+        return {name: _pinned(part) for name, part in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _pinned(getattr(value, field.name)) for field in fields(value)})
+    return value

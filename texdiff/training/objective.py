@@ -1,87 +1,79 @@
-"""What the loss is made of beside the target's masked error, as the configuration says: the samples' weights, what
-stands outside the mask, and the error in pixels."""
+"""What a step's loss is made of: weights of samples, targets under the mask and outside, and the error in pixels."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.diffusion.loss import masked_error, sample_weights
-from texdiff.diffusion.process import DDPM, rescale_zero_terminal_snr
-from texdiff.errors import InputError
-from texdiff.models.base import Base
+from texdiff.models.family import Family
+from texdiff.models.trainable import Trainable
+from texdiff.training.batching import MicroBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What a micro-batch's predictions are compared with, [B, C, h, w] each."""
+
+    inside: Tensor  # under the mask: what the noise process asks for
+    outside: Tensor  # outside: the same, or the base model's own prediction
+    clean: Tensor  # the latents that were noised
+    noisy: Tensor
 
 
 class Objective:
-    """The configured objective over a base's noise process. Raises InputError for a schedule that this base can't be
-    trained on."""
+    """The configured objective. A step's loss is the sum of `losses` over its micro-batches and the ranks."""
 
-    def __init__(self, config: TrainingConfig, base: Base) -> None:
+    def __init__(
+        self, config: TrainingConfig, family: Family, trainable: Trainable, device: torch.device, dtype: torch.dtype
+    ) -> None:
         self.mask, self.snr_gamma = config.mask, config.noise.snr_gamma
-        prediction_type: str = base.scheduler.config.prediction_type
-        alphas_cumprod: Tensor = base.scheduler.alphas_cumprod
-        if config.noise.rescale_betas_zero_snr:
-            if prediction_type == "epsilon":
-                raise InputError(
-                    f"noise.rescale_betas_zero_snr: {base.source} predicts epsilon, from which nothing can be known "
-                    "where there is noise alone; take a base that predicts v, or set it to false"
-                )
-            alphas_cumprod = rescale_zero_terminal_snr(alphas_cumprod)
-        self.process = DDPM(alphas_cumprod, prediction_type)
+        self.family, self.trainable, self.dtype = family, trainable, dtype
+        if config.mask.pixel_weight:
+            family.load_decoder(device, config.run.gradient_checkpointing)
 
-    def weights(self, textures: LatentDataset, indices: Sequence[int], timesteps: Tensor) -> Tensor:
-        """Weights [2, B] of the whole effective batch's samples in its loss: of the errors of latents and of pixels.
+    def weights(self, textures: LatentDataset, indices: Sequence[int], t: Tensor) -> Tensor:
+        """Weights [2, B] of the samples of a whole effective batch in its loss: of the errors of latents and of pixels.
 
-        Its samples are the textures `indices`, at `timesteps` [B]. Errors in pixels weigh min(SNR, 1): late in the
-        process a prediction says next to nothing of the picture, and what it means there is 1/SNR times as far off.
+        Its samples are the textures `indices`, at times t [B]. Errors in pixels weigh min(SNR, 1): late in the process
+        a prediction says next to nothing of the image, and what it implies there is 1/SNR times as far off.
         """
         latent = sample_weights(textures.texels[indices], self.mask.reduction)
-        latent = latent * self.process.weights(timesteps, self.snr_gamma)
+        latent = latent * self.family.process.weights(t, self.snr_gamma)
         pixel = self.mask.pixel_weight * sample_weights(textures.pixels[indices], self.mask.reduction)
-        return torch.stack([latent, pixel * self.process.clean_weights(timesteps, 1.0)])
+        return torch.stack([latent, pixel * self.family.process.clean_weights(t, 1.0)])
 
+    def targets(self, latents: Tensor, noisy: Tensor, batch: MicroBatch) -> Targets:
+        """Of latents and noisy latents [B, C, h, w]."""
+        inside = outside = self.family.process.target(latents, batch.draws.noise, batch.t)
+        if self.mask.outside == "base_model":
+            outside = self.trainable.frozen_prediction(noisy.to(self.dtype), batch.t, batch.conditioning)
+        return Targets(inside=inside, outside=outside, clean=latents, noisy=noisy)
 
-@torch.no_grad()
-def base_prediction(unet: UNet2DConditionModel, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
-    """What the U-Net predicts with its adapters switched off, [B, C, h, w]: the base model's own answer."""
-    unet.disable_adapters()
-    try:
-        return unet(noisy, timesteps, text).sample
-    finally:
-        unet.enable_adapters()
+    def losses(self, prediction: Tensor, targets: Targets, batch: MicroBatch) -> Tensor:
+        """What each sample adds to the step's loss, float32 [B], of predictions [B, C, h, w]."""
+        error = masked_error(prediction, targets.inside, batch.textures.mask)
+        error = error + masked_error(prediction, targets.outside, batch.textures.outside)
+        latent_weight, pixel_weight = batch.weights
+        losses = latent_weight * error
+        if self.mask.pixel_weight:
+            losses = losses + pixel_weight * self.pixel_errors(prediction, targets, batch)
+        return losses
 
+    def pixel_errors(self, prediction: Tensor, targets: Targets, batch: MicroBatch) -> Tensor:
+        """E_b [B]: squared error, mean over the channels and summed over covered texels, of the image that the
+        prediction implies, against the decoded latents'. Values of pixels are in [-1, 1].
 
-class PixelError:
-    """The masked error in pixels, through the frozen decoder, which stays in memory.
-
-    Measured cost: see `mask.pixel_weight`.
-    """
-
-    def __init__(self, config: TrainingConfig, base: Base, objective: Objective, accelerator: Accelerator) -> None:
-        self.process = objective.process
-        self.vae: Any = base.vae.requires_grad_(False).to(accelerator.device)
-        if config.run.gradient_checkpointing:
-            self.vae.enable_gradient_checkpointing()
-        self.scaling_factor = base.scaling_factor
-        # Half of SD's decoders overflow in float16, so there they stay in float32.
-        self.half = accelerator.mixed_precision == "bf16"
-
-    def __call__(
-        self, prediction: Tensor, noisy: Tensor, latents: Tensor, timesteps: Tensor, texels: Tensor | None
-    ) -> Tensor:
-        """E_b [B]: squared error, mean over the channels and summed over covered texels, of the picture that the
-        prediction means, against the decoded latents'. Values of pixels are in [-1, 1].
-
-        prediction, noisy, latents [B, C, h, w]; timesteps [B]; texels [B, 1, H, W], the masks at full resolution.
+        Measured cost: see `mask.pixel_weight`.
         """
+        texels = batch.textures.texels
         assert texels is not None, "the dataset was made without full masks"
-        said = self.process.clean(prediction.float(), noisy, timesteps)
-        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.half):
+        implied = self.family.process.clean(prediction.float(), targets.noisy, batch.t)
+        # Half of SD's decoders overflow in float16, so there they stay in float32.
+        with torch.autocast(implied.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             with torch.no_grad():
-                picture = self.vae.decode(latents / self.scaling_factor).sample
-            return masked_error(self.vae.decode(said / self.scaling_factor).sample, picture, texels)
+                image = self.family.decode(targets.clean)
+            return masked_error(self.family.decode(implied), image, texels)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
+from texdiff.models.family import Conditioning
+from texdiff.models.trainable import Trainable
 
 
 class _GroupNorm(nn.GroupNorm):
@@ -53,32 +55,31 @@ def adapters_in_input_precision(unet: nn.Module) -> None:
             module.cast_input_dtype_enabled = False
 
 
-def record_graphs(unet: nn.Module, batch_size: int, textures: LatentDataset, dtype: torch.dtype) -> None:
-    """Record `unet`'s forward and backward pass, in training mode, as CUDA graphs, and replay them from now on: a small
-    batch is over sooner than Python can launch its kernels one by one.
+def record_graphs(trainable: Trainable, batch_size: int, textures: LatentDataset, dtype: torch.dtype) -> None:
+    """Record the denoiser's forward and backward pass, in training mode, as CUDA graphs, and replay them from now on: a
+    small batch is over sooner than Python can launch its kernels one by one.
 
-    `unet` is on the GPU; its weights must be written in place from now on. Other modes and batch sizes run as before.
+    It is on the GPU; its weights must be written in place from now on. Other modes and batch sizes run as before.
     """
-    device = next(unet.parameters()).device
-    text = textures.batch([0]).text
-    inputs = (
-        torch.zeros(batch_size, *textures.latent_shape, device=device, dtype=dtype),
-        torch.zeros(batch_size, device=device, dtype=torch.long),
-        torch.zeros(batch_size, *text.shape[1:], device=device, dtype=dtype),
-    )
+    device = next(trainable.parameters()).device
+    zeros = torch.zeros(batch_size, *textures.latent_shape, device=device, dtype=dtype)
+    t = torch.zeros(batch_size, device=device, dtype=torch.long)
+    prompt = textures.batch([0] * batch_size).to(device, dtype).prompt
+    inputs = trainable.family.denoiser_inputs(zeros, t, Conditioning(prompt=prompt))
     # What autocast has narrowed is kept until its block ends, which may not be between recording and replaying.
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
-        torch.cuda.make_graphed_callables(unet, inputs)
+        torch.cuda.make_graphed_callables(trainable.denoiser, inputs)
 
 
 def speed_up(
-    unet: Any, config: TrainingConfig, device: torch.device, dtype: torch.dtype, textures: LatentDataset
+    trainable: Trainable, config: TrainingConfig, device: torch.device, dtype: torch.dtype, textures: LatentDataset
 ) -> None:
-    """Switch on for `unet`, a diffusers model in training mode whose adapters are there already, what `config.run` asks
-    for. `dtype` is that of frozen weights and activations.
+    """Switch on for the denoiser, a diffusers model in training mode whose adapters are there already, what
+    `config.run` asks for. `dtype` is that of frozen weights and activations.
 
     Attention needs no switch: torch's fused one is what diffusers takes.
     """
+    unet: Any = trainable.denoiser
     run = config.run
     if run.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
@@ -97,4 +98,4 @@ def speed_up(
     alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
     can_be = alone and not run.compile and not config.against_cuda_graphs()
     if can_be if run.cuda_graphs is None else run.cuda_graphs:
-        record_graphs(unet.to(device), run.train_batch_size, textures, dtype)
+        record_graphs(trainable.to(device), run.train_batch_size, textures, dtype)

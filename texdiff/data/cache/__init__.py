@@ -1,1 +1,1 @@
-"""What frozen encoders make of a dataset, kept."""
+"""What frozen encoders make of a dataset, cached."""

@@ -1,17 +1,16 @@
-"""What the frozen models make of the dataset, computed once and kept.
+"""What the frozen encoders make of a dataset, in batches, and how it is kept.
 
 A texture's entry holds the moments μ and σ of the VAE's posterior, so that each visit draws a fresh latent, its mask
-at the picture's size, and how much the picture varies inside and outside of it; a caption's holds its embedding. An
+at the image's size, and how much the texture varies inside and outside of it; a caption's holds its embeddings. An
 entry's key is a hash of the files' content, of every setting that changes the result and of the encoder's weights,
 and of nothing else: no date, no path.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,17 +18,53 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from texdiff.data.cache.store import Entry, EntryStore, Keys, as_keys, key_of
+from texdiff.data.cache.keys import Keys
+from texdiff.data.cache.store import Entry, EntryStore
 from texdiff.data.records import Record
 from texdiff.uv.inverted import variation
 
-FORMAT = "3"  # part of every key and folder; a change of what an entry holds changes it
-_THREADS = min(8, os.cpu_count() or 1)  # decode and fill pictures while the encoder works
+_THREADS = min(8, os.cpu_count() or 1)  # decode and fill images while the encoder works
 _PIXELS = 1 << 20  # of one pass through the encoder on an accelerator: some 4 GB for Stable Diffusion's VAE
 _CAPTIONS = 64  # of one pass through the text encoder on an accelerator
-# Settings of a model that do not change what it computes from given weights, or only what is done with it later.
-_NO_MATTER = {"scaling_factor", "shift_factor", "latents_mean", "latents_std", "sample_size", "force_upcast", "dtype"}
-_NO_MATTER |= {"torch_dtype", "transformers_version"}
+
+Encodes = Literal["images", "prompts"]
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+class Encoders(Protocol):
+    """The frozen encoders of a model family."""
+
+    @property
+    def source(self) -> str:
+        """Folder or hub id of the base model."""
+        ...
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels along a side of a latent cell."""
+        ...
+
+    def encoder_state(self, encodes: Encodes) -> tuple[object, ...]:
+        """Changes whenever an encoder's files do; it may change more often. Known without reading them."""
+        ...
+
+    def encoder_content(self, encodes: Encodes) -> tuple[object, ...]:
+        """Changes whenever what the encoder computes does."""
+        ...
+
+    def move_encoders(self, device: torch.device | str, *encodes: Encodes) -> None:
+        """Bring these encoders to a device, and load them before if they aren't there yet; if none is named, those
+        that are."""
+        ...
+
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [B, C, h, w] of the posterior of pixels [B, 3, H, W] in [-1, 1], not scaled."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """What the denoiser is given of prompts, by name, float32 [B, ...] each."""
+        ...
 
 
 def default_cache_dir() -> Path:
@@ -37,36 +72,8 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "texdiff"
 
 
-def fingerprint(module: Any) -> str:
-    """Hash of a model's weights, their names and dtypes, and of its settings."""
-    digest = hashlib.blake2b(digest_size=16)
-    config = dict(module.config.to_dict() if hasattr(module.config, "to_dict") else module.config)
-    kept = {name: v for name, v in config.items() if not name.startswith("_") and name not in _NO_MATTER}
-    digest.update(repr(sorted(kept.items())).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def texture_keys(
-    images: Keys, masks: Keys, *, resolution: int, background: str | int, weights: str, extra: Sequence[object] = ()
-) -> Keys:
-    """The key of each texture [n], of the hashes of its files, [n] each. `extra`: further settings that matter."""
-    settings = key_of("texture", FORMAT, resolution, background, weights, *extra)
-    pairs = np.stack([images, masks], axis=1).tobytes()
-    size = 2 * images.itemsize
-    found = [hashlib.blake2b(settings + pairs[i : i + size], digest_size=16) for i in range(0, len(pairs), size)]
-    return as_keys([digest.digest() for digest in found])
-
-
-def caption_keys(captions: Iterable[str], weights: str) -> Keys:
-    """The key of each caption."""
-    return as_keys([key_of("caption", FORMAT, weights, caption) for caption in captions])
-
-
 def prepare_texture(record: Record, resolution: int, background: str | int) -> tuple[Tensor, dict[str, NDArray[Any]]]:
-    """The picture float32 [3, R, R] for the VAE, and what an entry says beside its moments: mask uint8 [R, R / 8] of
+    """The image float32 [3, R, R] for the VAE, and what an entry says beside its moments: mask uint8 [R, R / 8] of
     packed bits, and variation float32 [2], how much the texture varies inside its mask and outside; NaN where one of
     these is next to nothing.
 
@@ -77,34 +84,29 @@ def prepare_texture(record: Record, resolution: int, background: str | int) -> t
     return picture, {"mask": np.packbits(small, axis=1), "variation": _variation(texture, mask)}
 
 
-@torch.no_grad()
 def encode_textures(
-    records: Sequence[Record], vae: Any, *, resolution: int, background: str | int
+    records: Sequence[Record], encoders: Encoders, device: torch.device, *, resolution: int, background: str | int
 ) -> Iterator[dict[str, NDArray[Any]]]:
     """The entry of each record in its order: what `prepare_texture` says, and mean and std float32 [C, h, w].
 
-    `vae` is a diffusers AutoencoderKL. On a CPU, where a batch gains nothing, pictures are encoded one at a time, so
-    the result is the same to the bit whatever stands beside it. Raises InputError as `prepare_texture` does.
+    On a CPU, where a batch gains nothing, images are encoded one at a time, so the result is the same to the bit
+    whatever else is in the batch. Raises InputError as `prepare_texture` does.
     """
-    size = 1 if vae.device.type == "cpu" else max(1, _PIXELS // resolution**2)
+    size = 1 if device.type == "cpu" else max(1, _PIXELS // resolution**2)
     for batch in _batches(ahead(lambda record: prepare_texture(record, resolution, background), records), size):
-        pictures = torch.stack([picture for picture, _ in batch]).to(vae.device, vae.dtype)
-        posterior = vae.encode(pictures).latent_dist
-        mean, std = (moment.float().cpu().numpy() for moment in (posterior.mean, posterior.std))
+        moments = encoders.encode_images(torch.stack([pixels for pixels, _ in batch]))
+        mean, std = (moment.float().cpu().numpy() for moment in moments)
         for row, (_, entry) in enumerate(batch):
             yield {"mean": mean[row], "std": std[row], **entry}
 
 
-@torch.no_grad()
-def encode_captions(captions: Sequence[str], tokenizer: Any, text_encoder: Any) -> Iterator[dict[str, NDArray[Any]]]:
-    """The entry of each caption in its order: text float32 [L, D]. One at a time on a CPU, as with textures."""
-    size = 1 if text_encoder.device.type == "cpu" else _CAPTIONS
-    for batch in _batches(iter(captions), size):
-        tokens = tokenizer(
-            batch, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-        )
-        for hidden in text_encoder(tokens.input_ids.to(text_encoder.device))[0].float().cpu().numpy():
-            yield {"text": hidden}
+def encode_captions(
+    captions: Sequence[str], encoders: Encoders, device: torch.device
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """The entry of each caption in its order: `encode_prompts` of it. One at a time on a CPU, as with textures."""
+    for batch in _batches(iter(captions), 1 if device.type == "cpu" else _CAPTIONS):
+        encoded = {name: tensor.cpu().numpy() for name, tensor in encoders.encode_prompts(batch).items()}
+        yield from ({name: array[row] for name, array in encoded.items()} for row in range(len(batch)))
 
 
 def unpack_mask(entry: Entry) -> Tensor:
@@ -149,10 +151,10 @@ def _variation(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[n
     return np.array(variation(texture[::step], mask[::step]) or (np.nan, np.nan), np.float32)
 
 
-def ahead(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+def ahead(work: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
     """`work` of each item in order, done in threads a little ahead."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        coming: list[Future[Any]] = []
+        coming: list[Future[Made]] = []
         try:
             for item in items:
                 coming.append(pool.submit(work, item))
@@ -165,8 +167,8 @@ def ahead(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
                 future.cancel()
 
 
-def _batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    batch = []
+def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    batch: list[Item] = []
     for item in items:
         batch.append(item)
         if len(batch) == size:

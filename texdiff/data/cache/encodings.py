@@ -1,4 +1,4 @@
-"""Encoded textures and captions for training: kept from the start, or made anew at every visit."""
+"""Encoded textures and captions for training: cached before it starts, or encoded anew at every visit."""
 
 import sys
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from texdiff.data.cache.encoders import caption_keys
+from texdiff.data.cache.keys import caption_keys
 from texdiff.data.cache.store import Entry, EntryStore
 from texdiff.data.records import Record
 from texdiff.errors import InputError
@@ -22,7 +22,7 @@ class Cells(NamedTuple):
     """A texture's latent cells, float32 [1, h, w] each."""
 
     target: Array  # weight of the error against the training target
-    outside: Array  # weight of the error against what stands outside the mask
+    outside: Array  # weight of the error against the target outside the mask
     covered: Array  # covered share of the cell's texels, 0-1
 
     def sums(self) -> Array:
@@ -46,7 +46,7 @@ class Texture(NamedTuple):
     cells: Cells
 
 
-class Encoded(Protocol):
+class Encodings(Protocol):
     """n textures by their index, and captions."""
 
     def textures(self, indices: Sequence[int]) -> list[Texture]:
@@ -57,13 +57,13 @@ class Encoded(Protocol):
         """A texture's latent cells alone."""
         ...
 
-    def captions(self, captions: Sequence[str]) -> list[Array]:
-        """Of each its embedding, float32 [L, D]."""
+    def captions(self, captions: Sequence[str]) -> list[Entry]:
+        """Of each its embeddings by name, float32."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class CachedEncodings:
     """From stores, on disk or in memory, by places [n] in them. `text_weights` is the text encoder's fingerprint.
 
     Arrays are views of the store.
@@ -92,17 +92,17 @@ class Kept:
         outside = kept["outside"] if "outside" in kept else np.zeros_like(target)
         return Cells(target, outside, covered_share(entry["mask"], target.shape[1]))
 
-    def captions(self, captions: Sequence[str]) -> list[Array]:
+    def captions(self, captions: Sequence[str]) -> list[Entry]:
         places = self.caption_store.find(caption_keys(captions, self.text_weights))
         if (places < 0).any():
             lost = captions[int(np.argmin(places))]
             raise InputError(f"{self.caption_store.folder}: the cache entry of {lost!r} has gone; start again")
-        return [self.caption_store.get(int(place))["text"] for place in places]
+        return [self.caption_store.get(int(place)) for place in places]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fresh:
-    """Made by the frozen models, which stay loaded."""
+class LiveEncodings:
+    """Encoded at every visit by the frozen models, which stay loaded."""
 
     records: Sequence[Record]
     encode_textures: Callable[[Sequence[Record]], Iterator[Entry]]
@@ -144,8 +144,8 @@ class Fresh:
         record = self.records[index]
         return self.latent_mask(record, self.prepare(record))
 
-    def captions(self, captions: Sequence[str]) -> list[Array]:
-        return [entry["text"] for entry in self.encode_captions(captions)]
+    def captions(self, captions: Sequence[str]) -> list[Entry]:
+        return list(self.encode_captions(captions))
 
 
 def mask_entries(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from texdiff.data.cache.encoders import ahead
-from texdiff.data.cache.store import KEY, EntryStore, as_keys, key_of
+from texdiff.data.cache.keys import KEY, as_keys, key_of
+from texdiff.data.cache.store import EntryStore
 from texdiff.data.records import Record
 from texdiff.errors import InputError
 

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,25 +20,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from texdiff.data.cache.keys import KEY, Keys
 from texdiff.errors import InputError
 
 SHARD_ENTRIES = 256  # entries of a shard at most: 100,000 textures are some 400 files
 SHARD_SECONDS = 30.0  # and what took longer than this to make is not left waiting for more
-KEY = np.dtype("S16")
 _ABANDONED = 24 * 3600.0  # seconds after which a file that is still being written belongs to a process that was killed
 
 Entry = Mapping[str, NDArray[Any]]
-Keys = NDArray[np.bytes_]  # [n] of 16 bytes
-
-
-def key_of(*parts: object) -> bytes:
-    """16 bytes that say all of `parts`."""
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
-
-
-def as_keys(keys: Sequence[bytes]) -> Keys:
-    """Keys of 16 bytes each as one array."""
-    return np.frombuffer(b"".join(keys), KEY)
 
 
 class EntryStore:

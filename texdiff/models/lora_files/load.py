@@ -104,7 +104,7 @@ def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]
 def _follow_schedule(pipeline: "StableDiffusionPipeline", file: Path) -> None:
     from safetensors import safe_open
 
-    from texdiff.models.base import zero_snr_sampler
+    from texdiff.models.stable_diffusion import zero_snr_sampler
 
     with safe_open(file, framework="pt") as weights:
         zero_snr = (weights.metadata() or {}).get("ss_zero_terminal_snr") == "True"

@@ -3,12 +3,9 @@
 Only what is known is said, and nothing that differs between two runs that train the same: no date, no folder.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from diffusers import UNet2DConditionModel
-
-from texdiff.config import TrainingConfig
 
 # Width of the text embeddings -> Stable Diffusion's version.
 _VERSIONS = {768: "v1", 1024: "v2"}
@@ -18,23 +15,26 @@ _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 IMPLEMENTATIONS = {"diffusers": "diffusers", "kohya": "https://github.com/Stability-AI/generative-models"}
 
 
-def lora_metadata(
-    config: TrainingConfig, unet: UNet2DConditionModel, prediction_type: str, textures: int
-) -> dict[str, str]:
-    """The metadata of a LoRA that was trained on that many textures, for its file in diffusers' layout."""
-    version = _VERSIONS.get(unet.config.cross_attention_dim)
+Settings = Mapping[str, Mapping[str, Any]]
+"""Those of a run, as its config.yaml holds them."""
+
+
+def lora_metadata(settings: Settings, denoiser: Any, prediction_type: str, textures: int) -> dict[str, str]:
+    """The metadata of a LoRA for a diffusers model that was trained on that many textures, for its file in diffusers'
+    layout."""
+    version = _VERSIONS.get(denoiser.config.cross_attention_dim)
     prediction = _PREDICTIONS.get(prediction_type)
-    side = config.data.resolution
-    base = Path(config.model.pretrained_model_name_or_path).name
+    side = settings["data"]["resolution"]
+    base = Path(settings["model"]["pretrained_model_name_or_path"]).name
     known = {
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"{_architecture(version, prediction)}/lora",
         "modelspec.implementation": IMPLEMENTATIONS["diffusers"],
-        "modelspec.title": f"UV texture atlases, LoRA of rank {config.lora.rank} for {base}",
+        "modelspec.title": f"UV texture atlases, LoRA of rank {settings['lora']['rank']} for {base}",
         "modelspec.description": f"Trained with texdiff on {textures} UV texture atlases, masked to mapped texels.",
         "modelspec.resolution": f"{side}x{side}",
         "modelspec.prediction_type": prediction,
-        **_kohya(config, base, version, prediction),
+        **_kohya(settings, base, version, prediction),
         "ss_num_train_images": textures,
     }
     return {key: str(value) for key, value in known.items() if value is not None}
@@ -46,31 +46,32 @@ def _architecture(version: str | None, prediction: str | None) -> str:
     return f"stable-diffusion-{version}" if version else "stable-diffusion"
 
 
-def _kohya(config: TrainingConfig, base: str, version: str | None, prediction: str | None) -> dict[str, Any]:
+def _kohya(settings: Settings, base: str, version: str | None, prediction: str | None) -> dict[str, Any]:
     """The training settings under the names that kohya's scripts write and the WebUI shows."""
     known = f"sd_{version}{'_v' if prediction == 'v' else ''}" if version else "sd"
-    side = config.data.resolution
+    side = settings["data"]["resolution"]
+    lora, optim = settings["lora"], settings["optim"]
     return {
         "ss_base_model_version": known,
         "ss_sd_model_name": base,
         "ss_v2": version == "v2",
         "ss_network_module": "networks.lora",
-        "ss_network_dim": config.lora.rank,
-        "ss_network_alpha": float(config.lora.rank if config.lora.alpha is None else config.lora.alpha),
-        "ss_network_dropout": config.lora.dropout or None,
-        "ss_learning_rate": config.optim.learning_rate,
-        "ss_unet_lr": config.optim.learning_rate,
-        "ss_optimizer": config.optim.name,
-        "ss_lr_scheduler": config.optim.lr_scheduler,
-        "ss_lr_warmup_steps": config.optim.lr_warmup_steps,
-        "ss_max_grad_norm": config.optim.max_grad_norm,
-        "ss_max_train_steps": config.run.max_train_steps,
-        "ss_steps": config.run.max_train_steps,
-        "ss_seed": config.run.seed,
+        "ss_network_dim": lora["rank"],
+        "ss_network_alpha": float(lora["rank"] if lora["alpha"] is None else lora["alpha"]),
+        "ss_network_dropout": lora["dropout"] or None,
+        "ss_learning_rate": optim["learning_rate"],
+        "ss_unet_lr": optim["learning_rate"],
+        "ss_optimizer": optim["name"],
+        "ss_lr_scheduler": optim["lr_scheduler"],
+        "ss_lr_warmup_steps": optim["lr_warmup_steps"],
+        "ss_max_grad_norm": optim["max_grad_norm"],
+        "ss_max_train_steps": settings["run"]["max_train_steps"],
+        "ss_steps": settings["run"]["max_train_steps"],
+        "ss_seed": settings["run"]["seed"],
         "ss_resolution": f"({side}, {side})",
-        "ss_caption_dropout_rate": config.data.caption_dropout,
-        "ss_min_snr_gamma": config.noise.snr_gamma,
-        "ss_noise_offset": config.noise.offset or None,
-        "ss_ip_noise_gamma": config.noise.input_perturbation or None,
-        "ss_zero_terminal_snr": config.noise.rescale_betas_zero_snr,
+        "ss_caption_dropout_rate": settings["data"]["caption_dropout"],
+        "ss_min_snr_gamma": settings["noise"]["snr_gamma"],
+        "ss_noise_offset": settings["noise"]["offset"] or None,
+        "ss_ip_noise_gamma": settings["noise"]["input_perturbation"] or None,
+        "ss_zero_terminal_snr": settings["noise"]["rescale_betas_zero_snr"],
     }

@@ -5,8 +5,9 @@ import torch
 
 from texdiff.config import LoraConfig
 from texdiff.errors import InputError
-from texdiff.models.base import add_lora, load_base, trainable_parameters
-from texdiff.training.export import export_lora
+from texdiff.models.base import load_base
+from texdiff.models.lora_files.write import write_lora
+from texdiff.models.trainable import add_lora, trainable_parameters
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_exported_adapters_predict_the_same_in_a_pipeline(settings, unet, tmp_pa
         for parameter in trainable_parameters(unet).values():
             parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
         trained = predict(unet)
-    export_lora(unet, tmp_path)
+    write_lora(unet, tmp_path)
     pipeline = StableDiffusionPipeline.from_pretrained(load_base("nano").source, safety_checker=None)
     with torch.no_grad():
         base = predict(pipeline.unet)

@@ -1,4 +1,4 @@
-"""Passes made ahead are the passes made when they are asked for; and each way to cache gives the same ones."""
+"""Micro-batches made ahead are those made when they are asked for; and each way to cache gives the same ones."""
 
 import shutil
 import threading
@@ -9,12 +9,13 @@ import torch
 from accelerate import Accelerator
 
 from texdiff.config import DataConfig, MaskConfig, NoiseConfig, RunConfig, TrainingConfig
+from texdiff.data.cache.encode import encode_dataset
 from texdiff.data.records import read_records
 from texdiff.diffusion.draws import sample_keys
-from texdiff.models.base import Base, load_base
-from texdiff.training.encode import encode_dataset
-from texdiff.training.launch import split_batch
-from texdiff.training.micro_batches import feed, make_passes, prefetch
+from texdiff.models.base import Base
+from texdiff.models.family import load_family
+from texdiff.training.launch import ranks, split_batch
+from texdiff.training.micro_batches import feed, make_micro_batches, prefetch, steps
 from texdiff.training.objective import Objective
 
 
@@ -23,79 +24,90 @@ def accelerator():
     return Accelerator(cpu=True)
 
 
-def configured(dataset, cache_dir, cache="disk", **run):
+def configured(dataset, cache_dir, cache="disk", pixel_weight=0.5, **run):
     return TrainingConfig(
         data=DataConfig(
             dataset=str(dataset), resolution=64, caption_dropout=0.3, cache=cache, cache_dir=str(cache_dir)
         ),
-        mask=MaskConfig(unmasked_weight=0.1, pixel_weight=0.5),
+        mask=MaskConfig(unmasked_weight=0.1, pixel_weight=pixel_weight),
         noise=NoiseConfig(snr_gamma=5, input_perturbation=0.1),
         run=RunConfig(max_train_steps=5, train_batch_size=2, gradient_accumulation_steps=2, **run),
     )
 
 
-def passes_of(config, accelerator, first_step=0):
-    """This configuration's passes, in the direct way."""
-    base = load_base("nano")
+def micro_batches_of(config, accelerator, first_step=0):
+    """This configuration's micro-batches, in the direct way."""
+    family = load_family("nano")
     splits = (read_records(config.data.dataset, split) for split in ("train", "validation"))
-    textures, _ = encode_dataset(config, base, accelerator, *splits)
+    textures, _ = encode_dataset(config.data, config.mask, family, *splits, ranks(accelerator))
     share = split_batch(config.run.train_batch_size, config.run.gradient_accumulation_steps, accelerator)
-    return make_passes(config, textures, share, Objective(config, base), first_step)
+    objective = Objective(config, family, None, torch.device("cpu"), torch.float32)
+    return make_micro_batches(config, textures, share, objective, first_step)
 
 
 def tensors(one):
     parts = {"weights": one.weights}
-    for name in ("mean", "std", "mask", "outside", "covered", "texels", "text"):
-        parts[name] = getattr(one.batch, name)
+    for name in ("mean", "std", "mask", "outside", "covered", "texels"):
+        parts[name] = getattr(one.textures, name)
+    parts |= one.conditioning.prompt
     for name in ("posterior", "noise", "perturbation", "timesteps", "caption"):
         parts[name] = getattr(one.draws, name)
-    return parts
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def assert_same(ones, others):
     for one, other in zip(ones, others, strict=True):
-        assert (one.step, one.last, one.keys, one.coverage) == (other.step, other.last, other.keys, other.coverage)
-        assert one.batch.names == other.batch.names
+        same = ("step", "is_last", "keys", "coverage")
+        assert [getattr(one, name) for name in same] == [getattr(other, name) for name in same]
+        assert one.textures.names == other.textures.names
         mine, theirs = tensors(one), tensors(other)
+        assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def test_fed_passes_are_the_direct_ones(dataset, accelerator, tmp_path):
+def test_fed_micro_batches_are_the_direct_ones(dataset, accelerator, tmp_path):
     config = configured(dataset, tmp_path)
-    direct = list(passes_of(config, accelerator))
-    assert [(one.step, one.last) for one in direct] == [(s, last) for s in range(5) for last in (False, True)]
+    direct = list(micro_batches_of(config, accelerator))
+    assert [(one.step, one.is_last) for one in direct] == [(s, last) for s in range(5) for last in (False, True)]
     assert [key for one in direct for key in one.keys] == sample_keys(0, 0, 20, 6)
-    assert_same(feed(passes_of(config, accelerator), torch.device("cpu"), torch.float32), direct)
-    assert_same(passes_of(config, accelerator, first_step=3), direct[6:])
+    assert_same(feed(micro_batches_of(config, accelerator), torch.device("cpu"), torch.float32), direct)
+    assert_same(micro_batches_of(config, accelerator, first_step=3), direct[6:])
     half = next(feed(direct, torch.device("cpu"), torch.bfloat16))
-    assert (half.batch.text.dtype, half.batch.mean.dtype) == (torch.bfloat16, torch.float32)
+    assert (half.textures.prompt["text"].dtype, half.textures.mean.dtype) == (torch.bfloat16, torch.float32)
 
 
 def test_every_way_to_cache_gives_the_same_numbers(dataset, accelerator, tmp_path):
-    disk = list(passes_of(configured(dataset, tmp_path / "disk"), accelerator))
+    disk = list(micro_batches_of(configured(dataset, tmp_path / "disk"), accelerator))
     for cache in ("memory", "off"):
-        assert_same(passes_of(configured(dataset, tmp_path / cache, cache), accelerator), disk)
+        assert_same(micro_batches_of(configured(dataset, tmp_path / cache, cache), accelerator), disk)
         assert not (tmp_path / cache).exists()
 
 
 def test_a_second_start_loads_no_encoder_and_an_edit_only_what_it_needs(dataset, accelerator, tmp_path, monkeypatch):
     copy = shutil.copytree(dataset, tmp_path / "dataset")
-    first = list(passes_of(configured(copy, tmp_path / "cache"), accelerator))
+    first = list(micro_batches_of(configured(copy, tmp_path / "cache", pixel_weight=0), accelerator))
     loaded = []
     load = Base._load
     monkeypatch.setattr(Base, "_load", lambda self, kind, part: loaded.append(part) or load(self, kind, part))
-    assert_same(passes_of(configured(copy, tmp_path / "cache"), accelerator), first)
+    assert_same(micro_batches_of(configured(copy, tmp_path / "cache", pixel_weight=0), accelerator), first)
     assert loaded == ["scheduler"]
     moved = copy.rename(tmp_path / "moved")
     loaded.clear()
-    names = [name.replace("/dataset/", "/moved/") for one in first for name in one.batch.names]
-    again = list(passes_of(configured(moved, tmp_path / "cache"), accelerator))
-    assert [name for one in again for name in one.batch.names] == names
+    names = [name.replace("/dataset/", "/moved/") for one in first for name in one.textures.names]
+    again = list(micro_batches_of(configured(moved, tmp_path / "cache", pixel_weight=0), accelerator))
+    assert [name for one in again for name in one.textures.names] == names
     assert loaded == ["scheduler"]
     metadata = moved / "train/metadata.jsonl"
     metadata.write_text(metadata.read_text().replace("colours number 3", "another caption"))
-    passes_of(configured(moved, tmp_path / "cache"), accelerator)
+    micro_batches_of(configured(moved, tmp_path / "cache", pixel_weight=0), accelerator)
     assert set(loaded) == {"scheduler", "tokenizer", "text_encoder"}
+
+
+def test_each_step_has_its_micro_batches(dataset, accelerator, tmp_path):
+    plan = split_batch(2, 2, accelerator)
+    made = micro_batches_of(configured(dataset, tmp_path), accelerator, first_step=2)
+    found = [(step, [batch.step for batch in batches]) for step, batches in steps(made, plan, 2, 5)]
+    assert found == [(2, [2, 2]), (3, [3, 3]), (4, [4, 4])]
 
 
 def test_a_prefetched_error_comes_in_its_place():

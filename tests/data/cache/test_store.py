@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from texdiff.data.cache import store as module
-from texdiff.data.cache.store import EntryStore, as_keys, key_of
-from texdiff.data.image_source import StoredFile, TableCell, digests
+from texdiff.data.cache.digests import digests
+from texdiff.data.cache.keys import as_keys, key_of
+from texdiff.data.cache.store import EntryStore
+from texdiff.data.image_source import StoredFile, TableCell
 from texdiff.data.records import read_records
 from texdiff.errors import InputError
 
@@ -110,11 +112,11 @@ def test_two_stores_on_one_folder_see_each_others_entries(tmp_path):
 WRITER = """
 import sys, time, numpy as np
 from pathlib import Path
-from texdiff.data.cache import store
+from texdiff.data.cache import keys, store
 store.SHARD_ENTRIES = 4
 kept = store.EntryStore(Path(sys.argv[1]))
 for number in range(10**9):
-    kept.add(store.key_of(number), {"mean": np.full(100_000, number, np.float32)})
+    kept.add(keys.key_of(number), {"mean": np.full(100_000, number, np.float32)})
     print(number, flush=True)
 """
 

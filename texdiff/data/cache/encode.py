@@ -1,0 +1,269 @@
+"""What a family's frozen encoders make of a dataset, encoded where the cache has none."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from texdiff.data.batch import LatentDataset
+from texdiff.data.cache import encoders, keys
+from texdiff.data.cache.digests import digests
+from texdiff.data.cache.encoders import Encoders, Encodes, default_cache_dir
+from texdiff.data.cache.encodings import CachedEncodings, Cells, Encodings, LiveEncodings, mask_entries
+from texdiff.data.cache.keys import Keys, as_keys, key_of
+from texdiff.data.cache.store import Entry, EntryStore
+from texdiff.data.image_source import Source
+from texdiff.data.records import Record
+from texdiff.diffusion.mask import cell_weights
+from texdiff.errors import InputError
+
+
+class DataSettings(Protocol):
+    """Of the section data of a run's settings (`texdiff.config.DataConfig`), what is encoded, and where it is kept."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def resolution(self) -> int: ...
+    @property
+    def background(self) -> str | int: ...
+    @property
+    def posterior(self) -> str: ...
+    @property
+    def unreadable(self) -> str: ...
+    @property
+    def cache(self) -> str: ...
+    @property
+    def cache_dir(self) -> str | None: ...
+
+
+class MaskSettings(Protocol):
+    """Of the section mask (`texdiff.config.MaskConfig`), what latent cells weigh."""
+
+    @property
+    def downsample(self) -> str: ...
+    @property
+    def dilation(self) -> int: ...
+    @property
+    def weight(self) -> str: ...
+    @property
+    def outside_weight(self) -> float: ...
+    @property
+    def pixel_weight(self) -> float: ...
+
+
+class Ranks(Protocol):
+    """The processes that share the work (`texdiff.training.parallel.Parallel`)."""
+
+    @property
+    def share(self) -> slice: ...
+    @property
+    def is_main(self) -> bool: ...
+    @property
+    def device(self) -> torch.device: ...
+    def wait(self) -> None: ...
+
+
+def encode_dataset(
+    data: DataSettings,
+    mask: MaskSettings,
+    family: Encoders,
+    records: Sequence[Record],
+    held_out: Sequence[Record],
+    ranks: Ranks,
+) -> tuple[LatentDataset, LatentDataset | None]:
+    """Training and held-out textures with their latents and prompt embeddings.
+
+    The ranks share the work; every one of them can read it all afterwards. The encoders are loaded only where there
+    is something to encode, and make room on the device afterwards unless data.cache is `off`. Raises InputError for a
+    record that can't be used, and for a resolution that the family's latents can't have.
+    """
+    if data.resolution % family.latent_factor:
+        raise InputError(
+            f"data.resolution must be a multiple of {family.latent_factor}, the pixels along a side of a latent cell "
+            f"of {family.source} (got {data.resolution})"
+        )
+    # On a GPU float32 is to mean float32 here: what is cached must not depend on the machine that made it.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    encoding = _Encoding(data, mask, family, ranks)
+    training = encoding.dataset(records, data.posterior)
+    validation = encoding.dataset(held_out, "mean") if held_out else None
+    if data.cache != "off":
+        family.move_encoders("cpu")
+    return training, validation
+
+
+class _Encoding:
+    """One run's settings, encoders and stores."""
+
+    def __init__(self, data: DataSettings, mask: MaskSettings, family: Encoders, ranks: Ranks) -> None:
+        self.data, self.mask, self.family, self.device = data, mask, family, ranks.device
+        self.setting: dict[str, Any] = {"resolution": data.resolution, "background": data.background}
+        side = data.resolution // family.latent_factor
+        in_cells = (("dilation", mask.dilation), ("downsample", mask.downsample), ("weight", mask.weight))
+        self.mask_setting = (side, mask.outside_weight, *in_cells)
+        self.to_latent = partial(
+            cell_weights,
+            size=(side, side),
+            mode=mask.downsample,
+            unmasked_weight=mask.outside_weight,
+            dilation=mask.dilation,
+        )
+        self.by_surface = mask.weight == "surface"
+        self.on_disk = data.cache == "disk"
+        # On disk each rank makes a share, for all; what is kept in memory each must make for itself.
+        self.share: dict[str, Any] = {
+            "mine": ranks.share if self.on_disk else slice(None),
+            "wait": ranks.wait if self.on_disk else lambda: None,
+            "progress": ranks.is_main,
+        }
+        self.stores: dict[str, EntryStore] = {}
+        self.weights, self.text_weights = self._fingerprint("images"), self._fingerprint("prompts")
+
+    def dataset(self, records: Sequence[Record], posterior: str) -> LatentDataset:
+        """The textures `records` and their captions."""
+        found = self._digests([source for record in records for source in (record.image, record.mask)])
+        texture_keys = keys.texture_keys(found[0::2], found[1::2], weights=self.weights, **self.setting)
+        mask_keys = self._mask_keys(texture_keys, records)
+        make = self._live if self.data.cache == "off" else self._cached
+        encoded, sums, variation = make(records, texture_keys, mask_keys)
+        captions = [record.captions for record in records]
+        return LatentDataset(
+            records,
+            encoded,
+            sums=torch.from_numpy(sums),
+            variation=torch.from_numpy(variation),
+            content=key_of(texture_keys.tobytes(), mask_keys.tobytes(), captions).hex()[:16],
+            posterior=posterior,
+            full_masks=self.mask.pixel_weight > 0,
+        )
+
+    def latent_mask(self, record: Record, entry: Entry) -> Cells:
+        """A texture's latent cells."""
+        density = None
+        if self.by_surface:
+            density = torch.from_numpy(record.density(self.data.resolution))[None, None]
+        planes = self.to_latent(encoders.unpack_mask(entry)[None], density=density)
+        return Cells(*(plane[0].numpy() for plane in planes))
+
+    def _mask_keys(self, texture_keys: Keys, records: Sequence[Record]) -> Keys:
+        """The key of each latent mask [n]: the texture's, and where they count the hash of its surface file."""
+        if not self.by_surface:
+            return as_keys([key_of("mask", key) for key in texture_keys.tolist()])
+        surfaces = self._digests([record.surface for record in records if record.surface is not None])
+        pairs = zip(texture_keys.tolist(), surfaces.tolist(), strict=True)
+        return as_keys([key_of("mask", key, surface) for key, surface in pairs])
+
+    def _digests(self, sources: Sequence[Source]) -> Keys:
+        return digests(sources, self._store("files", str(Path(self.data.dataset).absolute())), **self.share)
+
+    def _cached(
+        self, records: Sequence[Record], texture_keys: Keys, mask_keys: Keys
+    ) -> tuple[Encodings, np.ndarray, np.ndarray]:
+        textures = self._store("textures", *self.setting.values(), self.weights)
+        places = encoders.fill_store(
+            textures,
+            texture_keys,
+            lambda missing: self._encode_textures([records[i] for i in missing]),
+            what="encoding textures",
+            **self.share,
+        )
+        captions = ["", *dict.fromkeys(caption for record in records for caption in record.captions)]
+        texts = self._store("captions", self.text_weights)
+        caption_places = encoders.fill_store(
+            texts,
+            keys.caption_keys(captions, self.text_weights),
+            lambda missing: self._encode_captions([captions[i] for i in missing]),
+            what="encoding captions",
+            **self.share,
+        )
+        _require(places, [record.name for record in records], textures)
+        _require(caption_places, captions, texts)
+        masks = self._store("masks", *self.mask_setting)
+        mask_places = encoders.fill_store(
+            masks,
+            mask_keys,
+            lambda missing: mask_entries(
+                (records[i] for i in missing),
+                (textures.get(int(places[i])) for i in missing),
+                self.latent_mask,
+                self.mask.outside_weight > 0,
+            ),
+            what="masks at latent size",
+            **self.share,
+        )
+        _require(mask_places, [record.name for record in records], masks)
+        cached = CachedEncodings(
+            texture_store=textures,
+            texture_places=places,
+            mask_store=masks,
+            mask_places=mask_places,
+            caption_store=texts,
+            text_weights=self.text_weights,
+        )
+        return cached, masks.column("sums", mask_places), textures.column("variation", places)
+
+    def _live(
+        self, records: Sequence[Record], texture_keys: Keys, mask_keys: Keys
+    ) -> tuple[Encodings, np.ndarray, np.ndarray]:
+        def prepare(record: Record) -> Entry:
+            return encoders.prepare_texture(record, **self.setting)[1]
+
+        def measure(record: Record) -> tuple[np.ndarray, np.ndarray]:
+            entry = prepare(record)
+            return self.latent_mask(record, entry).sums(), entry["variation"]
+
+        self.family.move_encoders(self.device, "images", "prompts")
+        sums, variation = (np.stack(part) for part in zip(*encoders.ahead(measure, records), strict=True))
+        live = LiveEncodings(
+            records=records,
+            encode_textures=self._encode_textures,
+            encode_captions=self._encode_captions,
+            prepare=prepare,
+            latent_mask=self.latent_mask,
+            skip=self.data.unreadable == "skip",
+        )
+        return live, sums, variation
+
+    def _encode_textures(self, records: Sequence[Record]) -> Iterator[Entry]:
+        self.family.move_encoders(self.device, "images")
+        return encoders.encode_textures(records, self.family, self.device, **self.setting)
+
+    def _encode_captions(self, captions: Sequence[str]) -> Iterator[Entry]:
+        self.family.move_encoders(self.device, "prompts")
+        return encoders.encode_captions(captions, self.family, self.device)
+
+    def _store(self, kind: str, *what: object) -> EntryStore:
+        name = f"{kind}-{key_of(keys.FORMAT, *what).hex()[:16]}"
+        if name not in self.stores:
+            setting = self.data.cache_dir
+            root = Path(setting) if setting else default_cache_dir() / "encoded"
+            self.stores[name] = EntryStore(root / name if self.on_disk else None)
+        return self.stores[name]
+
+    def _fingerprint(self, encodes: Encodes) -> str:
+        """Hash of all that an encoder's answers depend on. It is remembered by the state of the encoder's files, so
+        that one of which nothing is needed need not be loaded."""
+        store = self._store("models", self.family.source)
+        store.load()
+        place = store.find(as_keys([self._state(encodes)]))[0]
+        if place < 0:
+            found = key_of(*self.family.encoder_content(encodes))
+            key = self._state(encodes)  # asked again: loading may have brought the files
+            store.add(key, {"fingerprint": np.frombuffer(found, np.uint8)})
+            store.flush()
+            place = store.find(as_keys([key]))[0]
+        return store.get(int(place))["fingerprint"].tobytes().hex()
+
+    def _state(self, encodes: Encodes) -> bytes:
+        return key_of(keys.FORMAT, *self.family.encoder_state(encodes))
+
+
+def _require(places: np.ndarray, names: Sequence[str], store: EntryStore) -> None:
+    """Every entry must be there: another rank's file system may not show yet what this rank has written."""
+    if (places < 0).any():
+        name = names[int(np.argmin(places))]
+        raise InputError(f"{store.folder}: the cache entry of {name!r} has gone; start again to rebuild it")

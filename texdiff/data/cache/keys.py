@@ -1,0 +1,55 @@
+"""What cached entries are found by: hashes of files, of a model, and of every setting that changes the result."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+FORMAT = "3"  # part of every key and folder; a change of what an entry holds changes it
+KEY = np.dtype("S16")
+# Settings of a model that do not change what it computes from given weights, or only what is done with it later.
+_NO_MATTER = {"scaling_factor", "shift_factor", "latents_mean", "latents_std", "sample_size", "force_upcast", "dtype"}
+_NO_MATTER |= {"torch_dtype", "transformers_version"}
+
+Keys = NDArray[np.bytes_]  # [n] of 16 bytes
+
+
+def key_of(*parts: object) -> bytes:
+    """16 bytes that say all of `parts`."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
+
+
+def as_keys(keys: Sequence[bytes]) -> Keys:
+    """Keys of 16 bytes each as one array."""
+    return np.frombuffer(b"".join(keys), KEY)
+
+
+def fingerprint(module: Any) -> str:
+    """Hash of a model's weights, their names and dtypes, and of its settings."""
+    digest = hashlib.blake2b(digest_size=16)
+    config = dict(module.config.to_dict() if hasattr(module.config, "to_dict") else module.config)
+    kept = {name: v for name, v in config.items() if not name.startswith("_") and name not in _NO_MATTER}
+    digest.update(repr(sorted(kept.items())).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def texture_keys(
+    images: Keys, masks: Keys, *, resolution: int, background: str | int, weights: str, extra: Sequence[object] = ()
+) -> Keys:
+    """The key of each texture [n], of the hashes of its files, [n] each. `extra`: further settings that matter."""
+    settings = key_of("texture", FORMAT, resolution, background, weights, *extra)
+    pairs = np.stack([images, masks], axis=1).tobytes()
+    size = 2 * images.itemsize
+    found = [hashlib.blake2b(settings + pairs[i : i + size], digest_size=16) for i in range(0, len(pairs), size)]
+    return as_keys([digest.digest() for digest in found])
+
+
+def caption_keys(captions: Iterable[str], weights: str) -> Keys:
+    """The key of each caption."""
+    return as_keys([key_of("caption", FORMAT, weights, caption) for caption in captions])

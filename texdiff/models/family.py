@@ -1,0 +1,87 @@
+"""The seam between model families and everything else: what a family provides, and how one is chosen."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor, nn
+
+from texdiff.data.cache.encoders import Encoders
+from texdiff.diffusion.process import Process
+from texdiff.models.base import load_base
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditioning:
+    """What a denoiser is given beside noisy latents and their times; B samples."""
+
+    prompt: dict[str, Tensor]
+    """What `Family.encode_prompts` gives, by name, [B, ...] each."""
+
+    def expand(self, count: int) -> "Conditioning":
+        """`count` times that of a single sample, without copying it."""
+        return Conditioning(prompt={name: t.expand(count, *t.shape[1:]) for name, t in self.prompt.items()})
+
+    def __getitem__(self, part: slice) -> "Conditioning":
+        """That of some of the samples."""
+        return Conditioning(prompt={name: t[part] for name, t in self.prompt.items()})
+
+
+class Family(Encoders, Protocol):
+    """A base model as one family of architectures sees it. Its parts are loaded when first needed.
+
+    C channels and h = H / latent_factor, w = W / latent_factor are those of its latents.
+    """
+
+    @property
+    def process(self) -> Process:
+        """The noise process that it was trained on, and is trained on."""
+        ...
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The base's own: float32, on the CPU, and the one object that is then trained."""
+        ...
+
+    def encoders_on(self, device: torch.device) -> AbstractContextManager[None]:
+        """All encoders and the decoder are loaded and on `device` inside, and back where they were afterwards."""
+        ...
+
+    def latents(self, mean: Tensor, std: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """The denoiser's latents [B, C, h, w], a draw from the posterior; without `std` and `noise` its mean."""
+        ...
+
+    def load_decoder(self, device: torch.device, gradient_checkpointing: bool) -> None:
+        """Bring the decoder to a device, to stay there."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pixels [B, 3, H, W], in [-1, 1] but for overshoot, of latents [B, C, h, w]; differentiable."""
+        ...
+
+    def denoiser_inputs(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
+        """The denoiser's positional arguments."""
+        ...
+
+    def predict(self, denoiser: nn.Module, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """What a denoiser of this family predicts [B, C, h, w] for noisy latents at times t [B]."""
+        ...
+
+    def pipeline(self, denoiser: nn.Module) -> DiffusionPipeline:
+        """diffusers' pipeline around a denoiser, with the sampler that the base names."""
+        ...
+
+
+def load_family(
+    name: str, revision: str | None = None, variant: str | None = None, rescale_betas_zero_snr: bool = False
+) -> Family:
+    """The base `name` (a folder, a hub id, or `nano`) as its family.
+
+    With `rescale_betas_zero_snr` its noise schedule ends in noise alone. Raises InputError where there is no such
+    base, where its family isn't supported, and for a schedule that it can't be trained on.
+    """
+    from texdiff.models.stable_diffusion import StableDiffusion  # a new family: its class here, its pipeline in base.py
+
+    return StableDiffusion(load_base(name, revision, variant), rescale_betas_zero_snr)

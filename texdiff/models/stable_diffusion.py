@@ -1,0 +1,145 @@
+"""Stable Diffusion 1 and 2: an AutoencoderKL, one CLIP text encoder, and a U-Net on DDPM."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+
+from texdiff.data.cache.encoders import Encodes
+from texdiff.data.cache.keys import fingerprint
+from texdiff.data.image_source import StoredFile
+from texdiff.diffusion.process import DDPM, rescale_zero_terminal_snr
+from texdiff.errors import InputError
+from texdiff.models.base import Base
+from texdiff.models.family import Conditioning
+
+# Subfolders of the pipeline: the encoder's weights, then files that it needs besides.
+_ENCODERS: dict[Encodes, tuple[str, ...]] = {"images": ("vae",), "prompts": ("text_encoder", "tokenizer")}
+
+
+class StableDiffusion:
+    """As `texdiff.models.family.Family`, over a base's parts."""
+
+    def __init__(self, base: Base, rescale_betas_zero_snr: bool = False) -> None:
+        self.base, self.source = base, base.source
+        self.zero_snr = rescale_betas_zero_snr
+        alphas_cumprod: Tensor = base.scheduler.alphas_cumprod
+        prediction_type: str = base.scheduler.config.prediction_type
+        if rescale_betas_zero_snr:
+            if prediction_type == "epsilon":
+                raise InputError(
+                    f"noise.rescale_betas_zero_snr: {base.source} predicts epsilon, which says nothing where there is "
+                    "noise alone; use a base that predicts v, or set it to false"
+                )
+            alphas_cumprod = rescale_zero_terminal_snr(alphas_cumprod)
+        self.process = DDPM(alphas_cumprod, prediction_type)
+
+    @property
+    def latent_factor(self) -> int:
+        return 2 ** (len(self.base.vae_config["block_out_channels"]) - 1)
+
+    @property
+    def denoiser(self) -> UNet2DConditionModel:
+        return self.base.unet
+
+    @cached_property
+    def scaling_factor(self) -> float:
+        """s of z = s · (μ + σ ε₀), which gives the latents a variance near 1."""
+        return float(self.base.vae_config.get("scaling_factor", 0.18215))
+
+    def encoder_state(self, encodes: Encodes) -> tuple[object, ...]:
+        parts = _ENCODERS[encodes]
+        files = [StoredFile(str(path)).signature() for part in parts for path in self.base.files(part)]
+        return self.base.variant, self.base.revision, *parts, *files
+
+    def encoder_content(self, encodes: Encodes) -> tuple[object, ...]:
+        model, *besides = _ENCODERS[encodes]
+        files = [path.read_bytes() for part in besides for path in self.base.files(part)]
+        return fingerprint(getattr(self.base, model)), *files
+
+    def move_encoders(self, device: torch.device | str, *encodes: Encodes) -> None:
+        loaded = [kind for kind in _ENCODERS if _ENCODERS[kind][0] in self.base.__dict__]
+        for kind in encodes or loaded:
+            getattr(self.base, _ENCODERS[kind][0]).requires_grad_(False).to(device)
+
+    @contextmanager
+    def encoders_on(self, device: torch.device) -> Iterator[None]:
+        models = [getattr(self.base, _ENCODERS[kind][0]) for kind in _ENCODERS]
+        before = [model.device for model in models]
+        self.move_encoders(device, *_ENCODERS)
+        try:
+            yield
+        finally:
+            for model, place in zip(models, before, strict=True):
+                model.to(place)
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        vae = self.base.vae
+        posterior = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist
+        return posterior.mean, posterior.std
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """`text` float32 [B, L, D], the encoder's last hidden state; longer prompts are cut."""
+        tokenizer, encoder = self.base.tokenizer, self.base.text_encoder
+        tokens = tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=tokenizer.model_max_length,
+            return_tensors="pt",
+        )
+        return {"text": encoder(tokens.input_ids.to(encoder.device))[0].float()}
+
+    def latents(self, mean: Tensor, std: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        return self.scaling_factor * (mean if std is None or noise is None else mean + std * noise)
+
+    def load_decoder(self, device: torch.device, gradient_checkpointing: bool) -> None:
+        self.move_encoders(device, "images")  # one model with the encoder
+        if gradient_checkpointing:
+            self.base.vae.enable_gradient_checkpointing()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.base.vae.decode(latents / self.scaling_factor).sample
+
+    def denoiser_inputs(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
+        return noisy, t, conditioning.prompt["text"]
+
+    def predict(self, denoiser: nn.Module, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        return denoiser(*self.denoiser_inputs(noisy, t, conditioning)).sample
+
+    def pipeline(self, denoiser: nn.Module) -> StableDiffusionPipeline:
+        """With a rescaled process its sampler's schedule ends in noise alone too."""
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            self.source,
+            revision=self.base.revision,
+            variant=self.base.variant,
+            unet=denoiser,
+            vae=self.base.vae,
+            text_encoder=self.base.text_encoder,
+            tokenizer=self.base.tokenizer,
+            safety_checker=None,
+            requires_safety_checker=False,
+        )
+        if self.zero_snr:
+            pipeline.scheduler = zero_snr_sampler(pipeline.scheduler)
+        return pipeline
+
+
+def mean_latents(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    """The latents [B, 4, h, w] that a pipeline's U-Net sees of pixels [B, 3, H, W] in [-1, 1]: the posterior's mean."""
+    with torch.no_grad():
+        return vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mean * vae.config.scaling_factor
+
+
+def zero_snr_sampler(sampler: SchedulerMixin) -> SchedulerMixin:
+    """The sampler with its schedule rescaled to end in noise alone, and its steps beginning there (Lin et al. 2023);
+    DDIM in the place of one that does not know how."""
+    known = "rescale_betas_zero_snr" in inspect.signature(type(sampler)).parameters
+    kind = type(sampler) if known else DDIMScheduler
+    return kind.from_config(sampler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")

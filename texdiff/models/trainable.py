@@ -1,0 +1,126 @@
+"""What is trained of a denoiser: low-rank adapters, or every weight. One module for accelerate to wrap."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import peft
+import torch
+from torch import Tensor, nn
+
+from texdiff.errors import InputError
+from texdiff.files import atomic_entries
+from texdiff.models.family import Conditioning, Family
+from texdiff.models.lora_files.write import write_lora
+
+
+class LoraSettings(Protocol):
+    """Settings of low-rank adapters; `texdiff.config.LoraConfig` says what each does."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def alpha(self) -> float | None: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def target_modules(self) -> Sequence[str]: ...
+    @property
+    def use_dora(self) -> bool: ...
+
+
+class Trainable(nn.Module):
+    """A family's denoiser with something to train in it. Its parameters have gradients where they are trained."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self.family, self.denoiser = family, family.denoiser
+
+    def forward(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The prediction [B, C, h, w] for noisy latents [B, C, h, w] at times t [B]."""
+        return self.family.predict(self.denoiser, noisy, t, conditioning)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by their names in the denoiser. To be asked for once the module is wrapped:
+        wrapping may put others in their place."""
+        return trainable_parameters(self.denoiser)
+
+    def frozen_prediction(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """As `forward`, of the base model alone and without a gradient."""
+        raise NotImplementedError("every weight is trained, so there is no frozen model")
+
+    def save(self, folder: Path, about: Mapping[str, str]) -> None:
+        """Write what was trained into `folder`, in the form that other programs load; `about` goes into its metadata
+        where the format has any."""
+        raise NotImplementedError
+
+
+class FullDenoiser(Trainable):
+    """Every weight, in float32."""
+
+    def save(self, folder: Path, about: Mapping[str, str]) -> None:
+        """The full pipeline, so that `DiffusionPipeline.from_pretrained(folder)` loads it."""
+        with atomic_entries(folder, last="model_index.json") as aside:
+            self.family.pipeline(self.denoiser).save_pretrained(aside)
+
+
+class LoraDenoiser(Trainable):
+    """Float32 adapters on frozen weights of another precision, `dtype`."""
+
+    def __init__(self, family: Family, settings: LoraSettings, seed: int, dtype: torch.dtype) -> None:
+        super().__init__(family)
+        add_lora(self.denoiser.to(dtype), settings, seed)
+
+    @torch.no_grad()
+    def frozen_prediction(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """With the adapters switched off."""
+        denoiser: Any = self.denoiser
+        denoiser.disable_adapters()
+        try:
+            return self(noisy, t, conditioning)
+        finally:
+            denoiser.enable_adapters()
+
+    def save(self, folder: Path, about: Mapping[str, str]) -> None:
+        """`folder`/pytorch_lora_weights.safetensors."""
+        write_lora(self.denoiser, folder, about)
+
+
+def make_trainable(family: Family, train: str, lora: LoraSettings, seed: int, dtype: torch.dtype) -> Trainable:
+    """What the setting model.train says, in training mode: `lora`, or `full`. `dtype` is that of frozen weights."""
+    trainable = LoraDenoiser(family, lora, seed, dtype) if train == "lora" else FullDenoiser(family)
+    return trainable.train()
+
+
+def add_lora(denoiser: Any, settings: LoraSettings, seed: int) -> None:
+    """Put adapters into `denoiser`, a diffusers model; they alone can be trained then, in float32.
+
+    A starts normal, from `seed`, and B at 0, so that nothing changes before the first step. Raises InputError where
+    no layer has one of the names in `target_modules`.
+    """
+    denoiser.requires_grad_(False)
+    # An integer stays one: other programs read alpha from the file, and expect it as diffusers writes it.
+    alpha = settings.rank if settings.alpha is None else settings.alpha
+    adapter = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,
+        lora_dropout=settings.dropout,
+        target_modules=list(settings.target_modules),
+        use_dora=settings.use_dora,
+        init_lora_weights="gaussian",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            denoiser.add_adapter(adapter)
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:200]
+            names = ", ".join(settings.target_modules)
+            raise InputError(f"lora.target_modules: {names} does not fit ({reason})") from None
+    for parameter in trainable_parameters(denoiser).values():
+        parameter.data = parameter.data.float()  # steps of 1e-4 vanish in half precision
+
+
+def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Name and parameter of everything that has a gradient."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
