@@ -1,11 +1,17 @@
 """`from texdiff import ...`, as a Python user writes it."""
 
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import texdiff
+from texdiff.demo.make import write_meshes
+
+README = Path(__file__).parent.parent / "README.md"
 
 
 def test_importing_texdiff_is_quick_and_loads_no_library() -> None:
@@ -27,3 +33,17 @@ def test_every_public_name_is_there_and_no_other() -> None:
     assert set(texdiff.__all__) == set(texdiff._MODULES)
     with pytest.raises(AttributeError, match="texdiff"):
         texdiff.no_such_name  # noqa: B018
+
+
+def test_the_example_of_the_readme(tmp_path: Path) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), flags=re.M | re.S)
+    (tmp_path / "example.py").write_text(example, "utf-8")
+    write_meshes(tmp_path / "made", count=1, seed=0, size=64)
+    (mesh,) = (tmp_path / "made").glob("*.glb")
+    (tmp_path / "meshes").mkdir()
+    shutil.copy(mesh, tmp_path / "meshes/crate.glb")
+    command = [sys.executable, "-W", "ignore", "example.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    made = {path.name for path in (tmp_path / "outputs").iterdir()}
+    assert made == {"dataset", "crate.glb", "atlas.png", "by_hand.glb"}
