@@ -1,4 +1,4 @@
-"""Where the bytes of a picture come from, and how to know without reading them that they are what they were."""
+"""Where the bytes of an image come from, and how to know without reading them that they have not changed."""
 
 import os
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class TableCell:
-    """A cell of a `datasets` table that holds the bytes of a picture. `fingerprint` is the table's."""
+    """A cell of a `datasets` table that holds the bytes of an image. `fingerprint` is the table's."""
 
     rows: Any
     index: int

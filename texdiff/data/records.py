@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from texdiff.data.image_source import Source, StoredFile, TableCell
-from texdiff.errors import InputError
+from texdiff.errors import InputError, one_line
 from texdiff.paths import leads_out
 from texdiff.uv.gutter import fill
 from texdiff.uv.image import ImageError, read_image
@@ -35,16 +35,16 @@ class Record:
     coverage: float | None = None
     """Covered share of the texture where the dataset says it, 0-1."""
     surface: Source | None = None
-    """Where the dataset has it: a 16-bit picture of how much of the mesh's surface each texel lands on."""
+    """Where the dataset has it: a 16-bit image of how much of the mesh's surface each texel covers."""
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Texture uint8 [H, W, 3] and mask bool [H, W]; InputError names the record where they are no such thing."""
+        """Texture uint8 [H, W, 3] and mask bool [H, W]. Raises InputError, naming the record."""
         texture = _decode(self.image(), f"{self.name}: the texture")
         mask = self.read_mask()
         if texture.shape[:2] != mask.shape:
             raise InputError(
                 f"{self.name}: texture is {texture.shape[1]}x{texture.shape[0]} but mask is "
-                f"{mask.shape[1]}x{mask.shape[0]} pixels; they must be the same picture's, so give them the same size"
+                f"{mask.shape[1]}x{mask.shape[0]} pixels; give them the same size"
             )
         return texture, mask
 
@@ -78,10 +78,10 @@ class Record:
         return density * np.float32(covered.sum() / total)
 
     def model_input(self, resolution: int, background: str | int) -> tuple[Tensor, np.ndarray]:
-        """Picture float32 [3, R, R] in [-1, 1] as the VAE gets it, and mask bool [R, R].
+        """Image float32 [3, R, R] in [-1, 1] as the VAE gets it, and mask bool [R, R].
 
-        UV space is a square whatever the picture's sides, so a texture that is not square is brought to one.
-        `background` is what stands in the void: "fill", "keep" or a grey of 0-255.
+        UV space is a square whatever the image's sides, so a texture that is not square is brought to one.
+        `background` is what the void is filled with: "fill", "keep" or a grey of 0-255.
         """
         return self.fit(*self.read(), resolution, background)
 
@@ -90,21 +90,21 @@ class Record:
     ) -> tuple[Tensor, np.ndarray]:
         """`model_input` of what `read` gave."""
         size = (resolution, resolution)
-        picture, small = resize(texture, mask, size)
+        image, small = resize(texture, mask, size)
         if not small.any():
             raise InputError(
                 f"{self.name}: nothing is left of its mask at {resolution}x{resolution}; its islands are thinner than "
                 "a pixel there, so raise data.resolution or take it out of the dataset"
             )
         if background == "fill":
-            picture = fill(picture, small)
+            image = fill(image, small)
         elif background == "keep":
             shrinks = texture.shape[0] * texture.shape[1] > resolution**2
             kind = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-            picture = np.asarray(cv2.resize(texture, size, interpolation=kind), np.uint8)
+            image = np.asarray(cv2.resize(texture, size, interpolation=kind), np.uint8)
         else:
-            picture = np.where(small[..., None], picture, np.uint8(background))
-        tensor = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 127.5 - 1
+            image = np.where(small[..., None], image, np.uint8(background))
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1
         return tensor, small
 
 
@@ -146,7 +146,7 @@ def _read_records(
 
 
 def mean_coverage(records: Sequence[Record]) -> float:
-    """Mean covered share of the textures, 0-1. Where the dataset does not say theirs, masks are read: of a large one
+    """Mean covered share of the textures, 0-1. Where the dataset does not give it, masks are read: of a large one
     a thousand or so, evenly spread, so that a start does not take the longer the larger it is."""
     if any(r.coverage is None for r in records):
         records = records[:: -(-len(records) // _MASKS_LOOKED_AT)]
@@ -204,8 +204,9 @@ def _loaded_records(dataset: str, split: str, image_column: str, mask_column: st
     try:
         table = datasets.load_dataset(dataset)
     except Exception as error:  # the library raises a dozen kinds; each is the user's name for a dataset being wrong
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"data.dataset: {dataset} cannot be read as a folder or from the hub ({reason})") from None
+        raise InputError(
+            f"data.dataset: {dataset} cannot be read as a folder or from the hub ({one_line(error)})"
+        ) from None
     if split not in table:
         if split == "train":
             raise InputError(f"data.dataset: {dataset} has no split `train`; it has {', '.join(map(str, table))}")
@@ -224,9 +225,9 @@ def _loaded_records(dataset: str, split: str, image_column: str, mask_column: st
         rows = rows.cast_column("surface", datasets.Image(decode=False))
         valid = rows.data.column("surface").is_valid().to_pylist()
         surfaces = [source if there else None for source, there in zip(_sources(rows, "surface"), valid, strict=True)]
-    pictures, masks = (_sources(rows, column) for column in (image_column, mask_column))
+    images, masks = (_sources(rows, column) for column in (image_column, mask_column))
     records = []
-    for index, (image, mask, text) in enumerate(zip(pictures, masks, rows[caption_column][:], strict=True)):
+    for index, (image, mask, text) in enumerate(zip(images, masks, rows[caption_column][:], strict=True)):
         name = f"{dataset} {split}[{index}]"
         captions = _captions(text, caption_column, name)
         records.append(Record(name=name, image=image, mask=mask, captions=captions, surface=surfaces[index]))
@@ -234,7 +235,7 @@ def _loaded_records(dataset: str, split: str, image_column: str, mask_column: st
 
 
 def _sources(rows: Any, column: str) -> list[Source]:
-    """The cells of a column of undecoded pictures, without reading their bytes."""
+    """The cells of a column of undecoded images, without reading their bytes."""
     import pyarrow.compute as pc
 
     cells = rows.data.column(column)

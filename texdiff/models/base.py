@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from texdiff.errors import InputError
+from texdiff.errors import InputError, one_line
 from texdiff.models.nano import nano_folder
 
 # Bars for files that load in a second hide those of the long work.
@@ -44,8 +44,7 @@ def resolve_base(name: str, revision: str | None = None) -> str:
         )
         family = json.loads(Path(index).read_text("utf-8"))["_class_name"]
     except Exception as error:  # not there, not allowed, no network, no JSON, no pipeline's JSON
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{name}: cannot be loaded, from disk or from the hub ({reason})") from None
+        raise InputError(f"{name}: cannot be loaded, from disk or from the hub ({one_line(error)[:200]})") from None
     if family not in PIPELINES:
         raise InputError(f"{name}: is a {family}; only {', '.join(PIPELINES)} (Stable Diffusion 1 and 2) is supported")
     return name
@@ -64,10 +63,13 @@ class Base:
             options = {"variant": self.variant} if self.variant else {}
             return kind.from_pretrained(self.source, subfolder=part, revision=self.revision, **options).float()
         except Exception as error:  # hub, JSON, safetensors, shapes: each means that this part cannot be had
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise InputError(
-                f"model.pretrained_model_name_or_path: {self.source} has no {part} that can be loaded ({reason})"
-            ) from None
+            raise self._cannot_load(part, error) from None
+
+    def _cannot_load(self, part: str, why: object) -> InputError:
+        reason = one_line(why)[:300]
+        return InputError(
+            f"model.pretrained_model_name_or_path: {self.source} has no {part} that can be loaded ({reason})"
+        )
 
     @cached_property
     def unet(self) -> UNet2DConditionModel:
@@ -83,10 +85,7 @@ class Base:
         try:
             return dict(AutoencoderKL.load_config(self.source, subfolder="vae", revision=self.revision))
         except Exception as error:  # hub, JSON
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise InputError(
-                f"model.pretrained_model_name_or_path: {self.source} has no vae that can be loaded ({reason})"
-            ) from None
+            raise self._cannot_load("vae", error) from None
 
     @cached_property
     def folder(self) -> Path:
@@ -107,7 +106,7 @@ class Base:
     def tokenizer(self) -> CLIPTokenizer:
         tokenizer = self._load(CLIPTokenizer, "tokenizer")
         if len(tokenizer) < 256:  # transformers makes an empty one where the files are missing, without a word
-            raise InputError(f"model.pretrained_model_name_or_path: {self.source} has no tokenizer that can be loaded")
+            raise self._cannot_load("tokenizer", "its files are missing")
         return tokenizer
 
     @cached_property

@@ -57,7 +57,7 @@ def _byte_symbols() -> list[str]:
 
 
 def make_vae() -> "AutoencoderKL":
-    """8x smaller a side, 4 channels. No attention, so that crops and whole pictures are treated alike."""
+    """8x smaller a side, 4 channels. No attention, so that crops and full images are treated alike."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(

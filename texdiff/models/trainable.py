@@ -8,7 +8,7 @@ import peft
 import torch
 from torch import Tensor, nn
 
-from texdiff.errors import InputError
+from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_entries
 from texdiff.models.family import Conditioning, Family
 from texdiff.models.lora_files.write import write_lora
@@ -114,9 +114,8 @@ def add_lora(denoiser: Any, settings: LoraSettings, seed: int) -> None:
         try:
             denoiser.add_adapter(adapter)
         except ValueError as error:
-            reason = " ".join(str(error).split())[:200]
             names = ", ".join(settings.target_modules)
-            raise InputError(f"lora.target_modules: {names} does not fit ({reason})") from None
+            raise InputError(f"lora.target_modules: {names} does not fit ({one_line(error)[:200]})") from None
     for parameter in trainable_parameters(denoiser).values():
         parameter.data = parameter.data.float()  # steps of 1e-4 vanish in half precision
 

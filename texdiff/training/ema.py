@@ -20,7 +20,7 @@ class Ema:
         self.model = None if decay is None else EMAModel(self.parameters, decay=decay, foreach=True)
 
     def step(self) -> None:
-        """Take in the weights as the optimiser has just left them."""
+        """Take in the weights as the optimizer has just left them."""
         if self.model:
             self.model.step(self.parameters)
 
@@ -42,7 +42,7 @@ class Ema:
         return self.model.state_dict() if self.model else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's average."""
+        """Continue from a checkpoint's average."""
         if self.model:
             self.model.load_state_dict(state)
             self.model.to(device=self.parameters[0].device)

@@ -35,7 +35,7 @@ def digests(
     with (
         ThreadPoolExecutor(_THREADS) as pool,
         tqdm(
-            desc="looking for changes", total=len(unread), unit=" files", disable=not progress or len(unread) < _BLOCK
+            desc="checking files", total=len(unread), unit=" files", disable=not progress or len(unread) < _BLOCK
         ) as bar,
     ):
         for start in range(0, len(unread), _BLOCK):

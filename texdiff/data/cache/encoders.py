@@ -73,21 +73,21 @@ def default_cache_dir() -> Path:
 
 
 def prepare_texture(record: Record, resolution: int, background: str | int) -> tuple[Tensor, dict[str, NDArray[Any]]]:
-    """The image float32 [3, R, R] for the VAE, and what an entry says beside its moments: mask uint8 [R, R / 8] of
+    """The image float32 [3, R, R] for the encoder, and what an entry holds beside its moments: mask uint8 [R, R / 8] of
     packed bits, and variation float32 [2], how much the texture varies inside its mask and outside; NaN where one of
     these is next to nothing.
 
     Raises InputError, naming the file, for a record that cannot be used.
     """
     texture, mask = record.read()
-    picture, small = record.fit(texture, mask, resolution, background)
-    return picture, {"mask": np.packbits(small, axis=1), "variation": _variation(texture, mask)}
+    image, small = record.fit(texture, mask, resolution, background)
+    return image, {"mask": np.packbits(small, axis=1), "variation": _variation(texture, mask)}
 
 
 def encode_textures(
     records: Sequence[Record], encoders: Encoders, device: torch.device, *, resolution: int, background: str | int
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """The entry of each record in its order: what `prepare_texture` says, and mean and std float32 [C, h, w].
+    """The entry of each record in its order: what `prepare_texture` gives, and mean and std float32 [C, h, w].
 
     On a CPU, where a batch gains nothing, images are encoded one at a time, so the result is the same to the bit
     whatever else is in the batch. Raises InputError as `prepare_texture` does.

@@ -123,22 +123,21 @@ class LiveEncodings:
                 raise
             if len(records) > 1:
                 return [texture for index in indices for texture in self.textures([index])]
-            return [self._nothing(records[0], error)]
+            return [self._left_out(records[0], error)]
         pairs = zip(records, entries, strict=True)
         return [Texture(e["mean"], e["std"], e["mask"], self.latent_mask(record, e)) for record, e in pairs]
 
-    def _nothing(self, record: Record, error: InputError) -> Texture:
+    def _left_out(self, record: Record, error: InputError) -> Texture:
         """A texture of which no cell counts, in the form of the first that can be read."""
         self.skipped[record.name] += 1
-        said = f"left out, {self.skipped.total()} visits so far: {error}"
-        print(said, file=sys.stderr, flush=True)
-        like = next((one for one in self.records if one.name not in self.skipped), None)
+        print(f"left out, {self.skipped.total()} visits so far: {error}", file=sys.stderr, flush=True)
+        like = next((record for record in self.records if record.name not in self.skipped), None)
         if like is None:
             raise error
         (entry,) = self.encode_textures([like])
         mean, std, mask, cells = Texture(entry["mean"], entry["std"], entry["mask"], self.latent_mask(like, entry))
-        none = Cells(*(np.zeros_like(part) for part in cells))
-        return Texture(np.zeros_like(mean), np.zeros_like(std), np.zeros_like(mask), none)
+        no_cells = Cells(*(np.zeros_like(part) for part in cells))
+        return Texture(np.zeros_like(mean), np.zeros_like(std), np.zeros_like(mask), no_cells)
 
     def cells(self, index: int) -> Cells:
         record = self.records[index]

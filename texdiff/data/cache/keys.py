@@ -18,7 +18,7 @@ Keys = NDArray[np.bytes_]  # [n] of 16 bytes
 
 
 def key_of(*parts: object) -> bytes:
-    """16 bytes that say all of `parts`."""
+    """A hash of `parts`, 16 bytes."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
 
 

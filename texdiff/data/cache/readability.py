@@ -1,4 +1,4 @@
-"""Which textures can be read: asked once for each, where the run goes on without the others (data.unreadable skip)."""
+"""Which textures can be read: checked once each, where a run does without the others (data.unreadable skip)."""
 
 import sys
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Entries of named arrays, in immutable Arrow files that are memory-mapped.
 
 A folder holds shards, NAME.arrow, each a few entries: a column of keys, and for every array three columns, its bytes,
-its shape and their sum. A shard is written aside, brought to disk and renamed, so it is there whole or not at all, and
-never changes; processes that write at the same time write shards of their own. Reading copies nothing, and what was
+its shape and their sum. A shard is written aside, synced and renamed, so it is complete or absent, and never
+changes; processes that write at the same time write shards of their own. Reading copies nothing, and what was
 read stays readable when the file is deleted. Whatever else lies in the folder is left alone.
 """
 
@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from texdiff.data.cache.keys import KEY, Keys
-from texdiff.errors import InputError
+from texdiff.errors import InputError, one_line
 
 SHARD_ENTRIES = 256  # entries of a shard at most: 100,000 textures are some 400 files
 SHARD_SECONDS = 30.0  # and what took longer than this to make is not left waiting for more
@@ -61,8 +61,7 @@ class EntryStore:
             except FileNotFoundError:  # another process has just found it damaged
                 continue
             except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-                reason = " ".join(str(error).split())[:120]
-                print(f"{path}: is damaged ({reason}); what it held is made again", file=sys.stderr)
+                print(f"{path}: is damaged ({one_line(error)[:120]}); what it held is made again", file=sys.stderr)
                 path.unlink(missing_ok=True)
         self._take_in(found)
 
@@ -88,7 +87,7 @@ class EntryStore:
         parts = []
         for shard in self._shards:
             with _damage_in(shard):
-                parts.append(shard.columns[name].whole())
+                parts.append(shard.columns[name].all_rows())
         return np.concatenate(parts)[places]
 
     def add(self, key: bytes, entry: Entry) -> None:
@@ -142,7 +141,7 @@ class _Column:
         self.shapes = shapes.values.to_numpy()
 
     def row(self, row: int) -> NDArray[Any]:
-        """Raises ValueError where its bytes are not what was written, which is looked at once."""
+        """Raises ValueError where its bytes are not what was written, which is checked once."""
         shape = self.shapes[self.shape_starts[row] : self.shape_starts[row + 1]]
         data = self.data[self.starts[row] : self.starts[row + 1]]
         if not self.checked[row]:
@@ -151,7 +150,7 @@ class _Column:
             self.checked[row] = True
         return data.view(self.dtype).reshape(shape)
 
-    def whole(self) -> NDArray[Any]:
+    def all_rows(self) -> NDArray[Any]:
         """[rows, ...] of rows that have the same shape. Raises ValueError as `row` does."""
         shape = self.shapes[: self.shape_starts[1]]
         begin, data = zlib.crc32(shape.tobytes()), self.data.data
