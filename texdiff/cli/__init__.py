@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         status = function(*positionals, **given)
         return status if isinstance(status, int) else 0
-    except (InputError, OSError) as error:  # OSError: a full disk, no right to write, a network that has gone
+    except (InputError, OSError) as error:  # OSError: a full disk, no right to write, a network that is gone
         sys.stderr.write(f"texdiff: error: {one_line(error)}\n")
         return 2
     except RuntimeError as error:

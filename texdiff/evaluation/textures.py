@@ -12,7 +12,7 @@ from texdiff.uv.gutter import fill
 
 _HELD_OUT = 32  # textures that prompts are taken from, and that are reconstructed, at most
 _REFERENCES = 128  # textures of the dataset that new ones are compared with, at most
-_ENOUGH = 32  # held-out textures; where there are fewer, training textures stand beside them
+_ENOUGH = 32  # held-out textures; where there are fewer, training textures are added
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from texdiff.errors import InputError
 from texdiff.files import write_atomic
-from texdiff.inference import glb as gltf
+from texdiff.inference import glb
 from texdiff.inference.glb.base_color import set_base_color
 from texdiff.inference.glb.from_scene import from_scene, has_uv
 from texdiff.uv.coverage import coverage_mask
@@ -94,32 +94,32 @@ def retextured_glb(target: RetextureTarget, texture: NDArray[np.uint8]) -> bytes
     try:
         return _retextured(target, texture)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        # Reading for textures looks at little of a glTF tree; to write all of it again, all of it must make sense.
+        # Reading its textures needs little of a glTF file; to write all of it again, all of it must be valid.
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{target.path}: not a valid mesh file ({reason}); export the mesh again") from None
 
 
 def _retextured(target: RetextureTarget, texture: NDArray[np.uint8]) -> bytes:
     if target.path.suffix.lower() in (".glb", ".gltf"):
-        asset = gltf.read(target.path)
+        asset = glb.read(target.path)
         primitives = _showing(asset, target.replaced)
     else:
         asset = from_scene(read_scene(target.path))
         named = {mesh["name"]: mesh["primitives"][0] for mesh in asset.tree["meshes"]}
         primitives = [named[part] for part in target.parts]
     set_base_color(asset, primitives, encode_png(texture, _opacity(asset, primitives)))
-    return gltf.pack(asset)
+    return glb.pack(asset)
 
 
-def _showing(asset: gltf.Gltf, replaced: NDArray[np.uint8] | None) -> list[gltf.Json]:
+def _showing(asset: glb.EditableGltf, replaced: NDArray[np.uint8] | None) -> list[glb.Json]:
     """The primitives of a glTF file whose base colour shows these texels; with None, all that have UV coordinates."""
     primitives = [p for mesh in asset.tree["meshes"] for p in mesh["primitives"]]
-    primitives = [p for p in primitives if p.get("mode", 4) in gltf.TRIANGLE_MODES]
+    primitives = [p for p in primitives if p.get("mode", 4) in glb.TRIANGLE_MODES]
     if replaced is None:
         return [p for p in primitives if "TEXCOORD_0" in p["attributes"]]
     shown = []
     for material in asset.tree["materials"]:
-        encoded = gltf.base_color_picture(asset, material)
+        encoded = glb.base_color_image(asset, material)
         try:
             shown.append(encoded is not None and np.array_equal(read_image(encoded), replaced))
         except ImageError:
@@ -127,25 +127,25 @@ def _showing(asset: gltf.Gltf, replaced: NDArray[np.uint8] | None) -> list[gltf.
     return [p for p in primitives if "material" in p and shown[p["material"]]]
 
 
-def _opacity(asset: gltf.Gltf, primitives: list[gltf.Json]) -> Image.Image | None:
+def _opacity(asset: glb.EditableGltf, primitives: list[glb.Json]) -> Image.Image | None:
     """The alpha of the replaced texture where a material asks for it (foliage, lattices): a map of its own, so kept."""
     for primitive in primitives:
         material = asset.tree["materials"][primitive["material"]] if "material" in primitive else {}
-        encoded = gltf.base_color_picture(asset, material)
+        encoded = glb.base_color_image(asset, material)
         if material.get("alphaMode", "OPAQUE") != "OPAQUE" and encoded is not None:
-            picture = open_image(encoded)
-            if picture is not None and picture.has_transparency_data:
-                return picture.convert("RGBA").getchannel("A")
+            image = open_image(encoded)
+            if image is not None and image.has_transparency_data:
+                return image.convert("RGBA").getchannel("A")
     return None
 
 
 def encode_png(texture: NDArray[np.uint8], opacity: Image.Image | None = None) -> bytes:
     """uint8 [H, W, 3] as the bytes of a PNG, with `opacity` as its alpha channel where given."""
-    picture = Image.fromarray(texture)
+    image = Image.fromarray(texture)
     if opacity is not None:
-        picture.putalpha(opacity.resize(picture.size, Image.Resampling.BILINEAR))
+        image.putalpha(opacity.resize(image.size, Image.Resampling.BILINEAR))
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 

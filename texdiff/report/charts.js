@@ -1,5 +1,5 @@
 "use strict";
-// Line charts as SVG. Each is drawn anew for the width that it has.
+// Line charts as SVG. Each is redrawn when its width changes.
 const SVG = "http://www.w3.org/2000/svg";
 const make = (name, attributes, parent) => {
   const node = document.createElementNS(SVG, name);
@@ -28,15 +28,15 @@ function drawChart(box, chart) {
   const left = 52, right = 10, top = 8, bottom = 24;
   const lines = chart.curves.filter(c => c.points.length);
   const xs = lines.flatMap(c => c.points.map(p => p[0])), x0 = Math.min(...xs), x1 = Math.max(x0 + 1, ...xs);
-  // A few wild steps may leave the picture rather than press all others flat.
+  // A few wild steps may leave the chart rather than press all others flat.
   const ys = lines.flatMap(c => c.points.map(p => p[1])).concat(chart.base ?? []).sort((a, b) => a - b);
   const clear = lines.filter(c => !c.faint).flatMap(c => c.points.map(p => p[1])).concat(chart.base ?? []);
   let y0 = Math.min(ys[Math.floor(.01 * (ys.length - 1))], ...clear);
   let y1 = Math.max(ys[Math.ceil(.99 * (ys.length - 1))], ...clear);
   if (y1 === y0) y0 = Math.min(0, y0); // all the same: seen from 0 on
-  const room = (y1 - y0 || Math.abs(y1) || 1) * .07;
-  y0 = y0 >= 0 ? Math.max(0, y0 - room) : y0 - room;
-  y1 += room;
+  const margin = (y1 - y0 || Math.abs(y1) || 1) * .07;
+  y0 = y0 >= 0 ? Math.max(0, y0 - margin) : y0 - margin;
+  y1 += margin;
   const X = x => left + (x - x0) / (x1 - x0) * (width - left - right);
   const Y = y => top + (y1 - Math.min(Math.max(y, y0), y1)) / (y1 - y0) * (height - top - bottom);
   const svg = make("svg", {viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": chart.title}, box);

@@ -29,11 +29,9 @@ def timeline(run: Path) -> dict[str, Any]:
         steps = [steps[round(i * (len(steps) - 1) / (_STEPS - 1))] for i in range(_STEPS)]
     shown = []
     for folder in steps if samples else []:
-        pictures = [
-            [folder / beside(sample.file, "dimmed"), folder / beside(sample.file, "mesh")] for sample in samples
-        ]
-        uris = [[data_uri(path, _SIDE) for path in pair] for pair in pictures]
-        shown.append({"step": int(folder.name.removeprefix("step-")), "pictures": uris})
+        paths = [[folder / beside(sample.file, "dimmed"), folder / beside(sample.file, "mesh")] for sample in samples]
+        uris = [[data_uri(path, _SIDE) for path in pair] for pair in paths]
+        shown.append({"step": int(folder.name.removeprefix("step-")), "images": uris})
     return {"prompts": [sample.prompt for sample in samples] if shown else [], "steps": shown}
 
 

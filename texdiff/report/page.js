@@ -2,21 +2,21 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 if (data.charts.length) showCharts(document.getElementById("charts"), data.charts);
 
-// Samples over time: every picture is in the page, the slider only changes which one is shown.
+// Samples over time: every image is in the page, the slider only changes which one is shown.
 const steps = data.samples.steps, slider = document.getElementById("step");
 if (steps.length) {
   const place = document.getElementById("samples"), shown = [];
   data.samples.prompts.forEach((prompt, i) => {
-    if (!steps.some(step => step.pictures[i].some(Boolean))) return;
+    if (!steps.some(step => step.images[i].some(Boolean))) return;
     const figure = add("figure", place), pair = add("div", figure, undefined, "pair");
     ["atlas, its void dimmed", "on the mesh"].forEach((kind, j) => {
-      if (!steps.some(step => step.pictures[i][j])) return;
-      const picture = add("img", pair);
-      picture.alt = `${prompt}: ${kind}`;
+      if (!steps.some(step => step.images[i][j])) return;
+      const image = add("img", pair);
+      image.alt = `${prompt}: ${kind}`;
       shown.push(step => {
-        const uri = step.pictures[i][j];
-        picture.style.visibility = uri ? "visible" : "hidden";
-        if (uri) picture.src = uri;
+        const uri = step.images[i][j];
+        image.style.visibility = uri ? "visible" : "hidden";
+        if (uri) image.src = uri;
       });
     });
     add("figcaption", figure, prompt);

@@ -1,5 +1,5 @@
 "use strict";
-// A mesh that wears an atlas, to turn and come near to: WebGL 2, light from over the viewer's left shoulder.
+// A mesh with an atlas as its texture, to rotate and zoom: WebGL 2, light from over the viewer's left shoulder.
 const VERTEX = `#version 300 es
 in vec3 position; in vec3 normal; in vec2 uv; in vec3 colour;
 uniform mat3 turn; uniform float distance; uniform vec2 lens;
@@ -53,9 +53,9 @@ function showMeshes(canvas, choice, meshes, say) {
   };
   const white = texture(new ImageData(new Uint8ClampedArray([255, 255, 255, 255]), 1, 1));
   const load = async mesh => {
-    const picture = new Image();
-    picture.src = mesh.atlas;
-    await picture.decode();
+    const image = new Image();
+    image.src = mesh.atlas;
+    await image.decode();
     const array = gl.createVertexArray();
     gl.bindVertexArray(array);
     gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
@@ -69,7 +69,7 @@ function showMeshes(canvas, choice, meshes, say) {
     const indices = bytes(mesh.indices);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, indices, gl.STATIC_DRAW);
-    return {array, atlas: texture(picture), worn: mesh.worn, all: indices.length / 4};
+    return {array, atlas: texture(image), worn: mesh.worn, all: indices.length / 4};
   };
   const view = {yaw: 35, pitch: 20, far: 1};
   let shown = null;

@@ -28,14 +28,14 @@ class _Edges:
 
 
 class MeshEdges:
-    """The edges between triangles that wear a texture: seams, whose sides lie on different islands, and inner edges.
+    """The edges between triangles that share a texture: seams, whose sides lie on different islands, and inner edges.
 
     Corners of parts that lie on one place are one corner, since files repeat them at each seam. Edges of one triangle
     or of three, and those whose two sides show the same texels mirrored, are neither.
 
     Args:
         mesh: a mesh file.
-        parts: keys of the parts that wear the texture (`Atlas.parts`).
+        parts: keys of the parts with the texture (`Atlas.parts`).
 
     Raises:
         InputError: the mesh can't be read.

@@ -1,7 +1,7 @@
 """A glTF 2.0 file as a tree of JSON and the bytes of its buffer views: read, change one texture, write as GLB.
 
-A mesh library would rebuild the file from what it understands; here all that is not the replaced picture stays as it
-is, byte for byte: other maps, samplers, tangents, skins, animations, extensions. Section numbers are those of the
+A mesh library would rebuild the file from what it understands; here all but the replaced image stays as it is, byte for
+byte: other maps, samplers, tangents, skins, animations, extensions. Section numbers are those of the
 glTF 2.0 specification, https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
 """
 
@@ -22,14 +22,14 @@ WEBP = "EXT_texture_webp"
 
 
 @dataclass
-class Gltf:
+class EditableGltf:
     """One asset. `views[i]` holds the bytes of `tree["bufferViews"][i]`; offsets are worked out when it is packed."""
 
     tree: Json
     views: list[bytes]
 
 
-def read(path: Path) -> Gltf:
+def read(path: Path) -> EditableGltf:
     """Read a .glb, or a .gltf with the files that it names.
 
     Raises:
@@ -44,20 +44,20 @@ def read(path: Path) -> Gltf:
         raise InputError(f"{path}: {error.filename}: cannot be read ({error.strerror})") from None
 
 
-def _gather(document: Document) -> Gltf:
-    """All that the document names, in one place: views of several buffers, pictures in files of their own."""
+def _gather(document: Document) -> EditableGltf:
+    """All that the document names, in one place: views of several buffers, images in files of their own."""
     tree = document.tree
-    gltf = Gltf(tree, [document.view(i) for i in range(len(document.objects("bufferViews")))])
+    gltf = EditableGltf(tree, [document.view(i) for i in range(len(document.objects("bufferViews")))])
     for image in document.objects("images"):
         if "uri" in image:
             found = document.uri(image.pop("uri"))
-            picture = found.read_bytes() if isinstance(found, Path) else found
-            image["mimeType"] = "image/jpeg" if picture[:2] == b"\xff\xd8" else image.get("mimeType", "image/png")
-            image["bufferView"] = add_view(gltf, picture)
+            content = found.read_bytes() if isinstance(found, Path) else found
+            image["mimeType"] = "image/jpeg" if content[:2] == b"\xff\xd8" else image.get("mimeType", "image/png")
+            image["bufferView"] = add_view(gltf, content)
     return gltf
 
 
-def add_view(gltf: Gltf, content: bytes) -> int:
+def add_view(gltf: EditableGltf, content: bytes) -> int:
     """Append a buffer view with this content and return its index."""
     gltf.views.append(content)
     views = gltf.tree.setdefault("bufferViews", [])
@@ -65,8 +65,8 @@ def add_view(gltf: Gltf, content: bytes) -> int:
     return len(views) - 1
 
 
-def base_color_picture(gltf: Gltf, material: Json) -> bytes | None:
-    """The encoded picture of a material's base colour, where it has one in a format that is read here."""
+def base_color_image(gltf: EditableGltf, material: Json) -> bytes | None:
+    """The encoded image of a material's base colour, where it has one in a format that is read here."""
     info = material.get("pbrMetallicRoughness", {}).get("baseColorTexture")
     if info is None:
         gloss = material.get("extensions", {}).get("KHR_materials_pbrSpecularGlossiness", {})
@@ -78,7 +78,7 @@ def base_color_picture(gltf: Gltf, material: Json) -> bytes | None:
     return None if source is None else gltf.views[gltf.tree["images"][source]["bufferView"]]
 
 
-def pack(gltf: Gltf) -> bytes:
+def pack(gltf: EditableGltf) -> bytes:
     """The asset as one GLB (section 4.4). Views start at multiples of 4, which all component types are content with."""
     binary = bytearray()
     views = gltf.tree.get("bufferViews", [])

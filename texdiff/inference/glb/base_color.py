@@ -3,19 +3,19 @@
 import copy
 from collections.abc import Iterable, Iterator
 
-from texdiff.inference.glb import Gltf, Json, add_view
+from texdiff.inference.glb import EditableGltf, Json, add_view
 
-# What glTF assumes without a material, or for factors left out, is bare metal (metallicFactor 1), which looks black
-# where nothing is there to be mirrored. Painted surfaces want this.
+# What glTF assumes without a material, or for factors left out, is bare metal (metallicFactor 1), which is black
+# where there is nothing to reflect. Painted surfaces want this.
 MATTE: Json = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}}
 
 _SPECULAR_GLOSSINESS = "KHR_materials_pbrSpecularGlossiness"
 
 
-def set_base_color(gltf: Gltf, primitives: list[Json], png: bytes) -> None:
-    """Give the `primitives` (dicts of `gltf.tree`, all with TEXCOORD_0) the picture as base colour.
+def set_base_color(gltf: EditableGltf, primitives: list[Json], png: bytes) -> None:
+    """Give the `primitives` (dicts of `gltf.tree`, all with TEXCOORD_0) the PNG as base colour.
 
-    The base colour factor becomes white, so that the texture is seen as it is; its alpha stays. The replaced picture
+    The base colour factor becomes white, so that the texture is seen as it is; its alpha stays. The replaced image
     leaves the file unless another material or another map uses it. Samplers, UV sets and texture transforms stay.
     """
     slots = list(_base_color_slots(_own_materials(gltf.tree, primitives)))
@@ -25,21 +25,21 @@ def set_base_color(gltf: Gltf, primitives: list[Json], png: bytes) -> None:
     old = {info["index"] for _, info in slots if "index" in info}
     ours = {id(info) for _, info in slots}
     shared = {info["index"] for info in _texture_infos(tree.get("materials", [])) if id(info) not in ours}
-    # The new picture takes the place of one that nothing else shows; so no index in the file changes.
-    gone = {i for t in old - shared for i in _sources(textures[t])}
-    gone -= {i for t, texture in enumerate(textures) if t not in old - shared for i in _sources(texture)}
-    kept_views = {images[i]["bufferView"] for i in range(len(images)) if i not in gone}
-    free = sorted({images[i]["bufferView"] for i in gone} - kept_views)
+    # The new image takes the place of one that nothing else uses; so no index in the file changes.
+    replaced = {i for t in old - shared for i in _sources(textures[t])}
+    replaced -= {i for t, texture in enumerate(textures) if t not in old - shared for i in _sources(texture)}
+    kept_views = {images[i]["bufferView"] for i in range(len(images)) if i not in replaced}
+    free = sorted({images[i]["bufferView"] for i in replaced} - kept_views)
     for view in free:
         gltf.views[view] = b"\0\0\0\0"  # the shortest that a view of its own may be
     if free:
         gltf.views[free[0]] = png
-    picture: Json = {"mimeType": "image/png", "bufferView": free[0] if free else add_view(gltf, png)}
-    image = min(gone, default=len(images))
-    if not gone:
-        images.append(picture)
-    for i in gone:
-        images[i] = dict(picture)
+    new: Json = {"mimeType": "image/png", "bufferView": free[0] if free else add_view(gltf, png)}
+    image = min(replaced, default=len(images))
+    if not replaced:
+        images.append(new)
+    for i in replaced:
+        images[i] = dict(new)
     for _, info in slots:
         before = textures[info["index"]] if "index" in info else {}
         sampler = {"sampler": before["sampler"]} if "sampler" in before else {}
@@ -52,7 +52,7 @@ def set_base_color(gltf: Gltf, primitives: list[Json], png: bytes) -> None:
 
 
 def _own_materials(tree: Json, primitives: list[Json]) -> list[Json]:
-    """The materials of these primitives, made where there is none, split off where other primitives wear them too."""
+    """The materials of these primitives, made where there is none, split off where other primitives use them too."""
     materials = tree.setdefault("materials", [])
     chosen = {id(primitive) for primitive in primitives}
     others = [p for mesh in tree["meshes"] for p in mesh["primitives"] if id(p) not in chosen]
@@ -103,7 +103,7 @@ def _forget_image_formats(tree: Json) -> None:
     used = {name for texture in tree["textures"] for name in texture.get("extensions", {})}
     for key in ("extensionsUsed", "extensionsRequired"):
         if key in tree:
-            gone = {"EXT_texture_webp", "KHR_texture_basisu"} - used
-            tree[key] = [name for name in tree[key] if name not in gone]
+            replaced = {"EXT_texture_webp", "KHR_texture_basisu"} - used
+            tree[key] = [name for name in tree[key] if name not in replaced]
             if not tree[key]:
                 del tree[key]

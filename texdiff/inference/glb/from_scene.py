@@ -7,7 +7,7 @@ import numpy as np
 import trimesh
 from trimesh.visual.material import PBRMaterial
 
-from texdiff.inference import glb as gltf
+from texdiff.inference.glb import EditableGltf, Json
 from texdiff.inference.glb.base_color import MATTE
 
 _VERTICES, _INDICES = 34962, 34963  # bufferView.target, section 5.11.5 of the specification
@@ -21,8 +21,8 @@ def has_uv(part: trimesh.parent.Geometry) -> bool:
     return len(uv) == len(part.vertices) and len(part.faces) > 0
 
 
-def from_scene(scene: trimesh.Scene) -> gltf.Gltf:
-    """The scene as glTF: one mesh of one primitive per part, named by its key; pictures kept lossless."""
+def from_scene(scene: trimesh.Scene) -> EditableGltf:
+    """The scene as glTF: one mesh of one primitive per part, named by its key; images kept lossless."""
     converted: dict[tuple[int, bool], PBRMaterial] = {}
     for part in scene.geometry.values():
         key = (id(part.visual.material), has_uv(part))
@@ -33,7 +33,7 @@ def from_scene(scene: trimesh.Scene) -> gltf.Gltf:
     tree = json.loads(files["model.gltf"])
     binary = files["gltf_buffer.bin"]
     starts = [(view["byteOffset"], view["byteLength"]) for view in tree["bufferViews"]]
-    asset = gltf.Gltf(tree, [binary[start : start + length] for start, length in starts])
+    asset = EditableGltf(tree, [binary[start : start + length] for start, length in starts])
     for node in [*tree["scenes"], *tree.get("nodes", []), *tree.get("meshes", [])]:
         node.pop("extras", None)  # trimesh's own notes
     for mesh in tree.get("meshes", []):
@@ -46,10 +46,10 @@ def from_scene(scene: trimesh.Scene) -> gltf.Gltf:
     return asset
 
 
-def _material(look: PBRMaterial, textured: bool) -> PBRMaterial:
-    """The material as it is to be exported; without UV coordinates glTF allows it no pictures."""
-    material = copy.copy(look)
-    material._data = dict(look._data)
+def _material(source: PBRMaterial, textured: bool) -> PBRMaterial:
+    """The material as it is to be exported; without UV coordinates glTF allows it no images."""
+    material = copy.copy(source)
+    material._data = dict(source._data)
     image = material.baseColorTexture if textured else None
     if image is not None and image.mode not in ("L", "LA", "RGB", "RGBA", "I", "I;16"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -64,7 +64,7 @@ def _material(look: PBRMaterial, textured: bool) -> PBRMaterial:
     return material
 
 
-def _mend_normals(asset: gltf.Gltf, primitive: gltf.Json, part: trimesh.Trimesh) -> None:
+def _mend_normals(asset: EditableGltf, primitive: Json, part: trimesh.Trimesh) -> None:
     """Vertex normals of no length, which glTF forbids, become those of the faces around the vertex."""
     accessor = asset.tree["accessors"][primitive["attributes"]["NORMAL"]]
     normals = np.frombuffer(asset.views[accessor["bufferView"]], dtype="<f4").reshape(-1, 3).copy()

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from texdiff.errors import InputError
+from texdiff.errors import InputError, one_line
 from texdiff.models.lora_files import LORA_FILE
 from texdiff.models.lora_files.metadata import IMPLEMENTATIONS
 from texdiff.models.lora_files.safetensors_bytes import write_weights
@@ -36,13 +36,14 @@ def write_kohya(run: Path, output: Path) -> None:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         alpha = float(json.loads(metadata["lora_adapter_metadata"])["unet.lora_alpha"])
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{source}: is no LoRA that texdiff trained ({reason}); name a finished LoRA run") from None
+        raise InputError(
+            f"{source}: not a LoRA that texdiff trained ({one_line(error)}); name a finished LoRA run"
+        ) from None
     if output.suffix != ".safetensors":
         raise InputError(f"--output {output}: must end in .safetensors")
     if any("magnitude" in key for key in tensors):
         raise InputError(
-            f"{source}: is a DoRA, which programs that read kohya's layout apply in different ways; "
+            f"{source}: a DoRA, which programs that read kohya's layout apply in different ways; "
             "use it with diffusers, or train with lora.use_dora false"
         )
     kept = {key: value for key, value in metadata.items() if key.startswith(("ss_", "modelspec."))}

@@ -15,7 +15,7 @@ _LENGTH = struct.Struct("<Q")  # of the header in bytes: how a safetensors file 
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and metadata, whole or not at all; the same content gives the same bytes.
+    """Write tensors and metadata, completely or not at all; the same content gives the same bytes.
 
     Where the metadata has keys of ModelSpec, the hash of all tensors' bytes that it asks for is added.
     """
