@@ -66,7 +66,7 @@ def test_what_is_imported_is_declared():
     needs = project["dependencies"] + project["optional-dependencies"]["metrics"]
     declared = {re.split(r"[\[<>=]", need)[0].replace("_", "-") for need in needs}
     pinned = {line.split("==")[0].replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    names = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "pyyaml"}
+    names = {"cv2": "opencv-python-headless", "PIL": "pillow", "collada": "pycollada", "yaml": "pyyaml"}
     for path in [*MODULES, ROOT / "train_texture.py"]:
         for name in imports(path):
             top = name.split(".")[0]

@@ -152,7 +152,8 @@ def test_udim_is_told_from_repeats_and_from_islands_moved_by_a_tile() -> None:
     repeated = SQUARE * 3
     negative = np.concatenate([left, right - tile])
     over_the_border = np.concatenate([left, right + 0.3 * tile])
-    for triangles in (moved_aside, repeated, negative, over_the_border, SQUARE):
+    some_moved = np.concatenate([left, right, right * [1, 0.4] + tile])
+    for triangles in (moved_aside, some_moved, repeated, negative, over_the_border, SQUARE):
         assert not audit(triangles)["udim"]
 
 

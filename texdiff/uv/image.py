@@ -7,6 +7,7 @@ import re
 import struct
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ def _decode(source: Path | bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; our own limit decides
-            image = _open(source)
+            image = open_unlimited(io.BytesIO(source))
             width, height = image.size
             if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
                 raise ImageError(f"claims {width}x{height} pixels, more than {MAX_SIDE} a side or {MAX_PIXELS} in all")
@@ -65,11 +66,11 @@ def _decode(source: Path | bytes) -> Image.Image:
         raise ImageError(f"cannot be decoded ({reason or type(error).__name__})") from None
 
 
-def _open(data: bytes) -> Image.Image:
+def open_unlimited(source: Path | BinaryIO) -> Image.Image:
     """Header only. Pillow's own limit of pixels is lower than ours and holds for the process; it is put back."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(source)
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
@@ -117,7 +118,7 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
 def content_hash(texture: np.ndarray) -> str:
     """SHA-256 of the decoded pixels, uint8 [H, W, 3], and their shape: the same image in any file or format."""
     digest = hashlib.sha256(f"{texture.shape[0]}x{texture.shape[1]}:".encode())
-    digest.update(np.ascontiguousarray(texture).tobytes())
+    digest.update(np.ascontiguousarray(texture).data)
     return digest.hexdigest()
 
 

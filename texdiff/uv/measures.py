@@ -18,8 +18,9 @@ UDIM_SIZE = (64, 64)
 UDIM_COLUMNS = 10
 # A tile that holds less than this is a stray island, not a tile.
 UDIM_COVERAGE = 0.05
-# Islands moved by a whole tile, as is done before baking, lie on those they were moved from; UDIM tiles differ.
-UDIM_LIKENESS = 0.5
+# Islands moved by a whole tile, as is done before baking, lie on those they were moved from, or within them where only
+# some were moved; UDIM tiles differ. Intersection over union, and over the smaller of the two.
+UDIM_LIKENESS, UDIM_CONTAINED = 0.5, 0.98
 
 
 def measure(
@@ -203,6 +204,12 @@ def _udim_tiles(uv: NDArray[np.float64]) -> int:
     masks = [mask for mask in masks if mask.mean() >= UDIM_COVERAGE]
     different: list[NDArray[np.bool_]] = []
     for mask in masks:
-        if all((mask & other).sum() < UDIM_LIKENESS * (mask | other).sum() for other in different):
+        if not any(_alike(mask, other) for other in different):
             different.append(mask)
     return max(len(different), 1)
+
+
+def _alike(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    both = (mask & other).sum()
+    contained = both >= UDIM_CONTAINED * min(mask.sum(), other.sum())
+    return bool(contained or both >= UDIM_LIKENESS * (mask | other).sum())

@@ -196,7 +196,7 @@ def test_measures_say_what_is_odd(audit: dict[str, dict]) -> None:
         ("list.gltf", "not an object"),
         ("types.gltf", "not an array"),
         ("empty.ply", "is empty (0 bytes)"),
-        ("broken.dae", "cannot be read"),
+        ("broken.dae", "not a valid COLLADA file"),
     ],
 )
 def test_what_cannot_be_used_is_set_aside_with_its_reason(audit: dict[str, dict], name: str, reason: str) -> None:

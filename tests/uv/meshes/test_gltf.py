@@ -1,4 +1,5 @@
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -278,3 +279,50 @@ def test_a_ring_of_nodes_ends(tmp_path: Path) -> None:
     gltf.place(gltf.primitive(SQUARE, gltf.material(gltf.picture(PAINT))), children=[0, 1, 0])
     gltf.add("nodes", {"children": [0, 1], "mesh": 0})
     assert only(gltf.write(tmp_path / "ring.glb")).mesh_area.sum() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("spaces", [0, 1, 2, 3])
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_json_chunk_that_is_not_padded(tmp_path: Path, spaces: int, counted: bool) -> None:
+    """Whether or not the header counts the bytes that are missing."""
+    gltf = Gltf()
+    gltf.place(gltf.primitive(SQUARE, gltf.material(gltf.picture(PAINT))))
+    text = json.dumps({**gltf.tree, "buffers": [{"byteLength": len(gltf.binary)}]}).encode()
+    text += b" " * (-len(text) % 4 + spaces)
+    chunks = struct.pack("<II", len(text), 0x4E4F534A) + text
+    chunks += struct.pack("<II", len(gltf.binary), 0x004E4942) + gltf.binary
+    missing = -len(text) % 4 if counted else 0
+    path = tmp_path / "square.glb"
+    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks) + missing) + chunks)
+    assert np.array_equal(only(path).texture, PAINT)
+
+
+def test_materials_of_other_variants_and_scenes_are_named(tmp_path: Path) -> None:
+    gltf = Gltf()
+    materials = [gltf.material(gltf.picture(PAINT // (i + 1), name=f"paint {i}")) for i in range(4)]
+    for number in materials:
+        gltf.tree["materials"][number]["name"] = f"material {number}"
+    primitive = gltf.primitive(SQUARE, materials[0])
+    mappings = [{"material": materials[0], "variants": [0]}, {"material": materials[1], "variants": [1]}]
+    primitive["extensions"] = {"KHR_materials_variants": {"mappings": mappings}}
+    gltf.place(primitive)
+    elsewhere = gltf.place(gltf.primitive(SQUARE, materials[2]))
+    gltf.tree["scenes"][0]["nodes"].remove(elsewhere)
+    gltf.tree["scenes"].append({"nodes": [elsewhere]})
+    read = read_atlases(gltf.write(tmp_path / "square.glb"))
+    assert [one.name for one in read.atlases] == ["paint 0"]
+    assert [(one.name, one.reason) for one in read.rejected] == [
+        ("material 1", "is used by another material variant only; make it the default to use it"),
+        ("material 2", "is used outside of the default scene only; make it the default to use it"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "stored"),
+    [("PAINT.png", "paint.png"), ("te\u0301.png", "t\u00e9.png"), ("C:\\\\x\\paint.png", "paint.png")],
+)
+def test_images_beside_are_found_as_in_every_format(tmp_path: Path, written: str, stored: str) -> None:
+    Image.fromarray(PAINT).save(tmp_path / stored)
+    gltf = Gltf()
+    gltf.place(gltf.primitive(SQUARE, gltf.material(gltf.add("images", {"uri": written}))))
+    assert np.array_equal(only(gltf.write(tmp_path / "square.gltf")).texture, PAINT)

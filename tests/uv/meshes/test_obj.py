@@ -238,3 +238,26 @@ def test_any_garbage_is_survived(tmp_path: Path, data: st.DataObject) -> None:
             read(path)
         except InputError as error:
             assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_the_only_material_is_taken_where_none_is_named(tmp_path: Path) -> None:
+    paint(tmp_path / "paint.png")
+    path = square_obj(tmp_path)
+    path.write_text(path.read_text().replace("usemtl paint\n", ""))
+    assert only(path).properties["material_assumed"] == "paint"
+    (tmp_path / "square.mtl").write_text("newmtl paint\nmap_Kd paint.png\nnewmtl other\nmap_Kd paint.png\n")
+    assert read_atlases(path).rejected[0].reason == "has no material"
+
+
+def test_the_material_file_of_the_meshs_own_name_stands_in_for_a_missing_one(tmp_path: Path) -> None:
+    paint(tmp_path / "paint.png")
+    path = square_obj(tmp_path)
+    path.write_text(path.read_text().replace("mtllib square.mtl", "mtllib gone.mtl"))
+    (tmp_path / "zz.mtl").write_text("newmtl paint\n")
+    assert only(path).properties["material_file"] == "square.mtl"
+
+
+def test_images_of_a_sketchfab_download_lie_one_level_up(tmp_path: Path) -> None:
+    (tmp_path / "chair/textures").mkdir(parents=True)
+    paint(tmp_path / "chair/textures/paint.png")
+    assert only(square_obj(tmp_path / "chair/source")).name == "paint.png"

@@ -18,7 +18,7 @@ from texdiff.data.prepare.workers import Failure, Workers, with_bar
 from texdiff.files import slug, write_atomic
 from texdiff.uv.audit import rejection_reason
 from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.image import write_png
+from texdiff.uv.image import open_unlimited, write_png
 from texdiff.uv.measures import LATENT_CELL, measure
 from texdiff.uv.resize import resize
 from texdiff.uv.texel_area import from_grey16, read_area_file, resize_texel_area, texel_area, to_grey16
@@ -209,5 +209,5 @@ def _data_uri(image: Image.Image, kind: str, **options: object) -> str:
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
+    with open_unlimited(path) as image:
         return np.array(image)

@@ -5,10 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from texdiff.errors import InputError
-from texdiff.uv.image import ImageError, read_image
+from texdiff.uv.image import ImageError, open_unlimited, read_image
 
 THRESHOLD = 128  # from here on a texel of a grey mask counts as mapped, in training too
 
@@ -47,7 +46,7 @@ def _decoded(path: Path, what: str) -> NDArray[np.uint8]:
 
 def _alpha(path: Path) -> NDArray[np.uint8]:
     """The alpha of an image that `read_image` has decoded, so its size is known to be sound."""
-    with Image.open(path) as image:
+    with open_unlimited(path) as image:
         if not image.has_transparency_data:
             raise InputError(f"{path}: has neither a mask of its own nor alpha: put the mask beside it or into alpha")
         return np.asarray(image.convert("RGBA").getchannel("A"))

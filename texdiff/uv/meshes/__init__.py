@@ -36,8 +36,9 @@ def read_parts(path: Path) -> "list[Part]":
 
 def _reader(suffix: str) -> "Callable[[Path], list[Part]]":
     # Imported here: trimesh and scipy take half a second, which training without meshes has no use for.
+    from texdiff.uv.meshes.dae import read_dae
     from texdiff.uv.meshes.gltf_parts import read_gltf
     from texdiff.uv.meshes.obj import read_obj
-    from texdiff.uv.meshes.with_trimesh import read_with_trimesh
+    from texdiff.uv.meshes.ply import read_ply
 
-    return {".glb": read_gltf, ".gltf": read_gltf, ".obj": read_obj}.get(suffix, read_with_trimesh)
+    return {".glb": read_gltf, ".gltf": read_gltf, ".obj": read_obj, ".dae": read_dae}.get(suffix, read_ply)

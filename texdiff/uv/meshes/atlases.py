@@ -77,7 +77,9 @@ def _decode(source: Path | bytes) -> tuple[bytes, NDArray[np.uint8]] | ImageErro
         texture = read_image(source)
     except ImageError as error:
         return error
-    return hashlib.sha256(str(texture.shape).encode() + texture.tobytes()).digest(), texture
+    digest = hashlib.sha256(str(texture.shape).encode())
+    digest.update(np.ascontiguousarray(texture).data)  # without a copy: it may be of 800 MB
+    return digest.digest(), texture
 
 
 def _atlas(texture: NDArray[np.uint8], parts: list[Part]) -> Atlas:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from texdiff.errors import InputError
-from texdiff.paths import within_reach
+from texdiff.uv.meshes.find_file import find_file
 from texdiff.uv.meshes.part import PartError
 
 MAX_BYTES = 4 << 30  # a GLB cannot hold more: its lengths are 32 bits
@@ -81,14 +81,15 @@ class Document:
             except (binascii.Error, ValueError):
                 pass
             raise PartError("holds a data URI that cannot be decoded")
+        found = find_file(uri, [self.path.parent])
+        if found is not None:
+            return found
         try:
-            for name in (unquote(uri), uri, unquote(uri).replace("\\", "/")):
-                if "\0" not in name and (self.path.parent / name).is_file():
-                    if not within_reach(self.path.parent / name, self.path):
-                        raise PartError(f"names the file {uri[:200]}, which lies too far from the mesh to be followed")
-                    return self.path.parent / name
+            there = "\0" not in uri and (self.path.parent / unquote(uri)).is_file()
         except OSError:
-            pass
+            there = False
+        if there:
+            raise PartError(f"names the file {uri[:200]}, which lies too far from the mesh to be followed")
         raise PartError(f"names the file {uri[:200]}, which does not exist")
 
     def view(self, index: Any) -> bytes:
@@ -210,16 +211,20 @@ def _chunks(path: Path, data: bytes) -> tuple[bytes, bytes]:
     version, length = struct.unpack_from("<II", data, 4)
     if version != 2:
         raise InputError(f"{path}: GLB version is {version}; export it as glTF 2.0")
-    if length > len(data):
+    # Some exporters leave out the padding of a chunk to 4 bytes, some count it all the same.
+    if length > len(data) + 3:
         raise InputError(f"{path}: is truncated ({len(data)} of {length} bytes); copy or export it again")
     found: dict[int, bytes] = {}
     at = 12
-    while at + 8 <= length:
+    while at + 8 <= len(data):
         size, kind = struct.unpack_from("<II", data, at)
-        if at + 8 + size > length:
+        if at + 8 + size > len(data) + 3:
             raise InputError(f"{path}: a chunk claims {size} bytes, more than the file has; copy or export it again")
         found.setdefault(kind, data[at + 8 : at + 8 + size])
-        at += 8 + size + -size % 4
+        at += 8 + size
+        padded = at + -size % 4
+        if padded != at and not (data[at + 4 : at + 8] == b"BIN\0" and data[padded + 4 : padded + 8] != b"BIN\0"):
+            at = padded
     if JSON_CHUNK not in found:
         raise InputError(f"{path}: is a GLB without a JSON chunk; export it again")
     return found[JSON_CHUNK], found.get(BINARY_CHUNK, b"")

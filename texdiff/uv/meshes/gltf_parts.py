@@ -1,5 +1,6 @@
 """Parts of a glTF file: one per primitive, with the UV set that its base-colour texture names."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,14 @@ def read_gltf(path: Path) -> list[Part]:
     parts: list[Part] = []
     keys: dict[str, int] = {}
     problems: list[str] = []
+    shown: set[int] = set()
+    unused: dict[int, str] = {}  # materials that no part shows, and why
     for index, mesh in enumerate(document.objects("meshes")):
         transforms = places.get(index, ())
-        if places and not transforms:
-            continue  # in no node of the scene: never drawn
         primitives = dig(mesh, "primitives", kind=list, default=[])
+        if places and not transforms:  # in no node of the scene: never drawn
+            unused |= dict.fromkeys(_materials_of(primitives), "is used outside of the default scene only")
+            continue
         for number, primitive in enumerate(primitives):
             if dig(primitive, "mode", kind=int, default=TRIANGLES) not in (TRIANGLES, STRIP, FAN):
                 continue  # points and lines have no texels
@@ -47,10 +51,25 @@ def read_gltf(path: Path) -> list[Part]:
                 problems.append(f"{key} {error}")
                 part = _broken(key, materials[which], f"its part {key} {error}")
             parts.append(part)
+            shown.add(which)
+            unused |= dict.fromkeys(_variants(primitive), "is used by another material variant only")
+    for which, reason in unused.items():
+        if which not in shown and 0 <= which < len(materials) - 1 and materials[which].image is not None:
+            material = replace(materials[which], image=None, problem=f"{reason}; make it the default to use it")
+            parts.append(_broken(_unique(material.name, keys), material, ""))
     if not any(len(part.faces) for part in parts):
         reason = problems[0] if problems else "holds no triangles"
         raise InputError(f"{path}: {reason}; give a mesh that can be read")
     return parts
+
+
+def _materials_of(primitives: list[Any]) -> list[int]:
+    return [which for primitive in primitives if (which := dig(primitive, "material", kind=int)) is not None]
+
+
+def _variants(primitive: Any) -> list[int]:
+    """Materials that KHR_materials_variants can put in the place of the primitive's own."""
+    return _materials_of(dig(primitive, "extensions", "KHR_materials_variants", "mappings", kind=list, default=[]))
 
 
 def _unique(name: str, keys: dict[str, int]) -> str:

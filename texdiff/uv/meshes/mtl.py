@@ -1,14 +1,13 @@
 """Read Wavefront MTL files and find the images they name."""
 
-import os
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from trimesh.visual.material import PBRMaterial
 
-from texdiff.paths import within_reach
 from texdiff.uv.image import open_image
+from texdiff.uv.meshes.find_file import find_file
 from texdiff.uv.meshes.part import ImageRef, Material, Property
 
 # Options of a texture statement and the most arguments each takes (Wavefront's "MTL material format", 1995).
@@ -30,45 +29,6 @@ def decode(data: bytes) -> str:
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n").replace("\\\n", " ")
-
-
-def find_file(name: str, folders: list[Path]) -> Path | None:
-    """The file that a material file means by ``name``.
-
-    Tried in turn: the path as written (also with the other kind of slashes), then its last component beside the
-    material, each exactly and then without regard to case. Made for paths from another machine, and followed no farther
-    than `within_reach`.
-    """
-    posix = name.strip().strip("\"'").replace("\\", "/")
-    posix = re.sub(r"/{2,}", "/", posix)
-    if not posix or "\0" in posix:
-        return None
-    tries = [posix, PurePosixPath(re.sub(r"^[A-Za-z]:", "", posix)).name]
-    for candidate in tries:
-        for folder in folders:
-            found = _beneath(folder, candidate)
-            if found is not None and within_reach(found, folders[-1] / "mesh"):
-                return found
-    return None
-
-
-def _beneath(folder: Path, name: str) -> Path | None:
-    try:
-        if (folder / name).is_file():
-            return folder / name
-        if PurePosixPath(name).is_absolute():
-            return None
-        here = folder
-        for component in PurePosixPath(name).parts:
-            if component not in ("..", ".") and not (here / component).exists():
-                names = sorted(entry for entry in os.listdir(here) if entry.casefold() == component.casefold())
-                if not names:
-                    return None
-                component = names[0]
-            here = here / component
-        return here if here.is_file() else None
-    except OSError:  # a component that is no folder, a name too long for the file system
-        return None
 
 
 def read_mtl(path: Path, folders: list[Path]) -> dict[str, Material]:

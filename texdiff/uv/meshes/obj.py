@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from trimesh.visual.material import PBRMaterial
 
 from texdiff.errors import InputError
-from texdiff.uv.meshes.mtl import decode, find_file, read_mtl
+from texdiff.uv.meshes.find_file import find_file
+from texdiff.uv.meshes.mtl import decode, read_mtl
 from texdiff.uv.meshes.part import Material, Part
-from texdiff.uv.meshes.triangulate import triangulate
+from texdiff.uv.meshes.triangulate import triangulate_polygons
 
 MAX_OBJ_BYTES = 4 << 30
 
@@ -58,7 +59,7 @@ def read_obj(path: Path) -> list[Part]:
 
     starts = np.cumsum(lengths) - lengths
     has_uv = np.minimum.reduceat(corners[:, 1], starts) >= 0
-    triangles, of_face = _triangles(vertices, corners, starts, lengths)
+    triangles, of_face = triangulate_polygons(vertices[corners[:, 0]], starts, lengths)
     materials = _materials(path, lines)
     names = list(lines.names)
     parts: list[Part] = []
@@ -136,22 +137,6 @@ def _corners(path: Path, lines: _Lines) -> tuple[NDArray[np.int64], NDArray[np.i
     return np.where(indices < 0, relative, indices - 1), lengths
 
 
-def _triangles(
-    vertices: NDArray[np.float64], corners: NDArray[np.int64], starts: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of ``corners`` that make up triangles, [T, 3], and the face of each, [T], in the order of the faces."""
-    triangles, faces = [np.zeros((0, 3), dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-    for n in np.unique(lengths[lengths >= 3]):
-        which = np.flatnonzero(lengths == n)
-        rows = starts[which][:, None] + np.arange(n)
-        cut = triangulate(vertices[corners[rows, 0]])
-        triangles.append(np.take_along_axis(rows[:, None], cut, axis=2).reshape(-1, 3))
-        faces.append(np.repeat(which, n - 2))
-    of_face = np.concatenate(faces)
-    order = np.argsort(of_face, kind="stable")
-    return np.concatenate(triangles)[order], of_face[order]
-
-
 def _part(
     key: str,
     material: Material,
@@ -199,13 +184,19 @@ def _materials(path: Path, lines: _Lines) -> list[Material]:
     note = ""
     if missing and wanted - set(known):
         note = f"; mtllib names {missing[0]}, which does not exist"
-        # Renamed by hand: the one MTL file of the folder, if it defines just what is missing.
+        # Renamed by hand: the MTL file of the mesh's own name, or the only one of the folder, if it defines what is
+        # missing.
         others = [file for file in sorted(path.parent.iterdir()) if file.suffix.lower() == ".mtl"]
-        candidate = read_mtl(others[0], [path.parent]) if len(others) == 1 else {}
-        if wanted - set(known) <= set(candidate):
-            for name in wanted - set(known):
-                properties = {**candidate[name].properties, "material_file": others[0].name}
-                known[name] = replace(candidate[name], properties=properties)
+        same = [file for file in others if file.stem.casefold() == path.stem.casefold()]
+        for file in same[:1] or (others if len(others) == 1 else []):
+            candidate = read_mtl(file, [path.parent])
+            if wanted - set(known) <= set(candidate):
+                for name in wanted - set(known):
+                    properties = {**candidate[name].properties, "material_file": file.name}
+                    known[name] = replace(candidate[name], properties=properties)
+    only = next(iter(known.values()), None)
+    if set(lines.names) == {""} and len(known) == 1 and only and only.image:  # no usemtl at all, and no choice either
+        return [replace(only, properties={**only.properties, "material_assumed": only.name})]
     folded = {name.casefold(): material for name, material in known.items()}
     return [known.get(name) or folded.get(name.casefold()) or _undefined(name, note) for name in lines.names]
 

@@ -46,6 +46,31 @@ def triangulate(points: NDArray[np.float64]) -> NDArray[np.int64]:
     return result
 
 
+def triangulate_polygons(
+    points: NDArray[np.float64], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Triangles from polygons of any number of corners; those of fewer than three give none.
+
+    Args:
+        points: float64 [C, 3], all corners of all polygons.
+        starts: int64 [P], number of each polygon's first corner.
+        lengths: int64 [P], how many it has.
+
+    Returns:
+        Numbers of corners, int64 [T, 3], and the polygon of each triangle, [T], in the order of the polygons.
+    """
+    triangles, polygons = [np.zeros((0, 3), dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    for n in np.unique(lengths[lengths >= 3]):
+        which = np.flatnonzero(lengths == n)
+        rows = starts[which][:, None] + np.arange(n)
+        cut = triangulate(points[rows])
+        triangles.append(np.take_along_axis(rows[:, None], cut, axis=2).reshape(-1, 3))
+        polygons.append(np.repeat(which, n - 2))
+    of_polygon = np.concatenate(polygons)
+    order = np.argsort(of_polygon, kind="stable")
+    return np.concatenate(triangles)[order], of_polygon[order]
+
+
 def _project(points: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
     """The polygon seen along its normal, counter-clockwise: [n, 2]."""
     drop = int(np.argmax(np.abs(normal)))

@@ -1,0 +1,56 @@
+"""Find the images and material files that a mesh file names, also where names were written on another machine."""
+
+import os
+import re
+import unicodedata
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
+
+from texdiff.paths import within_reach
+
+
+def find_file(name: str, folders: list[Path]) -> Path | None:
+    """The file that a mesh or material file in the first of ``folders`` means by ``name``.
+
+    Tried in turn: the path as written (also with the other kind of slashes), then its last component beside the
+    material, each also with %20 and the like decoded, and last in ../textures, as downloads from Sketchfab have it;
+    every component exactly, and then without regard to case and to whether accents are composed. Made for paths from
+    another machine, and followed no farther than `within_reach`.
+    """
+    posix = name.strip().strip("\"'").replace("\\", "/")
+    posix = re.sub(r"/{2,}", "/", posix)
+    if not posix or "\0" in posix:
+        return None
+    posix = re.sub(r"^file:/*(?=[A-Za-z]:|/)", "", posix, flags=re.IGNORECASE)
+    tries = [posix, PurePosixPath(re.sub(r"^[A-Za-z]:", "", posix)).name]
+    tries += [decoded for name in tries if (decoded := unquote(name)) != name and "\0" not in decoded]
+    beside = [folder.parent / "textures" for folder in folders]
+    for candidate, places in [*((name, folders) for name in tries), *((PurePosixPath(n).name, beside) for n in tries)]:
+        for folder in places:
+            found = _beneath(folder, candidate)
+            if found is not None and within_reach(found, folders[-1] / "mesh"):
+                return found
+    return None
+
+
+def _beneath(folder: Path, name: str) -> Path | None:
+    try:
+        if (folder / name).is_file():
+            return folder / name
+        if PurePosixPath(name).is_absolute():
+            return None
+        here = folder
+        for component in PurePosixPath(name).parts:
+            if component not in ("..", ".") and not (here / component).exists():
+                names = sorted(entry for entry in os.listdir(here) if _folded(entry) == _folded(component))
+                if not names:
+                    return None
+                component = names[0]
+            here = here / component
+        return here if here.is_file() else None
+    except OSError:  # a component that is no folder, a name too long for the file system
+        return None
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
