@@ -65,14 +65,13 @@ def make_dataset(folder: Path, count: int) -> Path:
 
 def fill_cache(dataset: Path, cache: Path) -> None:
     """Entries of noise for the whole dataset, by the trainer's own way but for the encoders."""
-    from accelerate import Accelerator
 
     from texdiff.config import DataConfig, MaskConfig
     from texdiff.data.cache.encode import encode_dataset
     from texdiff.data.records import read_records
     from texdiff.models.base import load_base
     from texdiff.models.stable_diffusion import StableDiffusion
-    from texdiff.training.launch import ranks
+    from texdiff.training.parallel import Parallel
 
     rng = np.random.default_rng(0)
     base = load_base("nano")
@@ -95,7 +94,7 @@ def fill_cache(dataset: Path, cache: Path) -> None:
         patch("texdiff.data.cache.encoders.encode_textures", textures),
         patch("texdiff.data.cache.encoders.encode_captions", captions),
     ):
-        encode_dataset(data, MaskConfig(), StableDiffusion(base), *splits, ranks(Accelerator(cpu=True)))
+        encode_dataset(data, MaskConfig(), StableDiffusion(base), *splits, Parallel(cpu=True))
 
 
 def measure(sizes: list[int], rounds: int, work: Path) -> dict[int, list[Measured]]:

@@ -1,7 +1,5 @@
-"""Everything a training run can be told, and how it is told: defaults < YAML files < command line."""
+"""Everything a training run can be told. `--help` shows these docstrings; texdiff/cli/train_arguments.py reads them."""
 
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -322,65 +320,13 @@ class TrainingConfig:
         """Nested plain values, as config.yaml holds them."""
         return asdict(self, dict_factory=lambda pairs: {k: list(v) if isinstance(v, tuple) else v for k, v in pairs})
 
+    def to_yaml(self) -> str:
+        """The same as text; a file of it can be given to `--config` again."""
+        import yaml
+
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
 
 def _require(condition: bool, key: str, value: object, advice: str) -> None:
     if not condition:
         raise InputError(f"{key}: {value} cannot be; {advice}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """A parsed command line of train_texture.py."""
-
-    config: TrainingConfig
-    dry_run: bool
-
-
-def parse_command_line(arguments: Sequence[str] | None = None, usage: str = "") -> Command:
-    """Read `--config FILE` (repeatable), `--section.key value` and `--dry_run`.
-
-    Bad input ends the program with one line on stderr and exit code 2.
-    """
-    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="train_texture.py", description=usage, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file of settings; repeat it to lay one over another")
-    parser.add_argument("--dry_run", action="store_true", help="say what would be done, and stop")
-    parser.add_class_arguments(TrainingConfig, as_group=True)
-    try:
-        parsed = parser.parse_args(_files_first(list(sys.argv[1:] if arguments is None else arguments)))
-        made = parser.instantiate(parsed)
-        sections = {name: made[name] for name in TrainingConfig.__dataclass_fields__}
-        return Command(config=TrainingConfig(**sections), dry_run=parsed.dry_run)
-    except (ArgumentError, InputError) as error:
-        raise SystemExit(report_error(error)) from None
-    except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
-        # What the library raises for files that are no text, or no settings at all.
-        raise SystemExit(report_error(InputError(f"--config: a file is no YAML of settings ({error})"))) from None
-
-
-def _files_first(arguments: list[str]) -> list[str]:
-    """The same arguments, `--config FILE` first: a flag wins over a file wherever it stands."""
-    files: list[str] = []
-    flags: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument == "--config":
-            files += [argument, *([value] if (value := next(rest, None)) is not None else [])]
-        else:
-            (files if argument.startswith("--config=") else flags).append(argument)
-    return files + flags
-
-
-def report_error(error: Exception) -> int:
-    """Say on stderr, in one line, what is wrong; returns the exit code for it."""
-    print("train_texture.py: error:", " ".join(str(error).split()), file=sys.stderr)
-    return 2
-
-
-def to_yaml(config: TrainingConfig) -> str:
-    """The resolved configuration as text; a file of it can be given to `--config` again."""
-    import yaml
-
-    return yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)

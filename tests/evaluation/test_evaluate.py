@@ -122,8 +122,8 @@ def test_the_table_leaves_out_what_there_is_not() -> None:
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"run": "none"}, "none: not a run's folder"),
-        ({"run": "damaged"}, "damaged: not a run's folder"),
+        ({"run": "none"}, "none: not a run"),
+        ({"run": "damaged"}, "damaged: not a run"),
         ({"--dataset": "none"}, "none"),
         ({"--num_images": "2"}, "--num_images 2: KID needs 3 or more"),
         ({"--features": "./none"}, "--features ./none"),

@@ -26,7 +26,7 @@ def config_seeds() -> list[Files]:
 
 
 def read_config(folder: Path) -> None:
-    from texdiff.config import parse_command_line
+    from texdiff.cli.train_arguments import parse_command_line
 
     code, said = 0, io.StringIO()
     try:
@@ -45,48 +45,60 @@ def read_config(folder: Path) -> None:
 
 
 @cache
-def _run_state() -> Any:
+def _checkpointer() -> Any:
     import torch
-    from accelerate import Accelerator
 
-    from texdiff.config import DataConfig, TrainingConfig
+    from texdiff.config import DataConfig, RunConfig, TrainingConfig
+    from texdiff.training.ema import Ema
     from texdiff.training.optimizer import make_lr_scheduler, make_optimizer
-    from texdiff.training.run.checkpoint import RunState
+    from texdiff.training.parallel import Parallel
+    from texdiff.training.run import Run
+    from texdiff.training.run.checkpoint import Checkpointer
+    from texdiff.training.run.metrics_log import MetricsLog
 
-    config = TrainingConfig(data=DataConfig(dataset="x"))
+    config = TrainingConfig(data=DataConfig(dataset="x"), run=RunConfig(report_to="none"))
     layer = torch.nn.Linear(3, 2)
     parameters = dict(layer.named_parameters())
     optimizer = make_optimizer(config.optim, parameters.values())
     layer(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     schedule = make_lr_scheduler(config.optim, optimizer, 10)
-    return RunState(parameters, optimizer, schedule, Accelerator(cpu=True), config, "content", 4)
+    log = MetricsLog(Run(Path()), Parallel(cpu=True), 4, config)
+    return Checkpointer(
+        log.run, log, config, "content", parameters, optimizer, schedule, Ema(parameters.values(), None)
+    )
+
+
+def _checkpointer_of(folder: Path) -> Any:
+    from texdiff.training.run import Run
+
+    checkpoints = _checkpointer()
+    checkpoints.run = checkpoints.log.run = Run(folder)
+    checkpoints.saved = 0
+    return checkpoints
 
 
 def checkpoint_seeds() -> list[Files]:
     with tempfile.TemporaryDirectory() as place:
-        state = _run_state()
+        checkpoints = _checkpointer_of(Path(place))
         for step in (1, 2):
-            state.save(Path(place), step)
-        state.saved = 0
+            checkpoints.save(step)
         lines = jsonl(*({"step": step, "loss": 0.5, "samples_seen": 4 * step} for step in (1, 2)))
         return [files_of(Path(place)) | {"metrics.jsonl": lines, "config.yaml": b"{}\n"}]
 
 
 def read_checkpoint(folder: Path) -> None:
-    """As a run that goes on: damage is found by the sums. Then as if somebody had made the sums fit."""
-    import texdiff.training.run.checkpoint as checkpoint
-    from texdiff.training.run.run_folder import RunLog
+    """As a run that continues: damage is found by the sums. Then as if somebody had made the sums fit."""
+    from texdiff.training.run.checkpoint import newest_good
 
-    state = _run_state()
+    checkpoints = _checkpointer_of(folder)
     with contextlib.redirect_stderr(io.StringIO()):
-        good = checkpoint.newest_good(folder)
-    if good is not None:
-        state.load(good)
-    for found in reversed(checkpoint.checkpoints(folder)):
+        checkpoints.run.resume_from = newest_good(checkpoints.run)
+    checkpoints.resume()
+    for found in reversed(checkpoints.run.checkpoints()):
         with contextlib.suppress(InputError):
-            state.load(found)
-    RunLog(folder, state.accelerator, 1, 4)
+            checkpoints.load(found)
+    checkpoints.log.drop_after(1)
 
 
 @cache

@@ -91,17 +91,25 @@ def true_float32(clean: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def after_each_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any, int], None]], None]:
-    """`after_each_step(do)` has `do(house, done)` called once a step and all that follows it is done."""
-    from texdiff.training.housekeeping import Housekeeping
+    """`after_each_step(do)` has `do(checkpointer, done)` called once a step and all that follows it is done."""
+    from texdiff.training.run.checkpoint import Checkpointer
+    from texdiff.training.run.stop_signals import StopSignals
 
     def watch(do: Callable[[Any, int], None]) -> None:
-        after = Housekeeping.after
+        check, resume, found, first = StopSignals.check, Checkpointer.resume, [], []
 
-        def watched(house: Any, done: int, *given: Any, **named: Any) -> None:
-            after(house, done, *given, **named)
-            do(house, done)
+        def resumed(checkpointer: Any) -> int:
+            found.append(checkpointer)
+            first.append(resume(checkpointer))
+            return first[-1]
 
-        monkeypatch.setattr(Housekeeping, "after", watched)
+        def watched(stop: Any, done: int) -> None:
+            check(stop, done)
+            if done > first[-1]:
+                do(found[-1], done)
+
+        monkeypatch.setattr(Checkpointer, "resume", resumed)
+        monkeypatch.setattr(StopSignals, "check", watched)
 
     return watch
 

@@ -7,27 +7,26 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 
 import train_texture
-from texdiff.training.housekeeping import Housekeeping
+from texdiff.training.run.stop_signals import StopSignals
 
 
 def main() -> None:
     last, words = sys.argv[1], sys.argv[2:]
     torch.use_deterministic_algorithms(True)
-    after = Housekeeping.after
+    check = StopSignals.check
 
-    def watched(house: Any, done: int, *given: Any, **named: Any) -> None:
-        after(house, done, *given, **named)
+    def watched(stop: StopSignals, done: int) -> None:
+        check(stop, done)
         if str(done) == last:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Housekeeping.after = watched  # type: ignore[method-assign]
+    StopSignals.check = watched  # type: ignore[method-assign]
     sys.argv = ["train_texture.py", *words]
     train_texture.main()
 

@@ -44,7 +44,7 @@ def test_compiled_blocks_lose_as_eager_ones_and_are_compiled_no_more_after_step_
     flags += ["--optim.learning_rate", 1e-4]
     eager = train_here(demo, tmp_path / "eager", *flags, precision="bf16")
     graphs: list[int] = []
-    after_each_step(lambda house, done: graphs.append(counters["stats"]["unique_graphs"]))
+    after_each_step(lambda checkpointer, done: graphs.append(counters["stats"]["unique_graphs"]))
     looks = ["--validation.every", 2, "--validation.num_images", 1, "--validation.num_inference_steps", 2]
     compiled = train_here(demo, tmp_path / "compiled", *flags, *looks, "--run.compile", "true", precision="bf16")
     print(f"graphs after each step: {graphs}")

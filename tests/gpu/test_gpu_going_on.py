@@ -42,7 +42,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(demo, run_program, tmp_path, 
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
     resumed = run_program(*command, "never", *flags, "--run.output_dir", tmp_path / "run", **here)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
-    assert "goes on from" in resumed.stdout
+    assert "continues from" in resumed.stdout
     whole = train_here(demo, tmp_path / "whole", *STATEFUL, "--run.max_train_steps", 5, precision="bf16")
     again = Finished(tmp_path / "run")
     assert again.of_steps() == whole.of_steps()

@@ -70,7 +70,9 @@ def test_dropout_is_keyed_by_the_samples(demo, tmp_path, true_float32):
 
 def test_the_average_is_kept_on_the_device_validated_and_exported(demo, tmp_path, after_each_step):
     devices = set()
-    after_each_step(lambda house, done: devices.update(p.device.type for p in house.validation.ema.model.shadow_params))
+    after_each_step(
+        lambda checkpointer, done: devices.update(p.device.type for p in checkpointer.parts["ema"].model.shadow_params)
+    )
     flags = ["--run.max_train_steps", 4, "--optim.use_ema", "true", "--optim.ema_decay", 0.5, "--optim.learning_rate"]
     run = train_here(demo, tmp_path / "run", *flags, 1e-2, precision="bf16")
     assert devices == {DEVICE}
@@ -103,7 +105,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(precision, demo, tmp
 
 @pytest.mark.needs_cuda
 def test_a_full_gpu_ends_the_run_in_one_line(demo, tmp_path, capfd, after_each_step):
-    def fill(house, done):
+    def fill(checkpointer, done):
         if done == 2:
             torch.empty(2**50, dtype=torch.uint8, device=DEVICE)
 

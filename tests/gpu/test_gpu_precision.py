@@ -9,6 +9,8 @@ import pytest
 import torch
 from gpu_runs import DEVICE, difference, flat, train_here
 
+from texdiff.training.validation import Validation
+
 # Held-out loss is of fixed noise and timesteps: where the held-out textures are those that are trained on, it falls.
 LEARNS = ["--run.max_train_steps", 40, "--run.train_batch_size", 8, "--run.checkpointing_steps", 40]
 LEARNS += ["--data.caption_dropout", 0, "--noise.timestep_sampling", "stratified"]
@@ -24,16 +26,19 @@ def its_own_judge(demo: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("train", ["lora", "full"])
-def test_bf16_learns_and_trains_float32_weights(train, its_own_judge, tmp_path, after_each_step):
+def test_bf16_learns_and_trains_float32_weights(train, its_own_judge, tmp_path, monkeypatch):
     seen = {}
 
-    def look(house, done):
-        unet = house.validation.trainable
-        seen["devices"] = {p.device.type for p in unet.parameters()}
-        seen["trained"] = {p.dtype for p in unet.parameters() if p.requires_grad}
-        seen["frozen"] = {p.dtype for p in unet.parameters() if not p.requires_grad}
+    validate = Validation.run
 
-    after_each_step(look)
+    def watched(validation, step):
+        parameters = [*validation.trainable.parameters()]
+        seen["devices"] = {p.device.type for p in parameters}
+        seen["trained"] = {p.dtype for p in parameters if p.requires_grad}
+        seen["frozen"] = {p.dtype for p in parameters if not p.requires_grad}
+        validate(validation, step)
+
+    monkeypatch.setattr(Validation, "run", watched)
     flags = [*LEARNS, "--model.train", train, "--optim.learning_rate", 1e-3 if train == "full" else 1e-2]
     run = train_here(its_own_judge, tmp_path / "run", *flags, precision="bf16")
     before, after = run.held_out()[0], run.held_out()[40]

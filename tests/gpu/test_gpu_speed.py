@@ -41,7 +41,7 @@ def test_each_switch_changes_no_more_than_rounding(train, switch, demo, tmp_path
 def test_checkpointed_activations_give_the_same_gradient_in_less_memory(demo, tmp_path, true_float32, after_each_step):
     peaks = []
 
-    def measure(house, done):
+    def measure(checkpointer, done):
         if torch.cuda.is_available():
             if done == 1:
                 torch.cuda.reset_peak_memory_stats()
@@ -81,7 +81,7 @@ def test_a_step_that_logs_nothing_does_not_wait_for_the_gpu(flags, demo, tmp_pat
         torch.cuda.set_sync_debug_mode("default")
     guarded = []
 
-    def guard(house, done):
+    def guard(checkpointer, done):
         # Figures are read after step 10, in a block. Until then nothing is.
         on = 2 <= done < 9
         guarded.extend([done + 1] if on else [])

@@ -13,12 +13,13 @@ from browser import CHROMIUM, Browser
 from PIL import Image
 
 from texdiff import cli
-from texdiff.config import DataConfig, TrainingConfig, to_yaml
+from texdiff.config import DataConfig, TrainingConfig
 from texdiff.errors import InputError
 from texdiff.render.viewer_mesh import Triangles, load_triangles, write_triangles
 from texdiff.report import write_report
 from texdiff.report.curves import smooth
 from texdiff.report.images import meshes
+from texdiff.training.run import Run
 
 NASTY = '</script><img src=x onerror="document.title=1"> "quote" & \'it\' \u2028 椅子'
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "white": (250, 250, 250)}
@@ -42,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of 60 steps, with samples of two steps."""
     folder = tmp_path_factory.mktemp("runs") / "a <b>run & more"
     folder.mkdir()
-    (folder / "config.yaml").write_text(to_yaml(TrainingConfig(data=DataConfig(dataset=NASTY))), "utf-8")
+    (folder / "config.yaml").write_text(TrainingConfig(data=DataConfig(dataset=NASTY)).to_yaml(), "utf-8")
     rng = np.random.default_rng(0)
     lines: list[dict[str, Any]] = [
         {"step": s, "samples_seen": 4 * s, "validation_loss": 0.3 - s / 500, "error_outside": None} for s in (0, 30, 60)
@@ -97,9 +98,9 @@ def test_the_command_writes_one_file_that_loads_no_other(run: Path, capsys: pyte
 
 
 def test_a_report_of_whatever_there_is(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no run"):
+    with pytest.raises(InputError, match="not a run"):
         write_report(tmp_path)
-    (tmp_path / "config.yaml").write_text(to_yaml(TrainingConfig(data=DataConfig(dataset="x"))), "utf-8")
+    (tmp_path / "config.yaml").write_text(TrainingConfig(data=DataConfig(dataset="x")).to_yaml(), "utf-8")
     assert "0 of 1000" in write_report(tmp_path).read_text("utf-8")
     # Damaged files are as good as none.
     (tmp_path / "samples/step-00000005").mkdir(parents=True)
@@ -141,7 +142,7 @@ def test_smoothing_is_a_weighted_mean_of_what_came_before() -> None:
 
 
 def test_meshes_reach_the_page_whole(run: Path, tmp_path: Path) -> None:
-    (found,) = meshes(run)
+    (found,) = meshes(Run(run))
     kind = [("position", "<i2", 3), ("pad", "<i2"), ("normal", "i1", 3), ("pad2", "i1"), ("uv", "<f4", 2)]
     vertices = np.frombuffer(base64.b64decode(found["vertices"]), np.dtype([*kind, ("colour", "u1", 4)]))
     indices = np.frombuffer(base64.b64decode(found["indices"]), "<u4")

@@ -10,7 +10,6 @@ from PIL import Image
 
 from texdiff.errors import InputError
 from texdiff.models.base import load_base
-from texdiff.training.run.run_folder import choose_run_folder
 
 
 def spoil_empty_mask(folder: Path) -> None:
@@ -66,13 +65,3 @@ def test_a_base_that_is_none(tmp_path):
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         with pytest.raises(InputError, match=f"has no {part} that can be loaded"):
             getattr(load_base(str(base)), part)
-
-
-def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="is a file"):
-        choose_run_folder(str(tmp_path / "file"), "auto")
-    with pytest.raises(InputError, match="holds other files and no run"):
-        choose_run_folder(str(tmp_path), "auto")
-    assert choose_run_folder(str(tmp_path), "never") == (tmp_path.with_name(f"{tmp_path.name}-2"), None)
-    assert choose_run_folder(str(tmp_path / "new"), "auto") == (tmp_path / "new", None)

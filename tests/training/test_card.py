@@ -8,8 +8,9 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from texdiff.config import DataConfig, ModelConfig, TrainingConfig, to_yaml
+from texdiff.config import DataConfig, ModelConfig, TrainingConfig
 from texdiff.training.model_card import plain, write_card
+from texdiff.training.run import Run
 
 NASTY = 'a "red" chair: | `x` <b>${1}</b> it\'s # 50% \\ ```\n--- 椅子'
 
@@ -18,7 +19,7 @@ def make_run(folder: Path, licenses: dict[str, int], **model: Any) -> Path:
     """A run's folder as a training leaves it, as far as the card reads it."""
     config = TrainingConfig(data=DataConfig(dataset="/home/me/set"), model=ModelConfig(**model))
     folder.mkdir()
-    (folder / "config.yaml").write_text(to_yaml(config), "utf-8")
+    (folder / "config.yaml").write_text(config.to_yaml(), "utf-8")
     dataset = {"name": "set", "textures": 24, "held_out": 4, "coverage": 0.431, "licenses": licenses}
     (folder / "about.json").write_text(json.dumps({"dataset": dataset, "machine": {}}))
     lines = [
@@ -40,7 +41,7 @@ def make_run(folder: Path, licenses: dict[str, int], **model: Any) -> Path:
 def test_the_card_of_a_lora(tmp_path: Path) -> None:
     base = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     run = make_run(tmp_path / "run", {"CC0-1.0": 24}, pretrained_model_name_or_path=base)
-    write_card(run)
+    write_card(Run(run))
     card = ModelCard.load(run / "README.md")
     said = card.data.to_dict()
     assert said["base_model"] == base
@@ -73,7 +74,7 @@ def test_the_card_of_a_lora(tmp_path: Path) -> None:
     ],
 )
 def test_the_licence_is_the_datas(tmp_path: Path, licenses: dict[str, int], expected: dict[str, str]) -> None:
-    write_card(make_run(tmp_path / "run", licenses))
+    write_card(Run(make_run(tmp_path / "run", licenses)))
     said = ModelCard.load(tmp_path / "run/README.md").data.to_dict()
     assert {key: said.get(key) for key in expected} == expected
 
@@ -82,7 +83,7 @@ def test_a_full_fine_tune_and_a_base_on_disk(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {}, pretrained_model_name_or_path="/home/me/bases/mine", train="full")
     (run / "metrics.jsonl").unlink()
     (run / "samples/samples.json").unlink()
-    write_card(run)
+    write_card(Run(run))
     card = ModelCard.load(run / "README.md")
     assert card.data.to_dict()["base_model"] == "mine"
     assert card.data.to_dict()["base_model_relation"] == "finetune"

@@ -6,7 +6,6 @@ import time
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from texdiff.config import DataConfig, MaskConfig, NoiseConfig, RunConfig, TrainingConfig
 from texdiff.data.cache.encode import encode_dataset
@@ -14,14 +13,15 @@ from texdiff.data.records import read_records
 from texdiff.diffusion.draws import sample_keys
 from texdiff.models.base import Base
 from texdiff.models.family import load_family
-from texdiff.training.launch import ranks, split_batch
-from texdiff.training.micro_batches import feed, make_micro_batches, prefetch, steps
+from texdiff.training.batching import BatchPlan
+from texdiff.training.micro_batches import feed, make_micro_batches, prefetch
 from texdiff.training.objective import Objective
+from texdiff.training.parallel import Parallel
 
 
 @pytest.fixture(scope="module")
-def accelerator():
-    return Accelerator(cpu=True)
+def parallel():
+    return Parallel(cpu=True)
 
 
 def configured(dataset, cache_dir, cache="disk", pixel_weight=0.5, **run):
@@ -35,12 +35,12 @@ def configured(dataset, cache_dir, cache="disk", pixel_weight=0.5, **run):
     )
 
 
-def micro_batches_of(config, accelerator, first_step=0):
+def micro_batches_of(config, parallel, first_step=0):
     """This configuration's micro-batches, in the direct way."""
     family = load_family("nano")
     splits = (read_records(config.data.dataset, split) for split in ("train", "validation"))
-    textures, _ = encode_dataset(config.data, config.mask, family, *splits, ranks(accelerator))
-    share = split_batch(config.run.train_batch_size, config.run.gradient_accumulation_steps, accelerator)
+    textures, _ = encode_dataset(config.data, config.mask, family, *splits, parallel)
+    share = BatchPlan(config.run.train_batch_size, config.run.gradient_accumulation_steps, rank=0, world=1)
     objective = Objective(config, family, None, torch.device("cpu"), torch.float32)
     return make_micro_batches(config, textures, share, objective, first_step)
 
@@ -65,49 +65,42 @@ def assert_same(ones, others):
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def test_fed_micro_batches_are_the_direct_ones(dataset, accelerator, tmp_path):
+def test_fed_micro_batches_are_the_direct_ones(dataset, parallel, tmp_path):
     config = configured(dataset, tmp_path)
-    direct = list(micro_batches_of(config, accelerator))
+    direct = list(micro_batches_of(config, parallel))
     assert [(one.step, one.is_last) for one in direct] == [(s, last) for s in range(5) for last in (False, True)]
     assert [key for one in direct for key in one.keys] == sample_keys(0, 0, 20, 6)
-    assert_same(feed(micro_batches_of(config, accelerator), torch.device("cpu"), torch.float32), direct)
-    assert_same(micro_batches_of(config, accelerator, first_step=3), direct[6:])
+    assert_same(feed(micro_batches_of(config, parallel), torch.device("cpu"), torch.float32), direct)
+    assert_same(micro_batches_of(config, parallel, first_step=3), direct[6:])
     half = next(feed(direct, torch.device("cpu"), torch.bfloat16))
     assert (half.textures.prompt["text"].dtype, half.textures.mean.dtype) == (torch.bfloat16, torch.float32)
 
 
-def test_every_way_to_cache_gives_the_same_numbers(dataset, accelerator, tmp_path):
-    disk = list(micro_batches_of(configured(dataset, tmp_path / "disk"), accelerator))
+def test_every_way_to_cache_gives_the_same_numbers(dataset, parallel, tmp_path):
+    disk = list(micro_batches_of(configured(dataset, tmp_path / "disk"), parallel))
     for cache in ("memory", "off"):
-        assert_same(micro_batches_of(configured(dataset, tmp_path / cache, cache), accelerator), disk)
+        assert_same(micro_batches_of(configured(dataset, tmp_path / cache, cache), parallel), disk)
         assert not (tmp_path / cache).exists()
 
 
-def test_a_second_start_loads_no_encoder_and_an_edit_only_what_it_needs(dataset, accelerator, tmp_path, monkeypatch):
+def test_a_second_start_loads_no_encoder_and_an_edit_only_what_it_needs(dataset, parallel, tmp_path, monkeypatch):
     copy = shutil.copytree(dataset, tmp_path / "dataset")
-    first = list(micro_batches_of(configured(copy, tmp_path / "cache", pixel_weight=0), accelerator))
+    first = list(micro_batches_of(configured(copy, tmp_path / "cache", pixel_weight=0), parallel))
     loaded = []
     load = Base._load
     monkeypatch.setattr(Base, "_load", lambda self, kind, part: loaded.append(part) or load(self, kind, part))
-    assert_same(micro_batches_of(configured(copy, tmp_path / "cache", pixel_weight=0), accelerator), first)
+    assert_same(micro_batches_of(configured(copy, tmp_path / "cache", pixel_weight=0), parallel), first)
     assert loaded == ["scheduler"]
     moved = copy.rename(tmp_path / "moved")
     loaded.clear()
     names = [name.replace("/dataset/", "/moved/") for one in first for name in one.textures.names]
-    again = list(micro_batches_of(configured(moved, tmp_path / "cache", pixel_weight=0), accelerator))
+    again = list(micro_batches_of(configured(moved, tmp_path / "cache", pixel_weight=0), parallel))
     assert [name for one in again for name in one.textures.names] == names
     assert loaded == ["scheduler"]
     metadata = moved / "train/metadata.jsonl"
     metadata.write_text(metadata.read_text().replace("colours number 3", "another caption"))
-    micro_batches_of(configured(moved, tmp_path / "cache", pixel_weight=0), accelerator)
+    micro_batches_of(configured(moved, tmp_path / "cache", pixel_weight=0), parallel)
     assert set(loaded) == {"scheduler", "tokenizer", "text_encoder"}
-
-
-def test_each_step_has_its_micro_batches(dataset, accelerator, tmp_path):
-    plan = split_batch(2, 2, accelerator)
-    made = micro_batches_of(configured(dataset, tmp_path), accelerator, first_step=2)
-    found = [(step, [batch.step for batch in batches]) for step, batches in steps(made, plan, 2, 5)]
-    assert found == [(2, [2, 2]), (3, [3, 3]), (4, [4, 4])]
 
 
 def test_a_prefetched_error_comes_in_its_place():

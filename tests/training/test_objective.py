@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from diffusers import DDPMScheduler
 from diffusers.training_utils import EMAModel
 
@@ -18,10 +17,7 @@ from texdiff.models.family import Conditioning
 from texdiff.models.stable_diffusion import StableDiffusion, zero_snr_sampler
 from texdiff.models.trainable import LoraDenoiser
 from texdiff.training.ema import Ema
-from texdiff.training.mask_report import report_masks
 from texdiff.training.objective import Objective, Targets
-from texdiff.training.run.finite_check import LossGuard
-from texdiff.training.run.run_folder import error_figures
 
 
 @pytest.fixture(scope="module")
@@ -156,17 +152,6 @@ def test_the_error_in_pixels_is_that_of_decoded_pictures(base, prediction_type):
     assert (right < 1e-4 * got.detach()).all()  # the right prediction means the right picture
 
 
-def test_a_loss_that_is_not_finite_is_told_by_its_files():
-    guard = LossGuard(Accelerator(cpu=True))
-    guard.check(1, torch.tensor([1.0, 2.0]), ("a.png", "b.png"))
-    with pytest.raises(InputError, match=r"^step 2: the loss of b.png, d.png is not finite.*last checkpoint$"):
-        guard.check(2, torch.tensor([1.0, float("nan"), 3.0, float("inf")]), ("a.png", "b.png", "c.png", "d.png"))
-    guard.finish()
-    names = tuple(f"{i}.png" for i in range(30))
-    with pytest.raises(InputError, match=r"7.png and 22 more is not finite"):
-        guard.check(3, torch.full((30,), float("nan")), names)
-
-
 def test_the_average_is_the_closed_form_and_comes_back_from_its_state():
     parameters = [torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2))]
     values = [1.0, -2.0, 5.0, 0.5, 3.0]
@@ -202,34 +187,6 @@ def test_without_an_average_nothing_happens():
     with ema.averaged():
         assert (parameter == 1).all()
     assert not OptimConfig().use_ema
-
-
-def textures_of(sums, variation):
-    columns = dict(zip(("target", "outside", "covered", "dropped", "void"), torch.tensor(sums).T, strict=True))
-    records = [SimpleNamespace(name=f"{i}.png") for i in range(len(sums))]
-    return SimpleNamespace(sums=columns, variation=torch.tensor(variation), records=records)
-
-
-def test_the_mask_report_adds_up():
-    sums = [[10.0, 0.0, 8.0, 2.0, 4.0], [20.0, 0.0, 30.0, 6.0, 1.0], [5.0, 0.0, 2.0, 0.0, 3.0]]
-    report = report_masks(textures_of(sums, [[0.5, 0.1], [float("nan"), float("nan")], [0.2, 0.3]]))
-    assert report.dropped == pytest.approx(8 / 40)
-    assert report.void == pytest.approx(8 / 35)
-    assert report.worst == (("0.png", 0.25), ("1.png", pytest.approx(0.2)))
-    assert (report.compared, report.inverted, report.warning) == (2, 1, None)
-
-
-def test_inverted_masks_are_said_in_one_line():
-    right, wrong = [0.6, 0.1], [0.1, 0.6]
-    sums = [[1.0, 0.0, 1.0, 0.0, 0.0]] * 9
-    report = report_masks(textures_of(sums, [wrong] * 6 + [right] * 3))
-    assert report.warning.startswith("warning: the masks look inverted: 6 of 9 textures vary more outside")
-    assert report_masks(textures_of(sums, [wrong] * 5 + [right] * 4)).warning is None
-
-
-def test_regions_without_cells_have_no_error():
-    figures = error_figures([6.0, 0.0, float("inf"), 3.0, 0.0, 2.0])
-    assert figures == {"error_inside": 2.0, "error_border": None, "error_outside": None}
 
 
 def test_settings_that_cannot_be_are_refused():

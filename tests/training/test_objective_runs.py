@@ -71,7 +71,7 @@ def test_an_average_is_exported_and_a_stopped_run_goes_on_with_it(dataset, sever
     folders = [["--run.output_dir", tmp_path / name] for name in ("whole", "stopped")]
     to_the_end = ["--run.max_train_steps", 4]
     several_runs([*extra, *folders[0], *to_the_end], [*extra, *folders[1], "--run.max_train_steps", 2])
-    assert "goes on from" in several_runs([*extra, *folders[1], *to_the_end])
+    assert "continues from" in several_runs([*extra, *folders[1], *to_the_end])
     whole, stopped = (load_file(tmp_path / name / LORA) for name in ("whole", "stopped"))
     assert whole.keys() == stopped.keys()
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)

@@ -5,7 +5,6 @@ import types
 
 import pytest
 import torch
-from accelerate import Accelerator
 
 from texdiff.config import DataConfig, LoraConfig, OptimConfig, RunConfig, TrainingConfig
 from texdiff.errors import InputError
@@ -13,6 +12,7 @@ from texdiff.models.base import load_base
 from texdiff.models.family import load_family
 from texdiff.models.trainable import FullDenoiser, LoraDenoiser, add_lora, trainable_parameters
 from texdiff.training.optimizer import make_clip, make_lr_scheduler, make_optimizer
+from texdiff.training.parallel import Parallel
 from texdiff.training.run.state_file import read_state, write_state
 from texdiff.training.speed import adapters_in_input_precision, norms_in_input_precision, speed_up
 
@@ -21,13 +21,11 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def accelerator():
-    return Accelerator(cpu=True)
+def parallel():
+    return Parallel(cpu=True)
 
 
-def losses_of(
-    accelerator, optimizer=None, run=None, lora=False, layout=torch.contiguous_format, reloaded=False, **optim
-):
+def losses_of(parallel, optimizer=None, run=None, lora=False, layout=torch.contiguous_format, reloaded=False, **optim):
     """Losses and gradient norms of a few steps on the same tensors, and the trained U-Net.
 
     `reloaded`: with the optimiser's state loaded before the first step, as accelerate and a resume do."""
@@ -38,7 +36,7 @@ def losses_of(
     speed_up(trainable, TrainingConfig(data=DataConfig(dataset="d"), run=run or RunConfig()), CPU, torch.float32, None)
     parameters = list(trainable_parameters(unet).values())
     optimizer = optimizer(parameters) if optimizer else make_optimizer(config, parameters)
-    clip = make_clip(config, optimizer, parameters, accelerator)
+    clip = make_clip(config, optimizer, parameters, parallel)
     schedule = make_lr_scheduler(config, optimizer, STEPS)
     if reloaded:
         optimizer.load_state_dict(optimizer.state_dict())
@@ -61,37 +59,37 @@ def plain_adamw(parameters):
 
 
 @pytest.fixture(scope="module")
-def plain(accelerator):
-    return losses_of(accelerator, plain_adamw)[0]
+def plain(parallel):
+    return losses_of(parallel, plain_adamw)[0]
 
 
-def test_fused_adamw(accelerator, plain):
-    torch.testing.assert_close(losses_of(accelerator)[0], plain, rtol=1e-5, atol=0)
+def test_fused_adamw(parallel, plain):
+    torch.testing.assert_close(losses_of(parallel)[0], plain, rtol=1e-5, atol=0)
     assert make_optimizer(OptimConfig(), [torch.nn.Parameter(torch.zeros(1))]).defaults["fused"]
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
-def test_a_step_in_the_backward_pass_is_the_same_step(accelerator, name):
-    one, unet = losses_of(accelerator, name=name)
-    other, same = losses_of(accelerator, name=name, in_backward=True)
+def test_a_step_in_the_backward_pass_is_the_same_step(parallel, name):
+    one, unet = losses_of(parallel, name=name)
+    other, same = losses_of(parallel, name=name, in_backward=True)
     torch.testing.assert_close(other, one, rtol=1e-6, atol=0)
     assert all(torch.equal(a, b) for a, b in zip(unet.parameters(), same.parameters(), strict=True))
 
 
-def test_steps_in_the_backward_pass_follow_the_schedule_after_a_state_was_loaded(accelerator):
+def test_steps_in_the_backward_pass_follow_the_schedule_after_a_state_was_loaded(parallel):
     """torch makes new groups when it loads a state; the schedule changes those."""
-    one, unet = losses_of(accelerator, reloaded=True)
-    other, same = losses_of(accelerator, reloaded=True, in_backward=True)
+    one, unet = losses_of(parallel, reloaded=True)
+    other, same = losses_of(parallel, reloaded=True, in_backward=True)
     torch.testing.assert_close(other, one, rtol=1e-6, atol=0)
     assert all(torch.equal(a, b) for a, b in zip(unet.parameters(), same.parameters(), strict=True))
 
 
-def test_with_the_step_in_the_backward_pass_there_is_one_gradient_at_a_time(accelerator):
+def test_with_the_step_in_the_backward_pass_there_is_one_gradient_at_a_time(parallel):
     unet = load_base("nano").unet.train()
     parameters = list(unet.parameters())
     config = OptimConfig(max_grad_norm=None, in_backward=True)
     optimizer = make_optimizer(config, parameters)
-    make_clip(config, optimizer, parameters, accelerator)
+    make_clip(config, optimizer, parameters, parallel)
     most = []
     for parameter in parameters:
         parameter.register_hook(lambda grad: most.append(sum(p.grad is not None for p in parameters)))
@@ -102,24 +100,24 @@ def test_with_the_step_in_the_backward_pass_there_is_one_gradient_at_a_time(acce
     assert max(most) == 0  # as each gradient comes, all before it have gone
 
 
-def test_gradient_checkpointing_and_channels_last(accelerator, plain):
+def test_gradient_checkpointing_and_channels_last(parallel, plain):
     run = RunConfig(gradient_checkpointing=True)
-    torch.testing.assert_close(losses_of(accelerator, plain_adamw, run)[0], plain, rtol=1e-5, atol=0)
+    torch.testing.assert_close(losses_of(parallel, plain_adamw, run)[0], plain, rtol=1e-5, atol=0)
     layout = torch.channels_last
-    torch.testing.assert_close(losses_of(accelerator, plain_adamw, layout=layout)[0], plain, rtol=1e-4, atol=0)
+    torch.testing.assert_close(losses_of(parallel, plain_adamw, layout=layout)[0], plain, rtol=1e-4, atol=0)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # torch's own
-def test_compiled_blocks(accelerator):
-    eager = losses_of(accelerator, lora=True)[0]
-    compiled, unet = losses_of(accelerator, run=RunConfig(compile=True), lora=True)
+def test_compiled_blocks(parallel):
+    eager = losses_of(parallel, lora=True)[0]
+    compiled, unet = losses_of(parallel, run=RunConfig(compile=True), lora=True)
     torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=0)
     blocks = [m for m in unet.modules() if type(m).__name__ == "BasicTransformerBlock"]
     assert all(block._compiled_call_impl is not None for block in blocks)
 
 
-def test_norms_and_adapters_stay_in_half_precision_where_their_input_is(accelerator):
+def test_norms_and_adapters_stay_in_half_precision_where_their_input_is(parallel):
     """What the GPU always gets: the same answer to bf16's rounding, without float32 in between."""
     unet = load_base("nano").unet
     add_lora(unet.to(torch.bfloat16), LoraConfig(rank=4), seed=0)
@@ -174,9 +172,9 @@ def test_eight_bits_come_from_bitsandbytes_and_are_asked_for_in_one_line(monkeyp
         make_optimizer(OptimConfig(name="adamw8bit"), parameters)
 
 
-def test_eight_bits_train_alike_and_can_be_kept(accelerator, plain, tmp_path):
+def test_eight_bits_train_alike_and_can_be_kept(parallel, plain, tmp_path):
     pytest.importorskip("bitsandbytes")
-    torch.testing.assert_close(losses_of(accelerator, name="adamw8bit")[0], plain, rtol=1e-3, atol=0)
+    torch.testing.assert_close(losses_of(parallel, name="adamw8bit")[0], plain, rtol=1e-3, atol=0)
     parameter = torch.nn.Parameter(torch.ones(100, 100))
     optimizer = make_optimizer(OptimConfig(name="adamw8bit"), [parameter])
     parameter.grad = torch.ones(100, 100)
@@ -188,7 +186,7 @@ def test_eight_bits_train_alike_and_can_be_kept(accelerator, plain, tmp_path):
 
 
 def test_several_processes_or_scaled_gradients_cannot_step_in_the_backward_pass():
-    ranks = types.SimpleNamespace(num_processes=2, scaler=None)
+    ranks = types.SimpleNamespace(world=2, scaler=None)
     config = OptimConfig(max_grad_norm=None, in_backward=True)
     with pytest.raises(InputError, match=r"optim\.in_backward: needs a single process"):
         make_clip(config, make_optimizer(config, [torch.nn.Parameter(torch.zeros(1))]), [], ranks)

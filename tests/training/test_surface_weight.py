@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 
 from texdiff.config import DataConfig, MaskConfig, TrainingConfig
@@ -15,7 +14,7 @@ from texdiff.data.cache.encode import encode_dataset
 from texdiff.data.records import read_records
 from texdiff.diffusion.draws import draw, draw_timesteps, sample_keys
 from texdiff.models.family import load_family
-from texdiff.training.launch import ranks
+from texdiff.training.parallel import Parallel
 from texdiff.training.run.state_file import read_state
 
 
@@ -136,7 +135,7 @@ def encode(folder: Path, cache: Path, weight: str = "surface"):
         data=DataConfig(dataset=str(folder), resolution=64, cache_dir=str(cache)), mask=MaskConfig(weight=weight)
     )
     records = read_records(str(folder), "train", needs_surface=weight == "surface")
-    return encode_dataset(config.data, config.mask, load_family("nano"), records, [], ranks(Accelerator(cpu=True)))[0]
+    return encode_dataset(config.data, config.mask, load_family("nano"), records, [], Parallel(cpu=True))[0]
 
 
 def test_weights_follow_the_file_and_nothing_else_is_made_again(surfaced, tmp_path, capfd):

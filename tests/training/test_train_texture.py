@@ -56,7 +56,7 @@ def test_a_run_says_what_it_does_and_leaves_what_it_should(whole):
     run, result = whole
     assert "6 to train on, 2 held out" in result.stdout
     assert "mean coverage    50.0%" in result.stdout
-    assert "effective batch  4 = 4 a pass x 1 passes x 1 processes" in result.stdout
+    assert "effective batch  4 = 4 a micro-batch x 1 micro-batches x 1 processes" in result.stdout
     lines = metrics(run)
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in lines if "validation_loss" in line] == [0, 6]
@@ -119,7 +119,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, dataset, train, tmp_path):
     again = [*BATCH, "--data.dataset", dataset, "--run.output_dir", tmp_path / "run"]
     succeed(train(*again, "--run.max_train_steps", 3))
     result = succeed(train(*again))
-    assert "goes on from" in result.stdout
+    assert "continues from" in result.stdout
     one, other = load_file(run / LORA), load_file(tmp_path / "run" / LORA)
     assert all(torch.equal(one[k], other[k]) for k in one)
     assert [m["loss"] for m in metrics(run) if "loss" in m] == [

@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from PIL import Image
 
 from texdiff.config import DataConfig, TrainingConfig
 from texdiff.data.cache.encode import encode_dataset
 from texdiff.errors import InputError
 from texdiff.models.family import load_family
-from texdiff.training.launch import ranks, read_splits
+from texdiff.training.parallel import Parallel
+from texdiff.training.startup import read_splits
 
 
 @pytest.fixture(scope="module")
-def accelerator():
-    return Accelerator(cpu=True)
+def parallel():
+    return Parallel(cpu=True)
 
 
 @pytest.fixture
@@ -38,15 +38,15 @@ def configured(dataset: Path, tmp_path: Path, **data: object) -> TrainingConfig:
     )
 
 
-def test_by_default_the_first_of_them_stops_the_run(spoilt, accelerator, tmp_path):
+def test_by_default_the_first_of_them_stops_the_run(spoilt, parallel, tmp_path):
     with pytest.raises(InputError, match=r"masks/4\.png: does not exist"):
-        read_splits(configured(spoilt, tmp_path), accelerator)
+        read_splits(configured(spoilt, tmp_path), parallel)
 
 
-def test_with_skip_they_are_named_counted_and_left_out(spoilt, accelerator, tmp_path, capsys):
+def test_with_skip_they_are_named_counted_and_left_out(spoilt, parallel, tmp_path, capsys):
     config = configured(spoilt, tmp_path, unreadable="skip")
     for _ in range(2):  # what was found out is remembered
-        train, held_out = read_splits(config, accelerator)
+        train, held_out = read_splits(config, parallel)
         assert [Path(record.name).name for record in train] == ["0.png", "2.png", "5.png"]
         assert len(held_out) == 2
         said = capsys.readouterr().err.splitlines()
@@ -54,24 +54,24 @@ def test_with_skip_they_are_named_counted_and_left_out(spoilt, accelerator, tmp_
         for line, name in zip(said, ("textures/1.png", "textures/3.png: the mask is empty", "4.png"), strict=True):
             assert name in line
     shutil.copy(spoilt / "train/masks/5.png", spoilt / "train/masks/4.png")
-    assert len(read_splits(config, accelerator)[0]) == 4
-    textures, _ = encode_dataset(config.data, config.mask, load_family("nano"), train, held_out, ranks(accelerator))
+    assert len(read_splits(config, parallel)[0]) == 4
+    textures, _ = encode_dataset(config.data, config.mask, load_family("nano"), train, held_out, parallel)
     assert len(textures) == 3
 
 
-def test_where_none_is_left_there_is_nothing_to_go_on_with(spoilt, accelerator, tmp_path):
+def test_where_none_is_left_there_is_nothing_to_go_on_with(spoilt, parallel, tmp_path):
     for path in (spoilt / "train/textures").iterdir():
         path.write_bytes(b"none")
     with pytest.raises(InputError, match="none of 6 textures can be read; the first: "):
-        read_splits(configured(spoilt, tmp_path, unreadable="skip"), accelerator)
+        read_splits(configured(spoilt, tmp_path, unreadable="skip"), parallel)
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
-def test_in_the_middle_of_an_epoch(policy, dataset, accelerator, tmp_path, capsys):
+def test_in_the_middle_of_an_epoch(policy, dataset, parallel, tmp_path, capsys):
     copy = shutil.copytree(dataset, tmp_path / "dataset")
     config = configured(copy, tmp_path, cache="off", unreadable=policy)
     textures, _ = encode_dataset(
-        config.data, config.mask, load_family("nano"), *read_splits(config, accelerator), ranks(accelerator)
+        config.data, config.mask, load_family("nano"), *read_splits(config, parallel), parallel
     )
     before = textures.batch([0, 1, 2])
     (copy / "train/textures/1.png").write_bytes(b"GIF89a nothing")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from texdiff.data.mesh_index import find_mesh
 from texdiff.errors import InputError, one_line
@@ -25,8 +24,8 @@ from texdiff.files import write_atomic
 from texdiff.inference.sampler import inference_device
 from texdiff.models.family import load_family
 from texdiff.models.lora_files.load import add_lora
+from texdiff.training.run import Run
 
-FILE = "evaluation.json"
 Metrics = dict[str, Any]
 
 _LEAST = 3  # images in a set that KID is taken of
@@ -92,16 +91,16 @@ def evaluate(
         if metrics[kind] and metrics[kind]["difference"]["kid_low"] <= 0 <= metrics[kind]["difference"]["kid_high"]:
             notes.append(f"{kind}: base and run cannot be told apart by KID at this size; raise --num_images")
     metrics["notes"] = notes
-    write_atomic(run / FILE, json.dumps(metrics, indent=1, ensure_ascii=False).encode(), durable=False)
+    write_atomic(Run(run).evaluation_file, json.dumps(metrics, indent=1, ensure_ascii=False).encode(), durable=False)
     return metrics
 
 
 def _settings(run: Path) -> Metrics:
     try:
-        settings = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+        settings = Run(run).settings()
         for section, key in (("model", "train"), ("data", "resolution"), ("run", "seed"), ("validation", "prompts")):
             settings[section][key]
-    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError) as error:
+    except (LookupError, TypeError) as error:
         raise InputError(
             f"{run}: not a run's folder ({one_line(error)}); name the output_dir of a finished run"
         ) from None

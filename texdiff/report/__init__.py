@@ -6,34 +6,32 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 
 from texdiff.errors import InputError
 from texdiff.files import write_atomic
-from texdiff.report.curves import charts, points, read_metrics
+from texdiff.report.curves import charts, points
 from texdiff.report.images import data_uri, meshes, timeline
 from texdiff.report.tables import coverage, evaluation, flat, readable
-from texdiff.training.run.provenance import read_about
-
-REPORT = "report.html"
+from texdiff.training.run import Run
 
 
-def write_report(run: Path) -> Path:
+def write_report(folder: Path) -> Path:
     """Write RUN/report.html from whatever the run's folder holds; returns its path.
 
     Raises InputError where the folder holds no run, or cannot be written.
     """
-    if not (run / "config.yaml").is_file():
-        raise InputError(f"{run}: holds no run (no config.yaml in it); name the folder of a run")
-    lines, config, about = read_metrics(run), _settings(run / "config.yaml"), read_about(run)
+    run = Run(folder)
+    if not run.config_file.is_file():
+        raise InputError(f"{folder}: not a run (no config.yaml in it); name the folder of a run")
+    lines, config, about = run.metrics(), _settings(run), run.provenance()
     css, *scripts = (_own(name) for name in ("page.css", "charts.js", "viewer.js", "page.js"))
     page = _template().render(
-        name=run.resolve().name,
-        parent=run.resolve().parent.name,
+        name=folder.resolve().name,
+        parent=folder.resolve().parent.name,
         summary=_summary(run, config, about, lines),
         facts=[*_facts(config, about, lines)],
         data={"charts": charts(lines), "samples": timeline(run), "meshes": meshes(run)},
-        first_batch=data_uri(run / "first_batch.png", 1600),
+        first_batch=data_uri(run.first_batch_file, 1600),
         coverage=coverage(run, about),
         evaluation=evaluation(run),
         settings={name: section for name, section in config.items() if isinstance(section, dict)},
@@ -42,10 +40,10 @@ def write_report(run: Path) -> Path:
         scripts=scripts,
     )
     try:
-        write_atomic(run / REPORT, page.encode(), durable=False)
+        write_atomic(run.report_file, page.encode(), durable=False)
     except OSError as error:
-        raise InputError(f"{run / REPORT}: cannot be written ({error.strerror})") from None
-    return run / REPORT
+        raise InputError(f"{run.report_file}: cannot be written ({error.strerror})") from None
+    return run.report_file
 
 
 def _template() -> jinja2.Template:
@@ -61,9 +59,8 @@ def _own(name: str) -> str:
     return files(__package__).joinpath(name).read_text("utf-8")
 
 
-def _summary(run: Path, config: dict[str, Any], about: dict[str, Any], lines: list[dict[str, Any]]) -> str:
-    finished = (run / "pytorch_lora_weights.safetensors").is_file() or (run / "model_index.json").is_file()
-    state = "finished" if finished and _done(lines) == _of(config, "run", "max_train_steps") else "not finished"
+def _summary(run: Run, config: dict[str, Any], about: dict[str, Any], lines: list[dict[str, Any]]) -> str:
+    state = "finished" if run.is_finished and _done(lines) == _of(config, "run", "max_train_steps") else "not finished"
     kind = f"LoRA of rank {_of(config, 'lora', 'rank')}" if _of(config, "model", "train") == "lora" else "Every weight"
     dataset = about["dataset"]
     on = f", on {dataset['textures']} textures" if "textures" in dataset else ""
@@ -92,12 +89,12 @@ def _done(lines: list[dict[str, Any]]) -> int:
     return max((line["step"] for line in lines if "loss" in line), default=0)
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def _settings(run: Run) -> dict[str, Any]:
+    """Its settings; none where they are damaged."""
     try:
-        found = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return run.settings()
+    except InputError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _of(config: dict[str, Any], section: str, name: str) -> Any:

@@ -1,11 +1,9 @@
 """The metrics of a run as curves: read from metrics.jsonl, smoothed, thinned out to what a screen shows."""
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
-from texdiff.training.run.run_folder import RunningMean
+from texdiff.training.run.metrics_log import RunningMean
 
 _POINTS = 500  # of a curve at most
 _SMOOTHED = 0.1  # of the run's steps: what the running mean looks back on, or at least _STEPS
@@ -13,20 +11,6 @@ _STEPS = 20
 
 Curve = dict[str, Any]
 Points = list[tuple[int, float]]
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of RUN/metrics.jsonl; those that are torn or not metrics are left out."""
-    lines = []
-    path = run / "metrics.jsonl"
-    for text in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []:
-        try:
-            line = json.loads(text)
-            line["step"] = int(line["step"])
-        except (ValueError, TypeError, KeyError):
-            continue
-        lines.append(line)
-    return lines
 
 
 def charts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

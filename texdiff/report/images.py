@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from texdiff.training.run import Run
 from texdiff.training.samples import Sample, beside, read_samples
 from texdiff.uv.gutter import fill
 
@@ -21,10 +22,10 @@ _ATLAS = 1024  # pixels of the atlas on a mesh
 _FACES = 150_000  # of a mesh at most: more would make the page tens of megabytes
 
 
-def timeline(run: Path) -> dict[str, Any]:
+def timeline(run: Run) -> dict[str, Any]:
     """Samples over time: prompts, and at each step the images of each sample, as data URIs (None: not there)."""
-    samples = read_samples(run)
-    steps = _steps(run)
+    samples = read_samples(run.folder)
+    steps = run.sample_folders()
     if len(steps) > _STEPS:
         steps = [steps[round(i * (len(steps) - 1) / (_STEPS - 1))] for i in range(_STEPS)]
     shown = []
@@ -35,18 +36,18 @@ def timeline(run: Path) -> dict[str, Any]:
     return {"prompts": [sample.prompt for sample in samples] if shown else [], "steps": shown}
 
 
-def meshes(run: Path) -> list[dict[str, Any]]:
+def meshes(run: Run) -> list[dict[str, Any]]:
     """The newest samples on their meshes, for the viewer: vertices and indices as base64, and the atlas."""
     from texdiff.render.viewer_mesh import load_triangles  # brings trimesh, for which the start of a run need not wait
 
-    steps = _steps(run)
+    steps = run.sample_folders()
     found = []
-    for sample in read_samples(run) if steps else []:
+    for sample in read_samples(run.folder) if steps else []:
         atlas = _filled_atlas(run, sample, steps[-1])
         if sample.mesh is None or atlas is None:
             continue
         try:
-            triangles = load_triangles(run / "samples" / sample.mesh)
+            triangles = load_triangles(run.samples_folder / sample.mesh)
         except (OSError, ValueError):
             continue
         if 0 < len(triangles.corners) <= _FACES:
@@ -65,15 +66,10 @@ def data_uri(path: Path, side: int) -> str | None:
     return _webp(small, 85)
 
 
-def _steps(run: Path) -> list[Path]:
-    folders = sorted(path for path in (run / "samples").glob("step-*") if path.is_dir())
-    return [folder for folder in folders if folder.name.removeprefix("step-").isdigit()]
-
-
-def _filled_atlas(run: Path, sample: Sample, step: Path) -> str | None:
+def _filled_atlas(run: Run, sample: Sample, step: Path) -> str | None:
     """The atlas with its void filled from the islands, as on a mesh."""
     try:
-        with Image.open(step / sample.file) as image, Image.open(run / "samples" / sample.mask) as mask:
+        with Image.open(step / sample.file) as image, Image.open(run.samples_folder / sample.mask) as mask:
             atlas, covered = np.asarray(image.convert("RGB")), np.asarray(mask.convert("L")) >= 128
         filled = Image.fromarray(fill(atlas, covered))
     except (OSError, ValueError):

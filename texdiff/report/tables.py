@@ -1,37 +1,37 @@
 """What the report says in words and numbers: rows of a name and a value each."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from texdiff.evaluation.table import table as evaluation_table
+from texdiff.training.run import Run
 
 Rows = list[tuple[str, object]]
 
 
-def coverage(run: Path, about: Mapping[str, Any]) -> Rows:
+def coverage(run: Run, about: Mapping[str, Any]) -> Rows:
     """How much of the textures is mapped, and what becomes of the masks at latent size."""
     rows: Rows = []
     if "coverage" in about["dataset"]:
         rows.append(("mean coverage of a texture", _share(about["dataset"]["coverage"])))
     try:
-        masks = json.loads((run / "masks.json").read_text("utf-8"))
+        masks = run.masks()
         rows.append(("covered texels that do not count at latent size", _share(masks["dropped"])))
         rows.append(("of what counts there, not covered", _share(masks["void"])))
         rows += [("warning", masks["warning"])] if masks["warning"] else []
         worst = [f"{Path(name).stem} {_share(share)}" for name, share in masks["worst"][:5]]
         rows += [("textures that lose most", worst)] if worst else []
-    except (OSError, ValueError, LookupError, TypeError):  # none, or not one that this version writes
+    except (ValueError, LookupError, TypeError):  # none, or not one that this version writes
         pass
     return rows
 
 
-def evaluation(run: Path) -> str:
+def evaluation(run: Run) -> str:
     """What `texdiff evaluate` found; nothing where it was not run."""
     try:
-        return evaluation_table(json.loads((run / "evaluation.json").read_text("utf-8")))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none, or not one that this version writes
+        return evaluation_table(run.evaluation())
+    except (ValueError, LookupError, TypeError, AttributeError):  # none, or not one that this version writes
         return ""
 
 

@@ -11,7 +11,7 @@ from texdiff.diffusion.draws import Draws, SampleKey
 from texdiff.models.family import Conditioning
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BatchPlan:
     """How an effective batch is cut into micro-batches, and this rank's part of each."""
 

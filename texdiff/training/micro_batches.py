@@ -4,7 +4,6 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
-from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -57,14 +56,6 @@ def feed(batches: Iterable[MicroBatch], device: torch.device, dtype: torch.dtype
     if device.type == "cuda":
         batches = (_pinned(batch) for batch in batches)
     return (batch.to(device, dtype) for batch in prefetch(batches))
-
-
-def steps(
-    batches: Iterator[MicroBatch], plan: BatchPlan, first_step: int, last_step: int
-) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
-    """The number of each optimizer step that was done before it, and the step's micro-batches."""
-    for step in range(first_step, last_step):
-        yield step, islice(batches, plan.accumulation_steps)
 
 
 def prefetch(items: Iterable[Item], ahead: int = AHEAD) -> Iterator[Item]:

@@ -6,11 +6,10 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import ModelCardData
 
 from texdiff.files import write_atomic
-from texdiff.training.run.provenance import read_about
+from texdiff.training.run import Run
 from texdiff.training.samples import read_samples
 
 # Licences that the hub knows by these names, of those that textures come under; others are "other" there.
@@ -27,15 +26,15 @@ _SETTINGS = {
 }
 
 
-def write_card(run: Path) -> None:
+def write_card(run: Run) -> None:
     """Write RUN/README.md of the run's config.yaml, metrics.jsonl, about.json and newest samples."""
-    config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
-    about = read_about(run)["dataset"]
+    config = run.settings()
+    about = run.provenance()["dataset"]
     images = _newest_images(run)
     front = _front_matter(config, about, images).to_yaml(line_break="\n")
     parts = [f"---\n{front}\n---", _opening(config, about), _gallery(images), _use(config, images)]
     parts += [_metrics(run), _training(config), _data(about)]
-    write_atomic(run / "README.md", ("\n\n".join(part for part in parts if part) + "\n").encode(), durable=False)
+    write_atomic(run.model_card_file, ("\n\n".join(part for part in parts if part) + "\n").encode(), durable=False)
 
 
 def _front_matter(config: dict[str, Any], about: dict[str, Any], images: list[tuple[str, str]]) -> ModelCardData:
@@ -107,11 +106,9 @@ def _use(config: dict[str, Any], images: list[tuple[str, str]]) -> str:
     return "\n".join([*lines, "On a mesh, with texdiff:", "", "```", command, "```"])
 
 
-def _metrics(run: Path) -> str:
+def _metrics(run: Run) -> str:
     """Held-out metrics before the first step, which are the base's own, and at the end."""
-    path = run / "metrics.jsonl"
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
-    found = [line for line in lines if "validation_loss" in line]
+    found = [line for line in run.metrics() if "validation_loss" in line]
     if len(found) < 2 or found[0]["step"] != 0:
         return ""
     base, last = found[0], found[-1]
@@ -145,14 +142,14 @@ def _data(about: dict[str, Any]) -> str:
     return "\n".join(["## Data and licence", "", note, "", "| licence | textures |", "|---|---|", *rows])
 
 
-def _newest_images(run: Path) -> list[tuple[str, str]]:
+def _newest_images(run: Run) -> list[tuple[str, str]]:
     """(prompt, path in the run's folder) of the newest samples, at most four."""
-    samples = read_samples(run)
-    steps = sorted(path for path in (run / "samples").glob("step-*") if path.is_dir())
+    samples = read_samples(run.folder)
+    steps = run.sample_folders()
     if not steps:
         return []
     found = [(sample.prompt, steps[-1] / sample.file) for sample in samples]
-    return [(prompt, path.relative_to(run).as_posix()) for prompt, path in found if path.is_file()][:4]
+    return [(prompt, path.relative_to(run.folder).as_posix()) for prompt, path in found if path.is_file()][:4]
 
 
 def plain(text: str) -> str:

@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 from torch import Tensor
 from torch.nn import Parameter
@@ -15,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from texdiff.config import OptimConfig
 from texdiff.errors import InputError
+from texdiff.training.parallel import Parallel
 
 
 def make_optimizer(config: OptimConfig, parameters: Iterable[Parameter], scaled: bool = False) -> Optimizer:
@@ -75,7 +75,7 @@ def step_in_backward(optimizer: Optimizer) -> list[Tensor]:
 
 
 def make_clip(
-    config: OptimConfig, optimizer: Optimizer, parameters: Iterable[Parameter], accelerator: Accelerator
+    config: OptimConfig, optimizer: Optimizer, parameters: Iterable[Parameter], parallel: Parallel
 ) -> Callable[[], Tensor]:
     """What is to be called between backward pass and step: it scales gradients down to `config.max_grad_norm` and
     returns the norm [] that they had. With `config.in_backward` the optimiser takes its steps in the backward pass.
@@ -84,8 +84,8 @@ def make_clip(
     """
     if not config.in_backward:
         parameters = list(parameters)
-        return lambda: accelerator.clip_grad_norm_(parameters, config.max_grad_norm or math.inf)
-    if accelerator.num_processes > 1 or accelerator.scaler is not None:
+        return lambda: parallel.clip_gradients(parameters, config.max_grad_norm or math.inf)
+    if parallel.world > 1 or parallel.scaler is not None:
         raise InputError("optim.in_backward: needs a single process and bf16 or no mixed precision; set it to false")
     squares = step_in_backward(optimizer)
 

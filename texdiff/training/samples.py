@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,6 +16,7 @@ from texdiff.data.records import Record
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.files import atomic_folder, slug, write_atomic
+from texdiff.training.run.metrics_log import MetricsLog
 from texdiff.uv.gutter import fill
 from texdiff.uv.meshes.part import MeshUse
 
@@ -40,8 +40,9 @@ class SamplePictures:
     """Draws RUN/samples/step-*/ of textures among `records`. Each sample wears one's mask and mesh, and has its caption
     unless validation.prompts has others. For the main process alone."""
 
-    def __init__(self, config: TrainingConfig, accelerator: Accelerator, run: Path, records: Sequence[Record]) -> None:
-        self.config, self.accelerator, self.folder, self.records = config, accelerator, run / "samples", records
+    def __init__(self, config: TrainingConfig, log: MetricsLog, records: Sequence[Record]) -> None:
+        self.config, self.log, self.run, self.records = config, log, log.run, records
+        self.folder = self.run.samples_folder
         self.rows: list[Sample] = []
         self._masks: list[NDArray[np.bool_]] = []
         self._worn: list[MeshUse | None] = []
@@ -82,22 +83,14 @@ class SamplePictures:
         distinct = list({one[0].captions[0]: one for one in reversed(looked)}.values())[::-1]
         return [distinct[i % len(distinct)] for i in range(number)]
 
-    def step_folder(self, step: int) -> Path:
-        """RUN/samples/step-........, there whole or not at all."""
-        return self.folder / f"step-{step:08d}"
-
     def draw(self, pipeline: Any, step: int) -> None:
         """Draw each atlas with the pipeline; write it as it is, with the void dimmed, and on its mesh from four sides.
         Trackers that take pictures get them too."""
         if not self.rows:
             self.open()
-        with atomic_folder(self.step_folder(step)) as folder:
+        with atomic_folder(self.run.sample_folder(step)) as folder:
             shown = self._draw_into(folder, pipeline)
-        for tracker in self.accelerator.trackers:
-            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-            for kind, pictures in shown.items():
-                if pictures and hasattr(tracker, "log_images"):
-                    tracker.log_images({f"samples/{kind}": np.stack(pictures)}, step=step, **layout)
+        self.log.images(step, shown)
 
     def _draw_into(self, folder: Path, pipeline: Any) -> dict[str, list[NDArray[np.uint8]]]:
         """The pictures that trackers get, of each kind one a sample."""

@@ -3,10 +3,8 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import convert_outputs_to_fp32
 from diffusers import DPMSolverMultistepScheduler
 from torch import nn
@@ -20,8 +18,8 @@ from texdiff.diffusion.loss import masked_error, region_errors
 from texdiff.models.family import Conditioning, Family
 from texdiff.models.trainable import Trainable
 from texdiff.training.ema import Ema
-from texdiff.training.launch import weight_dtype
-from texdiff.training.run.run_folder import RunLog, error_figures
+from texdiff.training.parallel import Parallel
+from texdiff.training.run.metrics_log import MetricsLog, error_figures
 from texdiff.training.run.stop_signals import Stopped, StopSignals
 from texdiff.training.samples import SamplePictures
 
@@ -40,50 +38,49 @@ class Validation:
         family: Family,
         trainable: Trainable,
         ema: Ema,
-        accelerator: Accelerator,
-        log: RunLog,
+        log: MetricsLog,
         held_out: LatentDataset | None,
         records: Sequence[Record],
-        run: Path,
         stop: StopSignals,
     ) -> None:
         self.config, self.family, self.trainable, self.ema = config, family, trainable, ema
-        self.accelerator, self.log = accelerator, log
+        self.parallel, self.log = log.parallel, log
         self.held_out, self.stop = held_out, stop
-        self.dtype = weight_dtype(accelerator)
-        self.samples = SamplePictures(config, accelerator, run, held_out.records if held_out else records)
+        self.samples = SamplePictures(config, log, held_out.records if held_out else records)
 
     def run(self, step: int) -> None:
-        """Draw sample images and log held-out errors after `step` steps. A signal to stop breaks it off."""
-        if self.accelerator.is_main_process:
+        """Draw sample images and log held-out errors after `step` steps, where they are not there already. A signal to
+        stop breaks it off. Every rank must call it."""
+        self.log.flush()
+        if self.parallel.is_main and self._is_missing(step):
             with contextlib.suppress(Stopped):
                 self.images(step)
                 self.loss(step)  # last: where its line is, all of it was done
-        self.accelerator.wait_for_everyone()
+        self.parallel.wait()
 
-    def is_missing(self, step: int) -> bool:
-        """Whether any of what `run` leaves for `step` is not there."""
+    def _is_missing(self, step: int) -> bool:
+        """Whether any of what `run` leaves for `step` is not there, as rank 0 sees it."""
         lacks_loss = self.held_out is not None and step not in self.log.validated
-        return lacks_loss or (self.config.validation.num_images > 0 and not self.samples.step_folder(step).is_dir())
+        return lacks_loss or (self.config.validation.num_images > 0 and not self.log.run.sample_folder(step).is_dir())
 
     def loss(self, step: int) -> None:
         """Log the held-out masked loss and errors after `step` steps, where there are held-out textures."""
         if self.held_out:
             with self._evaluating(), self.stop.breaking_off():
                 seed, size = self.config.run.seed, self.config.run.train_batch_size
-                figures = held_out_errors(self.trainable, self.held_out, seed, self.dtype, size)
+                figures = held_out_errors(self.trainable, self.held_out, seed, self.parallel.dtype, size)
             self.log.validation(step, figures)
 
     def images(self, step: int) -> None:
         """Draw the samples of RUN/samples/step-......../. The encoders are on the device for that alone."""
         if self.config.validation.num_images:
             denoiser = self.trainable.denoiser
-            with self.family.encoders_on(self.accelerator.device), self._evaluating(), self.stop.breaking_off():
+            with self.family.encoders_on(self.parallel.device), self._evaluating(), self.stop.breaking_off():
                 pipeline = self.family.pipeline(denoiser)
                 pipeline.set_progress_bar_config(desc="sampling", leave=False)
                 # Good images in 20-30 steps whatever sampler the base names; plain DDPM would need hundreds.
                 pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-                with _under_autocast(denoiser, self.accelerator):
+                with _under_autocast(denoiser, self.parallel):
                     self.samples.draw(pipeline, step)
 
     @contextmanager
@@ -99,11 +96,11 @@ class Validation:
 
 
 @contextmanager
-def _under_autocast(denoiser: nn.Module, accelerator: Accelerator) -> Iterator[None]:
+def _under_autocast(denoiser: nn.Module, parallel: Parallel) -> Iterator[None]:
     """The denoiser in the run's own precision, as accelerate has it in the module that it wraps; what a pipeline runs
     around it stays in its own."""
     own = denoiser.__dict__.get("forward")  # recorded graphs put theirs there
-    denoiser.forward = convert_outputs_to_fp32(accelerator.autocast()(denoiser.forward))
+    denoiser.forward = convert_outputs_to_fp32(parallel.accelerator.autocast()(denoiser.forward))
     try:
         yield
     finally:

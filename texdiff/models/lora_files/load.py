@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from texdiff.errors import InputError
+from texdiff.models.lora_files import LORA_FILE
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
-WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 PEFT_NAME, PEFT_CONFIG, PEFT_PREFIX = "adapter_model.safetensors", "adapter_config.json", "base_model.model."
 
 # What follows a layer's name in the keys of a LoRA file: PEFT's names, diffusers' older ones, kohya's.
@@ -27,12 +27,12 @@ def lora_file(path: Path) -> Path:
         InputError: there is none, or the folder holds a whole pipeline instead.
     """
     if path.is_dir():
-        for name in (WEIGHTS_NAME, PEFT_NAME):
+        for name in (LORA_FILE, PEFT_NAME):
             if (path / name).is_file():
                 return path / name
         if (path / "model_index.json").is_file():
             raise InputError(f"{path}: a whole pipeline, not a LoRA; give it as --model")
-        raise InputError(f"{path}: no {WEIGHTS_NAME} in it; give a run folder of a finished LoRA run or a file")
+        raise InputError(f"{path}: no {LORA_FILE} in it; give a run folder of a finished LoRA run or a file")
     if not path.is_file():
         raise InputError(f"{path}: no such LoRA; give a run folder or a .safetensors file")
     if path.suffix != ".safetensors":

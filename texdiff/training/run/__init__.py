@@ -1,1 +1,186 @@
-"""The folder of a run, and how a run ends."""
+"""The folder of a run: the names of its files, and what they say.
+
+Nothing is read before it is asked for, and torch is not needed to read.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from texdiff.errors import InputError, one_line
+from texdiff.files import write_atomic
+from texdiff.models.lora_files import LORA_FILE
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from texdiff.config import TrainingConfig
+    from texdiff.training.parallel import Parallel
+    from texdiff.training.startup import Sizes
+
+
+class Run:
+    """A run in `folder`. One that is being trained continues from `resume_from`, where it has a checkpoint."""
+
+    def __init__(self, folder: Path, resume_from: Path | None = None) -> None:
+        self.folder, self.resume_from = folder, resume_from
+        self.config_file = folder / "config.yaml"
+        self.metrics_file = folder / "metrics.jsonl"
+        self.provenance_file = folder / "about.json"
+        self.masks_file = folder / "masks.json"
+        self.first_batch_file = folder / "first_batch.png"
+        self.evaluation_file = folder / "evaluation.json"
+        self.report_file = folder / "report.html"
+        self.model_card_file = folder / "README.md"
+        self.lora_file = folder / LORA_FILE
+        self.pipeline_file = folder / "model_index.json"
+        self.checkpoints_folder = folder / "checkpoints"
+        self.samples_folder = folder / "samples"
+        self.trackers_folder = folder / "logs"
+
+    @classmethod
+    def choose(cls, output_dir: str, resume: str, parallel: "Parallel") -> "Run":
+        """The run's folder, and the checkpoint to continue from if there is one. Nothing is written yet.
+
+        With `never`, a folder that is in use stays as it is and the run goes to NAME-2, NAME-3, ...
+        Raises InputError for a folder that holds something else than a run. Every rank must call it.
+        """
+        return cls(*parallel.decide(lambda: _choose(Path(output_dir), resume)))
+
+    def create(self, config: "TrainingConfig", sizes: "Sizes", parallel: "Parallel") -> None:
+        """Create the folder, keep other processes out, and write config.yaml and about.json. Every rank must call it;
+        raises InputError on each where the folder cannot be written."""
+        from texdiff.training.run.provenance import provenance
+
+        def write() -> None:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._lock()
+                write_atomic(self.config_file, config.to_yaml().encode())
+                about = provenance(config.data.dataset, sizes, parallel)
+                write_atomic(self.provenance_file, _json(about), durable=False)
+            except OSError as error:
+                raise InputError(
+                    f"run.output_dir: {self.folder} cannot be written ({error.strerror}); name another"
+                ) from None
+
+        parallel.decide(write)
+
+    def finish(self, parallel: "Parallel") -> None:
+        """Take leave of the other ranks, and say where to look."""
+        parallel.end()
+        if parallel.is_main:
+            print(f"done: weights and samples are in {self.folder}; see {self.report_file}")
+
+    def _lock(self) -> None:
+        """Keep other processes from this run until ours ends, however it ends. Raises InputError where one is at work:
+        a launcher that was stopped may be gone while what it launched is finishing its step."""
+        if fcntl is None:
+            return
+        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held as long as the descriptor is open
+        except BlockingIOError:
+            raise InputError(
+                f"{self.folder}: another process is at work here, on its last step maybe; wait, or end it"
+            ) from None
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+
+    def sample_folder(self, step: int) -> Path:
+        """The sample images after `step` steps: complete or absent."""
+        return self.samples_folder / f"step-{step:08d}"
+
+    def checkpoint_folder(self, step: int) -> Path:
+        """The checkpoint after `step` steps: complete or absent."""
+        return self.checkpoints_folder / f"step-{step:08d}"
+
+    def sample_folders(self) -> list[Path]:
+        """The folders of sample images, oldest first."""
+        return _steps(self.samples_folder)
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, oldest first, good or damaged."""
+        return _steps(self.checkpoints_folder)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings by section, as config.yaml has them. Raises InputError where there is none, or a damaged one."""
+        import yaml
+
+        try:
+            found = yaml.safe_load(self.config_file.read_text("utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{self.folder}: not a run (no config.yaml in it); name the folder of a run") from None
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise InputError(f"{self.config_file}: not a valid YAML file ({one_line(error)})") from None
+        if not isinstance(found, dict):
+            raise InputError(f"{self.config_file}: holds no settings; name the folder of a run")
+        return found
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, without those that are torn: the machine went down, or the disk was full."""
+        lines = []
+        path = self.metrics_file
+        for text in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []:
+            try:
+                line = json.loads(text)
+                line["step"] = int(line["step"])
+            except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+                continue
+            lines.append(line)
+        return lines
+
+    def provenance(self) -> dict[str, Any]:
+        """What `create` wrote to about.json; where that is missing, both parts are empty."""
+        return {"dataset": {}, "machine": {}} | _read_json(self.provenance_file)
+
+    def masks(self) -> dict[str, Any]:
+        """What masks.json says of the masks at latent size; empty where it is missing."""
+        return _read_json(self.masks_file)
+
+    def evaluation(self) -> dict[str, Any]:
+        """What `texdiff evaluate` found; empty where it was not asked."""
+        return _read_json(self.evaluation_file)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether weights were exported."""
+        return self.lora_file.is_file() or self.pipeline_file.is_file()
+
+
+def _choose(folder: Path, resume: str) -> tuple[Path, Path | None]:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"run.output_dir: {folder} is a file; name a folder")
+    if resume == "never":
+        first, number = folder, 2
+        while folder.exists() and any(folder.iterdir()):
+            folder = first.with_name(f"{first.name}-{number}")
+            number += 1
+        return folder, None
+    others = folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
+    if others and not Run(folder).config_file.is_file():
+        raise InputError(f"run.output_dir: {folder} holds other files and no run; name a new folder, or empty it")
+    from texdiff.training.run.checkpoint import newest_good
+
+    return folder, newest_good(Run(folder))
+
+
+def _steps(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit() and path.is_dir()]
+    return sorted(found)
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, indent=1, ensure_ascii=False).encode()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""RUN/about.json: what a run was made from, and on which machine. Model card and report take it from there."""
+"""What a run was made from, and on which machine: about.json, which model card and report read."""
 
 import json
 import os
@@ -9,30 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from texdiff import __version__
-from texdiff.files import write_atomic
+from texdiff.training.parallel import Parallel
+from texdiff.training.startup import Sizes
 
-ABOUT = "about.json"
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
 
-def write_about(run: Path, accelerator: Accelerator, dataset: str, **sizes: float) -> None:
-    """Write RUN/about.json. `sizes`: counts and shares to keep beside the licences of the dataset's textures."""
-    about = {
-        "dataset": {"name": dataset, **sizes, "licenses": _licenses(Path(dataset))},
-        "machine": _machine(accelerator),
+def provenance(dataset: str, sizes: Sizes, parallel: Parallel) -> dict[str, Any]:
+    """What about.json holds: `sizes`, the licences of the dataset's textures, and the machine."""
+    return {
+        "dataset": {"name": dataset, **sizes._asdict(), "licenses": _licenses(Path(dataset))},
+        "machine": _machine(parallel),
     }
-    write_atomic(run / ABOUT, json.dumps(about, indent=1, ensure_ascii=False).encode(), durable=False)
-
-
-def read_about(run: Path) -> dict[str, Any]:
-    """What `write_about` wrote; without it (a run of an older version) both parts are empty."""
-    try:
-        return json.loads((run / ABOUT).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {"dataset": {}, "machine": {}}
 
 
 def _licenses(dataset: Path) -> dict[str, int]:
@@ -44,16 +34,16 @@ def _licenses(dataset: Path) -> dict[str, int]:
     return dict(sorted(Counter(str(row.get("license") or "unknown") for row in rows).items()))
 
 
-def _machine(accelerator: Accelerator) -> dict[str, Any]:
+def _machine(parallel: Parallel) -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cuda = accelerator.device.type == "cuda"
+    cuda = parallel.device.type == "cuda"
     return {
         "processor": _processor(),
         "cores": cores,
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
-        "processes": accelerator.num_processes,
-        "device": accelerator.device.type,
-        "mixed_precision": accelerator.mixed_precision,
+        "processes": parallel.world,
+        "device": parallel.device.type,
+        "mixed_precision": parallel.mixed_precision,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {"texdiff": __version__, **{name: version(name) for name in PACKAGES}},

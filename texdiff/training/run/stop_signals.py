@@ -1,7 +1,7 @@
 """How a run is stopped, and what it says when it ends before its last step.
 
 SIGINT (Ctrl-C), SIGTERM and SIGUSR1, which clusters send ahead of their time limit, let the step at hand be finished
-and a checkpoint be written, on every rank together; the program ends with exit code 0 and the command that goes on.
+and a checkpoint be written, on every rank together; the program ends with exit code 0 and the command that continues.
 """
 
 import os
@@ -13,11 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, TextIO
 
 from texdiff.errors import InputError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+if TYPE_CHECKING:
+    from texdiff.training.parallel import Parallel
+    from texdiff.training.run import Run
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))  # Windows
 LAUNCHERS = {"accelerate", "torchrun", "torch.distributed.run", "accelerate.commands.launch"}
 BOUNCE = 1.0  # seconds in which a second Ctrl-C is the first one's echo: torchrun passes on what the terminal sent too
 
@@ -36,27 +40,26 @@ class StopSignals:
 
     def __init__(self, resume: str = "auto") -> None:
         self.resume = resume
-        self.run: Path | None = None  # the run's folder, once it is known
+        self.run: Run | None = None  # once it is known
         self.received = ""
         self._since = 0.0
         self._breaks_off, self._ending = True, False
-        self._leave: Callable[[int], None] = lambda done: None
-        self._at_end: Callable[[Path], object] | None = None
-        self._ranks = 1
-        self._group: Any = None
+        self._save: Callable[[int], None] = lambda done: None
+        self._at_end: list[Callable[[], object]] = []
+        self._parallel: Parallel | None = None
         self._command, self._launcher = _launch_command()
 
     def __enter__(self) -> "StopSignals":
         self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         return self
 
-    def finish_steps(self, leave: Callable[[int], None], ranks: int) -> None:
-        """From now on there is something to lose; `leave`, given the steps done, writes it and closes what is open."""
-        self._breaks_off, self._leave, self._ranks = False, leave, ranks
+    def finish_steps(self, save: Callable[[int], None], parallel: "Parallel | None" = None) -> None:
+        """From now on there is something to lose; `save`, given the steps done, writes it."""
+        self._breaks_off, self._save, self._parallel = False, save, parallel
 
-    def at_end(self, do: Callable[[Path], object]) -> None:
-        """Have `do` called with the run's folder once the `with` block ends, however it does, on one process."""
-        self._at_end = do
+    def at_end(self, do: Callable[[], object]) -> None:
+        """Have `do` called once the `with` block ends, however it does, on one process."""
+        self._at_end.append(do)
 
     @contextmanager
     def breaking_off(self) -> Iterator[None]:
@@ -71,24 +74,15 @@ class StopSignals:
             self._breaks_off = False
 
     def check(self, done: int) -> None:
-        """Between two steps: where any rank was asked to stop, leave on every one. Every rank must call it.
-
-        The ranks ask each other on the CPU (gloo), so a GPU's queue is not waited for.
-        """
+        """Between two steps: where any rank was asked to stop, leave on every one. Every rank must call it."""
         if not self.received and self._launcher is not None and os.getppid() != self._launcher:
             self.received = "the launcher has gone"  # accelerate's does not pass a SIGTERM on, it just dies of it
-        if self._ranks > 1:
-            import torch
-            from torch import distributed
-
-            if self._group is None:
-                self._group = distributed.new_group(backend="gloo")
-            flag = torch.tensor(1 if self.received else 0)
-            distributed.all_reduce(flag, distributed.ReduceOp.MAX, group=self._group)
-            if flag and not self.received:
-                self.received = "another process was asked to"
+        if self._parallel is not None and self._parallel.any(bool(self.received)) and not self.received:
+            self.received = "another process was asked to"
         if self.received:
-            self._leave(done)
+            self._save(done)
+            if self._parallel is not None:
+                self._parallel.end()
             raise Stopped(done)
 
     def __exit__(
@@ -102,7 +96,7 @@ class StopSignals:
                 rank = os.environ.get("RANK", "0")
                 print(
                     f"\ntrain_texture.py: error: process {rank} stops, since another process of this run has ended or "
-                    "does not answer; its own messages say why. The same command goes on from the last checkpoint",
+                    "does not answer; its own messages say why. The same command continues from the last checkpoint",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -111,7 +105,7 @@ class StopSignals:
                 done = f" after {error.args[0]} steps" if error.args else ""
                 alone = self.received == "SIGTERM" and not done and _ranks() > 1  # the ranks do not ask each other yet
                 why = ", which a launcher sends too when another process of the run has ended" if alone else ""
-                say = f"stopped{done} ({self.received}{why}); this goes on:\n{self._command_to_go_on()}"
+                say = f"stopped{done} ({self.received}{why}); this continues:\n{self._command_to_continue()}"
                 self._say(say, sys.stdout, every_rank=alone)
         finally:
             for number, handler in self._before.items():
@@ -121,21 +115,21 @@ class StopSignals:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported before it is needed
             raise InputError(
                 "the GPU's memory is full; lower run.train_batch_size and raise run.gradient_accumulation_steps by as "
-                "much, which trains the same, or set run.gradient_checkpointing to true; the same command goes on from "
-                "the last checkpoint"
+                "much, which trains the same, or set run.gradient_checkpointing to true; the same command continues "
+                "from the last checkpoint"
             ) from None
         if isinstance(error, OSError):
             where = f" ({error.filename})" if error.filename else ""
             raise InputError(
-                f"{error.strerror or error}{where}; what was written before is whole: mend this, and the same command "
-                "goes on from the last checkpoint"
+                f"{error.strerror or error}{where}; what was written before is complete: mend this, and the same "
+                "command continues from the last checkpoint"
             ) from None
 
     def _finish(self) -> None:
         """What `at_end` asked for."""
-        if self._at_end is not None and self.run is not None and os.environ.get("RANK", "0") == "0":
+        for do in self._at_end if os.environ.get("RANK", "0") == "0" else ():
             try:
-                self._at_end(self.run)
+                do()
             except (InputError, OSError) as trouble:  # what ended the block is to be said, and not this instead
                 print(f"train_texture.py: {trouble}", file=sys.stderr)
 
@@ -146,19 +140,19 @@ class StopSignals:
             if not self._breaks_off and not self._ending:
                 self._say(f"{name}: stops after this step, with a checkpoint; Ctrl-C again stops at once", sys.stderr)
         elif number == signal.SIGINT and now - self._since > BOUNCE:
-            # Everything is written whole or not at all, so nothing that was written can be lost by leaving here.
-            self._say(f"stopped at once; this goes on:\n{self._command_to_go_on()}", sys.stderr)
+            # Every file is written completely or not at all, so nothing that was written can be lost by leaving here.
+            self._say(f"stopped at once; this continues:\n{self._command_to_continue()}", sys.stderr)
             os._exit(130)
         if self._breaks_off:
             self._breaks_off = False
             raise Stopped
 
-    def _command_to_go_on(self) -> str:
+    def _command_to_continue(self) -> str:
         if self.resume == "never" and self.run is not None:  # the same command would start over once more
-            return f"{self._command} --run.resume auto --run.output_dir {shlex.quote(str(self.run))}"
+            return f"{self._command} --run.resume auto --run.output_dir {shlex.quote(str(self.run.folder))}"
         return self._command
 
-    def _say(self, text: str, stream: Any, every_rank: bool = False) -> None:
+    def _say(self, text: str, stream: TextIO, every_rank: bool = False) -> None:
         if every_rank or os.environ.get("RANK", "0") == "0":
             print(f"\n{text}", file=stream, flush=True)
 

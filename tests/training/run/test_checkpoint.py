@@ -1,6 +1,5 @@
 """Checkpoints: whole or absent; damage is found, the last good one stays, what would train something else is said."""
 
-import json
 import os
 import resource
 import shutil
@@ -12,7 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,27 +20,30 @@ from texdiff.errors import InputError
 from texdiff.files import atomic_entries, atomic_folder
 from texdiff.training.ema import Ema
 from texdiff.training.optimizer import make_lr_scheduler, make_optimizer
-from texdiff.training.run.checkpoint import MAY_CHANGE, RunState, checkpoints, newest_good
-from texdiff.training.run.run_folder import RunLog
+from texdiff.training.parallel import Parallel
+from texdiff.training.run import Run
+from texdiff.training.run.checkpoint import MAY_CHANGE, Checkpointer, newest_good
+from texdiff.training.run.metrics_log import MetricsLog
 from texdiff.training.run.state_file import read_state, write_state
 
-CONFIG = TrainingConfig(data=DataConfig(dataset="x"))
+CONFIG = TrainingConfig(data=DataConfig(dataset="x"), run=RunConfig(report_to="none"))
 
 
 @pytest.fixture(scope="module")
-def accelerator():
-    yield Accelerator(cpu=True)
+def parallel():
+    yield Parallel(cpu=True)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def a_run(accelerator, config=CONFIG, dataset="content", effective_batch=4, width=3):
+def a_run(parallel, run, config=CONFIG, dataset="content", effective_batch=4, width=3):
     """A small model in the middle of its training, and the state of that run."""
     layer = torch.nn.Linear(width, 2)
     parameters = dict(layer.named_parameters())
     optimizer = make_optimizer(config.optim, parameters.values())
     schedule = make_lr_scheduler(config.optim, optimizer, config.run.max_train_steps)
     ema = Ema(parameters.values(), 0.9)
-    state = RunState(parameters, optimizer, schedule, accelerator, config, dataset, effective_batch, {"ema": ema})
+    log = MetricsLog(Run(run, newest_good(Run(run))), parallel, effective_batch, config)
+    state = Checkpointer(log.run, log, config, dataset, parameters, optimizer, schedule, ema)
 
     def step():
         layer(torch.ones(1, width)).square().sum().backward()
@@ -54,20 +55,20 @@ def a_run(accelerator, config=CONFIG, dataset="content", effective_batch=4, widt
     return SimpleNamespace(layer=layer, state=state, step=step, ema=ema)
 
 
-def saved(accelerator, run: Path, steps=(1, 2, 3), config=CONFIG):
-    one = a_run(accelerator, config)
+def saved(parallel, run: Path, steps=(1, 2, 3), config=CONFIG):
+    one = a_run(parallel, run, config)
     for number in steps:
         one.step()
-        one.state.save(run, number)
+        one.state.save(number)
     return one
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
-def test_what_is_loaded_goes_on_as_what_was_saved(name, accelerator, tmp_path):
+def test_what_is_loaded_goes_on_as_what_was_saved(name, parallel, tmp_path):
     config = replace(CONFIG, optim=OptimConfig(name=name, lr_scheduler="cosine", lr_warmup_steps=2))
-    one = saved(accelerator, tmp_path, config=config)
-    other = a_run(accelerator, config)
-    assert other.state.load(newest_good(tmp_path)) == 3
+    one = saved(parallel, tmp_path, config=config)
+    other = a_run(parallel, tmp_path, config)
+    assert other.state.resume() == 3
     for _ in range(3):
         one.step()
         other.step()
@@ -126,38 +127,38 @@ def empty(path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["weights.safetensors", "state.safetensors", "progress.json", "SHA256SUMS"])
 @pytest.mark.parametrize("damage", [flip, cut, empty, Path.unlink])
-def test_damage_is_found_and_the_one_before_is_used(file, damage, accelerator, tmp_path, capsys):
-    saved(accelerator, tmp_path)
+def test_damage_is_found_and_the_one_before_is_used(file, damage, parallel, tmp_path, capsys):
+    saved(parallel, tmp_path)
     damage(tmp_path / "checkpoints/step-00000003" / file)
-    good = newest_good(tmp_path)
+    good = newest_good(Run(tmp_path))
     assert good == tmp_path / "checkpoints/step-00000002"
     (line,) = capsys.readouterr().err.splitlines()
     assert "step-00000003 is damaged" in line
-    assert "going on from" in line
+    assert "continuing from" in line
     assert "step-00000002" in line
     # The damaged one goes once a good one is written, and never the last good one before that.
-    one = a_run(accelerator, replace(CONFIG, run=RunConfig(checkpoints_total_limit=1)))
-    one.state.load(good)
+    one = a_run(parallel, tmp_path, replace(CONFIG, run=RunConfig(checkpoints_total_limit=1, report_to="none")))
+    one.state.resume()
     assert (tmp_path / "checkpoints/step-00000002").is_dir()
     one.step()
-    one.state.save(tmp_path, 4)
-    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000004"]
-    assert newest_good(tmp_path).name == "step-00000004"
+    one.state.save(4)
+    assert [path.name for path in Run(tmp_path).checkpoints()] == ["step-00000004"]
+    assert newest_good(Run(tmp_path)).name == "step-00000004"
 
 
-def test_where_every_checkpoint_is_damaged_the_run_is_not_begun_anew_without_a_word(accelerator, tmp_path):
-    saved(accelerator, tmp_path)
-    for checkpoint in checkpoints(tmp_path):
+def test_where_every_checkpoint_is_damaged_the_run_is_not_begun_anew_without_a_word(parallel, tmp_path):
+    saved(parallel, tmp_path)
+    for checkpoint in Run(tmp_path).checkpoints():
         flip(checkpoint / "weights.safetensors")
     with pytest.raises(InputError, match=r"step-00000003 is damaged .*step-00000002 is damaged .*--run.resume never"):
-        newest_good(tmp_path)
+        newest_good(Run(tmp_path))
 
 
-def test_rotation_and_what_killed_processes_left(accelerator, tmp_path):
+def test_rotation_and_what_killed_processes_left(parallel, tmp_path):
     for name in (".step-00000002.tmp", ".step-00000001.old"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    assert newest_good(tmp_path) is None
-    saved(accelerator, tmp_path, steps=(1, 2, 3, 4))
+    assert newest_good(Run(tmp_path)) is None
+    saved(parallel, tmp_path, steps=(1, 2, 3, 4))
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["step-00000003", "step-00000004"]
     checked = subprocess.run(
         ["sha256sum", "--check", "SHA256SUMS"],
@@ -177,17 +178,17 @@ def changed(value):
     return "other" if isinstance(value, str) else ["other"] if isinstance(value, list) else 1
 
 
-def test_every_key_that_changes_the_result_is_refused_and_no_other(accelerator, tmp_path):
-    one = saved(accelerator, tmp_path)
+def test_every_key_that_changes_the_result_is_refused_and_no_other(parallel, tmp_path):
+    one = saved(parallel, tmp_path)
     before = one.state.settings
     for section in CONFIG.to_dict():
         for key, value in CONFIG.to_dict()[section].items():
             one.state.settings = before | {section: before[section] | {key: changed(value)}}
             if key in MAY_CHANGE.get(section, ()):
-                assert one.state.load(newest_good(tmp_path)) == 3
+                assert one.state.load(newest_good(Run(tmp_path))) == 3
             else:
                 with pytest.raises(InputError, match=rf"other settings \({section}\.{key}: "):
-                    one.state.load(newest_good(tmp_path))
+                    one.state.load(newest_good(Run(tmp_path)))
     known = {f"{section}.{key}" for section in CONFIG.to_dict() for key in CONFIG.to_dict()[section]}
     assert {f"{section}.{key}" for section, keys in MAY_CHANGE.items() for key in keys} <= known
 
@@ -201,32 +202,18 @@ def test_every_key_that_changes_the_result_is_refused_and_no_other(accelerator, 
         ({"config": replace(CONFIG, optim=OptimConfig(lr_scheduler="linear"))}, "optim.lr_scheduler"),
     ],
 )
-def test_another_dataset_batch_or_model_is_refused(change, said, accelerator, tmp_path):
-    saved(accelerator, tmp_path)
+def test_another_dataset_batch_or_model_is_refused(change, said, parallel, tmp_path):
+    saved(parallel, tmp_path)
     with pytest.raises(InputError, match=said):
-        a_run(accelerator, **change).state.load(newest_good(tmp_path))
+        a_run(parallel, tmp_path, **change).state.load(newest_good(Run(tmp_path)))
 
 
-def test_a_schedule_that_is_stretched_over_the_run_fixes_its_length(accelerator, tmp_path):
+def test_a_schedule_that_is_stretched_over_the_run_fixes_its_length(parallel, tmp_path):
     cosine = OptimConfig(lr_scheduler="cosine")
-    saved(accelerator, tmp_path, config=replace(CONFIG, optim=cosine))
-    longer = replace(CONFIG, optim=cosine, run=RunConfig(max_train_steps=2000))
+    saved(parallel, tmp_path, config=replace(CONFIG, optim=cosine))
+    longer = replace(CONFIG, optim=cosine, run=RunConfig(max_train_steps=2000, report_to="none"))
     with pytest.raises(InputError, match=r"run\.max_train_steps: 1000, now 2000"):
-        a_run(accelerator, longer).state.load(newest_good(tmp_path))
-
-
-def test_figures_after_the_checkpoint_and_a_torn_line_go(accelerator, tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    lines = [json.dumps({"step": step, "loss": 1.0}) for step in (1, 2, 3)]
-    path.write_text(
-        "\n".join([*lines[:2], json.dumps({"step": 2, "validation_loss": 1.0}), lines[2]]) + '\n{"step": 4, "lo'
-    )
-    log = RunLog(tmp_path, accelerator, 2, 4)
-    assert log.validated == {2}
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 2]
-    path.write_bytes(b"\0" * 100)  # what a journal may leave of a file when the power goes
-    RunLog(tmp_path, accelerator, 2, 4)
-    assert path.read_bytes() == b""
+        a_run(parallel, tmp_path, longer).state.load(newest_good(Run(tmp_path)))
 
 
 def test_a_folder_is_whole_or_as_before(tmp_path):
@@ -258,30 +245,30 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_leaves_the_checkpoints_before(small_disk, accelerator):
-    one = saved(accelerator, small_disk, steps=(1, 2))
+def test_a_full_disk_leaves_the_checkpoints_before(small_disk, parallel):
+    one = saved(parallel, small_disk, steps=(1, 2))
     block = os.statvfs(small_disk)
     (small_disk / "other").write_bytes(b"0" * (block.f_bavail * block.f_frsize - 4096))
     with pytest.raises(OSError, match="No space left on device"):
-        one.state.save(small_disk, 3)
-    assert [path.name for path in checkpoints(small_disk)] == ["step-00000001", "step-00000002"]
-    assert newest_good(small_disk).name == "step-00000002"
+        one.state.save(3)
+    assert [path.name for path in Run(small_disk).checkpoints()] == ["step-00000001", "step-00000002"]
+    assert newest_good(Run(small_disk)).name == "step-00000002"
     assert not list((small_disk / "checkpoints").glob(".*"))
     (small_disk / "other").unlink()
-    one.state.save(small_disk, 3)
-    assert newest_good(small_disk).name == "step-00000003"
+    one.state.save(3)
+    assert newest_good(Run(small_disk)).name == "step-00000003"
 
 
-def test_a_limit_on_file_sizes_too(accelerator, tmp_path):
-    one = saved(accelerator, tmp_path, steps=(1, 2))
+def test_a_limit_on_file_sizes_too(parallel, tmp_path):
+    one = saved(parallel, tmp_path, steps=(1, 2))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            one.state.save(tmp_path, 3)
+            one.state.save(3)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert newest_good(tmp_path).name == "step-00000002"
+    assert newest_good(Run(tmp_path)).name == "step-00000002"
 
 
 def test_the_settings_have_no_place_for_a_secret():

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from texdiff.errors import InputError
+from texdiff.training.run import Run
 from texdiff.training.run import stop_signals as stopping
-from texdiff.training.run.run_folder import lock
 from texdiff.training.run.stop_signals import Stopped, StopSignals
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 LORA = "pytorch_lora_weights.safetensors"
 STEPS = 8
 TOKEN = "hf_aTokenThatNobodyMaySee"
@@ -119,8 +119,8 @@ def leaves(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in files} | {"metrics": repr(metrics(run)).encode()}
 
 
-def command_to_go_on(said: str) -> str:
-    return re.search(r"this goes on:\n(.+)\n", said)[1]
+def command_to_continue(said: str) -> str:
+    return re.search(r"this continues:\n(.+)\n", said)[1]
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +137,13 @@ def test_stopped_by_a_signal_the_run_goes_on_with_the_command_that_it_says(whole
     training.wait_for_steps(1)
     training.process.send_signal(signal.SIGUSR1)
     assert training.ended() == 0, training.said()
-    done = int(re.search(r"stopped after (\d+) steps \(SIGUSR1\); this goes on:", training.said())[1])
+    done = int(re.search(r"stopped after (\d+) steps \(SIGUSR1\); this continues:", training.said())[1])
     assert 3 <= done < STEPS
     assert [path.name for path in (training.run / "checkpoints").iterdir()] == [f"step-{done:08d}"]
     assert not (training.run / LORA).exists()
     assert f"{done} of {STEPS}" in (training.run / "report.html").read_text("utf-8")
     again = subprocess.run(
-        shlex.split(command_to_go_on(training.said())),
+        shlex.split(command_to_continue(training.said())),
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -180,7 +180,7 @@ def test_stopped_before_the_first_step(start, tmp_path):
         time.sleep(0.002)
     training.process.send_signal(signal.SIGTERM)
     assert training.ended() == 0, training.said()
-    assert "stopped (SIGTERM); this goes on:" in training.said()
+    assert "stopped (SIGTERM); this continues:" in training.said()
     assert "Traceback" not in training.said()
 
 
@@ -198,7 +198,7 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing_written(start, tmp_path
     training.process.send_signal(signal.SIGINT)
     assert training.ended() == 130, training.said()
     assert "SIGINT: stops after this step" in training.said()
-    assert "stopped at once; this goes on:" in training.said()
+    assert "stopped at once; this continues:" in training.said()
     assert [line["step"] for line in metrics(training.run)] == [0]
 
 
@@ -208,7 +208,7 @@ def test_ranks_stop_together_and_one_rank_goes_on(whole, start, tmp_path):
     training.wait_for_steps(1)
     os.kill(training.ranks()[1], signal.SIGUSR1)
     assert training.ended() == 0, training.said()
-    assert "this goes on:\nACCELERATE_USE_CPU=true" in training.said(), training.said()
+    assert "this continues:\nACCELERATE_USE_CPU=true" in training.said(), training.said()
     steps = int(re.search(r"stopped after (\d+) steps", training.said())[1])
     assert [path.name for path in (training.run / "checkpoints").iterdir()] == [f"step-{steps:08d}"]
     training = start(tmp_path / "run")  # one process, two passes: the same effective batch
@@ -231,7 +231,7 @@ def test_one_of_two_ranks_is_killed(rank, whole, start, tmp_path):
     assert "another process of this run has ended or does not answer" in training.said(), training.said()
     training = start(tmp_path / "run")
     assert training.ended() == 0, training.said()
-    assert "goes on from" in training.said()
+    assert "continues from" in training.said()
     losses = [[line["loss"] for line in metrics(run) if "loss" in line] for run in (whole, training.run)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
@@ -246,8 +246,8 @@ def test_a_launcher_that_dies_of_the_signal(start, tmp_path):
     limit = time.monotonic() + 60
     while Path(f"/proc/{trainer}").exists() and time.monotonic() < limit:
         time.sleep(0.05)
-    assert "(the launcher has gone); this goes on:" in training.said()
-    assert "accelerate launch --config_file accelerate_config.yaml train_texture.py" in command_to_go_on(
+    assert "(the launcher has gone); this continues:" in training.said()
+    assert "accelerate launch --config_file accelerate_config.yaml train_texture.py" in command_to_continue(
         training.said()
     )
     assert len(list((training.run / "checkpoints").iterdir())) == 1
@@ -295,18 +295,11 @@ def limited(popen, hard):
     return lambda *arguments, **options: popen(*arguments, preexec_fn=limit, **options)
 
 
-def test_one_process_at_a_time(tmp_path):
-    lock(tmp_path)
-    other = f"from pathlib import Path; from texdiff.training.run.run_folder import lock; lock(Path({str(tmp_path)!r}))"
-    refused = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True)
-    assert "another process is at work here" in refused.stderr
-
-
 def test_signals_are_noted_raised_and_put_back(capsys):
     before = signal.getsignal(signal.SIGTERM)
     left = []
     with pytest.raises(SystemExit) as ended, StopSignals() as stop:  # noqa: PT012
-        stop.finish_steps(left.append, 1)
+        stop.finish_steps(left.append)
         stop.check(1)
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)  # an echo
@@ -319,20 +312,19 @@ def test_signals_are_noted_raised_and_put_back(capsys):
     assert signal.getsignal(signal.SIGTERM) is before
     said = capsys.readouterr()
     assert "SIGTERM: stops after this step" in said.err
-    assert "stopped after 2 steps (SIGTERM); this goes on:" in said.out
+    assert "stopped after 2 steps (SIGTERM); this continues:" in said.out
 
 
 @pytest.mark.parametrize(("in_between", "raised"), [("", RuntimeError), ("SIGTERM", Stopped)])
 def test_what_became_of_another_rank_is_said_whenever_the_launchers_signal_comes(
-    in_between, raised, monkeypatch, tmp_path, capsys
+    in_between, raised, monkeypatch, capsys
 ):
     """torchrun sends SIGTERM to the ranks that are left; it must not end one before it has said why."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     codes = []
     monkeypatch.setattr(stopping, "_exit", codes.append)
     with pytest.raises(raised), StopSignals() as stop:  # noqa: PT012
-        stop.run = tmp_path
-        stop.at_end(lambda run: signal.raise_signal(signal.SIGTERM))
+        stop.at_end(lambda: signal.raise_signal(signal.SIGTERM))
         try:
             raise RuntimeError("[gloo] Connection closed by peer")
         finally:
@@ -352,37 +344,36 @@ def test_a_rank_that_is_stopped_as_it_starts_says_what_that_may_mean(monkeypatch
 
 
 @pytest.mark.parametrize("error", [None, InputError("wrong"), Stopped(2)])
-def test_what_is_left_for_the_end_is_done_however_it_comes(error, tmp_path, capsys):
+def test_what_is_left_for_the_end_is_done_however_it_comes(error, capsys):
     done = []
 
-    def write(run):
-        done.append(run)
+    def write():
+        done.append("report")
         raise InputError("the disk is full")  # said, and in nobody's way
 
     with contextlib.suppress(InputError, SystemExit), StopSignals() as stop:
-        stop.run = tmp_path
         stop.at_end(write)
         if error is not None:
             raise error
-    assert done == [tmp_path]
+    assert done == ["report"]
     assert "the disk is full" in capsys.readouterr().err
 
 
 def test_a_block_is_broken_off_where_it_is_and_nothing_else(capsys):
     with StopSignals() as stop:
-        stop.finish_steps(lambda done: None, 1)
+        stop.finish_steps(lambda done: None)
         with pytest.raises(Stopped), stop.breaking_off():
             signal.raise_signal(signal.SIGUSR1)
         signal.raise_signal(signal.SIGUSR1)  # outside of it, nothing is raised
     with pytest.raises(SystemExit), StopSignals("never") as stop:  # noqa: PT012
-        stop.run = Path("a run-2")
+        stop.run = Run(Path("a run-2"))
         signal.raise_signal(signal.SIGTERM)
     assert capsys.readouterr().out.rstrip().endswith("--run.resume auto --run.output_dir 'a run-2'")
 
 
 def test_errors_of_the_file_system_are_one_line():
     with (
-        pytest.raises(InputError, match=r"No space left on device \(run/file\); what was written before is whole"),
+        pytest.raises(InputError, match=r"No space left on device \(run/file\); what was written before is complete"),
         StopSignals(),
     ):
         raise OSError(28, "No space left on device", "run/file")

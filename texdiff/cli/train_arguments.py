@@ -1,0 +1,59 @@
+"""How a training run is told its settings: defaults < YAML files < command line."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from texdiff.config import TrainingConfig
+from texdiff.errors import InputError, one_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A parsed command line of train_texture.py."""
+
+    config: TrainingConfig
+    dry_run: bool
+
+
+def parse_command_line(arguments: Sequence[str] | None = None, usage: str = "") -> Command:
+    """Read `--config FILE` (repeatable), `--section.key value` and `--dry_run`.
+
+    Bad input ends the program with one line on stderr and exit code 2.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog="train_texture.py", description=usage, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file of settings; repeat it to lay one over another")
+    parser.add_argument("--dry_run", action="store_true", help="say what would be done, and stop")
+    parser.add_class_arguments(TrainingConfig, as_group=True)
+    try:
+        parsed = parser.parse_args(_files_first(list(sys.argv[1:] if arguments is None else arguments)))
+        made = parser.instantiate(parsed)
+        sections = {name: made[name] for name in TrainingConfig.__dataclass_fields__}
+        return Command(config=TrainingConfig(**sections), dry_run=parsed.dry_run)
+    except (ArgumentError, InputError) as error:
+        raise SystemExit(report_error(error)) from None
+    except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+        # What the library raises for files that are not text, or not settings at all.
+        raise SystemExit(report_error(InputError(f"--config: not a valid YAML file of settings ({error})"))) from None
+
+
+def _files_first(arguments: list[str]) -> list[str]:
+    """The same arguments, `--config FILE` first: a flag wins over a file wherever it stands."""
+    files: list[str] = []
+    flags: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--config":
+            files += [argument, *([value] if (value := next(rest, None)) is not None else [])]
+        else:
+            (files if argument.startswith("--config=") else flags).append(argument)
+    return files + flags
+
+
+def report_error(error: Exception) -> int:
+    """Say on stderr, in one line, what is wrong; returns the exit code for it."""
+    print("train_texture.py: error:", one_line(error), file=sys.stderr)
+    return 2

@@ -1,0 +1,149 @@
+"""The processes of a run: started by accelerate as its own configuration says, and what they tell each other."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+    gather_object,
+)
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from texdiff.errors import InputError
+
+# A process that was killed is noticed at once. This is for one that hangs, and has to be longer than what the others
+# do without it: the main process samples and saves, and one may have the larger share of the textures to encode.
+PATIENCE = timedelta(minutes=60)
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+SHARDED = {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP", "MEGATRON_LM": "Megatron-LM", "PARALLELISM_CONFIG": "parallelism"}
+
+Decision = TypeVar("Decision")
+Item = TypeVar("Item")
+
+
+class Parallel:
+    """This process among those of the run.
+
+    Raises InputError where accelerate's configuration cannot be had on this machine, where it asks for what texdiff
+    does not train with, and where processes were launched that know nothing of each other and would write over each
+    other's files.
+    """
+
+    def __init__(self, *, cpu: bool = False) -> None:
+        for name, what in SHARDED.items():
+            if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+                raise InputError(
+                    f"accelerate's configuration: {what} is not supported; choose one process or several on one "
+                    "machine without it (accelerate config)"
+                )
+        try:
+            # Gradients stand in the buckets that are sent to the other ranks, rather than there and once more.
+            buckets = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+            group = InitProcessGroupKwargs(timeout=PATIENCE)
+            self.accelerator = Accelerator(cpu=cpu, kwargs_handlers=[buckets, group])
+        except (ValueError, ImportError, RuntimeError) as error:
+            raise InputError(
+                f"accelerate cannot start: {error}; change its configuration (accelerate config)"
+            ) from None
+        self.rank: int = self.accelerator.process_index
+        self.world: int = self.accelerator.num_processes
+        self.is_main: bool = self.accelerator.is_main_process
+        self.device: torch.device = self.accelerator.device
+        self.mixed_precision: str = self.accelerator.mixed_precision
+        self.scaler: torch.amp.GradScaler | None = self.accelerator.scaler
+        self._gloo: torch.distributed.ProcessGroup | None = None
+        launched = int(os.environ.get("WORLD_SIZE", 1))
+        if launched != self.world:
+            raise InputError(
+                f"{launched} processes were launched but accelerate runs {self.world}, so each would train alone; on "
+                "CPUs set ACCELERATE_USE_CPU=true, else give accelerate the number of processes"
+            )
+        if self.mixed_precision not in DTYPES:
+            raise InputError(f"mixed_precision: {self.mixed_precision} is not supported; use no, fp16 or bf16")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What frozen weights and activations are kept in; trained weights are float32 always."""
+        return DTYPES[self.mixed_precision]
+
+    @property
+    def share(self) -> slice:
+        """This rank's part of a sequence that the ranks share."""
+        return slice(self.rank, None, self.world)
+
+    def prepare_model(self, model: nn.Module) -> nn.Module:
+        """The model on the device, under autocast, with gradients averaged over the ranks."""
+        return self.accelerator.prepare_model(model)
+
+    def prepare_optimizer(self, optimizer: Optimizer) -> Optimizer:
+        """The optimizer with gradients unscaled first, where float16 scales them."""
+        return self.accelerator.prepare_optimizer(optimizer)
+
+    def sync_gradients(self, model: nn.Module, only_if: bool) -> AbstractContextManager[None]:
+        """A block whose backward pass averages gradients over the ranks only in a step's last micro-batch."""
+        return nullcontext() if only_if else self.accelerator.no_sync(model)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss` [], this rank's part of the step's: ranks average theirs, and here add up."""
+        self.accelerator.backward(loss * self.world)
+
+    def clip_gradients(self, parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+        """Scale gradients down to `max_norm` where their norm [], which is returned, is larger."""
+        return self.accelerator.clip_grad_norm_(parameters, max_norm)
+
+    @property
+    def step_was_skipped(self) -> bool:
+        """Whether the optimizer left out its step: float16 found a gradient that is not finite."""
+        return self.accelerator.optimizer_step_was_skipped
+
+    def decide(self, make: Callable[[], Decision]) -> Decision:
+        """What `make` returns on rank 0, on every rank: for what is read from a disk that ranks may see differently.
+
+        An InputError that it raises is raised on every rank. Every rank must call it; the others wait.
+        """
+        if self.world == 1:
+            return make()
+        found: list[Decision | InputError | None] = [None]
+        if self.is_main:
+            try:
+                found = [make()]
+            except InputError as error:
+                found = [error]
+        (decision,) = broadcast_object_list(found)
+        if isinstance(decision, InputError):
+            raise decision
+        return decision
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` holds on any rank. They ask each other on the CPU, so a GPU's queue is not waited for."""
+        if self.world == 1:
+            return flag
+        if self._gloo is None:
+            self._gloo = torch.distributed.new_group(backend="gloo")
+        value = torch.tensor(int(flag))
+        torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX, group=self._gloo)
+        return bool(value)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of all ranks' `values`, of any shape."""
+        return self.accelerator.reduce(values, "sum") if self.world > 1 else values
+
+    def gather(self, items: list[Item]) -> list[Item]:
+        """The items of all ranks, rank by rank."""
+        return gather_object(items)
+
+    def wait(self) -> None:
+        """Wait until every rank is here."""
+        self.accelerator.wait_for_everyone()
+
+    def end(self) -> None:
+        """Take leave of the other ranks."""
+        self.accelerator.end_training()

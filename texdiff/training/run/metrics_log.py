@@ -1,0 +1,174 @@
+"""The figures of a run while it trains: metrics.jsonl, trackers, and the progress bar."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from texdiff.config import TrainingConfig
+from texdiff.errors import InputError, one_line
+from texdiff.files import fsync, write_atomic
+from texdiff.training.parallel import Parallel
+from texdiff.training.run import Run
+from texdiff.training.run.finite_check import FiniteCheck
+
+FLUSH_STEPS = 10  # reading a figure from a GPU waits for it, so figures are read in blocks
+SMOOTHED = 100  # steps that the bar's loss averages over: that of single steps mostly says which timesteps were drawn
+
+
+class MetricsLog:
+    """Figures of a run, one line of RUN/metrics.jsonl a step, and the same to trackers.
+
+    Tensors are kept on their device and read in blocks of `FLUSH_STEPS`. Raises InputError where the tracker that
+    run.report_to names cannot be had.
+    """
+
+    def __init__(self, run: Run, parallel: Parallel, effective_batch: int, config: TrainingConfig) -> None:
+        self.run, self.parallel, self.effective_batch = run, parallel, effective_batch
+        self.finite = FiniteCheck(parallel)
+        self.trackers = _start_trackers(config, run) if parallel.is_main else []
+        self.validated: set[int] = set()  # steps that have a held-out loss; known to rank 0
+        self._pending: list[dict[str, Any]] = []
+        self._since = time.perf_counter()
+        self._smoothed = RunningMean(SMOOTHED)
+        self._bar: Any = None
+
+    def drop_after(self, step: int) -> None:
+        """Forget the lines after `step` steps, all at 0: these steps will be done again."""
+        if self.parallel.is_main and self.run.metrics_file.exists():
+            kept = [line for line in self.run.metrics() if step > 0 and line["step"] <= step]
+            self.validated = {line["step"] for line in kept if "validation_loss" in line}
+            write_atomic(self.run.metrics_file, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def steps(self, first: int, last: int) -> Iterator[int]:
+        """The numbers of the steps from `first` to before `last`, with a bar that shows how many are done."""
+        with tqdm(total=last, initial=first, unit="step", disable=not self.parallel.is_main) as self._bar:
+            for step in range(first, last):
+                if not self._pending:  # what was done since the last block, validation say, is nobody's step
+                    self._since = time.perf_counter()
+                yield step
+                self._bar.update()
+
+    def add(self, step: int, loss: Tensor, errors: Tensor, **figures: float | Tensor) -> None:
+        """Figures of the step that makes `step` of them; `loss` [] and `errors` [2, 3], the `region_errors`, are this
+        rank's parts of the effective batch's. Every rank must call it; raises as `flush` does."""
+        self._pending.append({"step": step, "sums": torch.cat([loss.view(1), errors.flatten()]), **figures})
+        if len(self._pending) >= FLUSH_STEPS:
+            self._write_pending()
+
+    def flush(self) -> None:
+        """Write what is pending, and wait until it is on the disk: a checkpoint may not outlive its figures.
+
+        Raises InputError where a loss is not finite: nothing is written after it, so that no checkpoint can be either.
+        Every rank must call it.
+        """
+        if self._pending:
+            self._write_pending()
+            if self.parallel.is_main:
+                fsync(self.run.metrics_file)
+
+    def validation(self, step: int, figures: Mapping[str, float | None]) -> None:
+        """A line of its own for the held-out loss and errors. For rank 0 alone."""
+        self._write({"step": step, "samples_seen": step * self.effective_batch, **figures})
+
+    def images(self, step: int, images: Mapping[str, Sequence[NDArray[np.uint8]]]) -> None:
+        """Sample images [H, W, 3] of each kind, for trackers that take images. For rank 0 alone."""
+        for tracker in self.trackers:
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            for kind, some in images.items():
+                if some and hasattr(tracker, "log_images"):
+                    tracker.log_images({f"samples/{kind}": np.stack(some)}, step=step, **layout)
+
+    def close(self) -> None:
+        """End the trackers."""
+        while self.trackers:
+            self.trackers.pop().finish()
+
+    def _write_pending(self) -> None:
+        self.finite.finish()
+        totals = self.parallel.sum(torch.stack([figures.pop("sums") for figures in self._pending])).tolist()
+        seconds = (time.perf_counter() - self._since) / len(self._pending)
+        speed = round(self.effective_batch / seconds, 4)
+        for figures, (loss, *errors) in zip(self._pending, totals, strict=True):
+            line: dict[str, Any] = {name: _plain(value) for name, value in figures.items()}
+            line |= {"samples_seen": line["step"] * self.effective_batch, "loss": loss, **error_figures(errors)}
+            self._write(line | {"images_per_second": speed})
+            shown = {"loss": f"{self._smoothed.add(loss):.4f}", "images/s": f"{speed:.3g}"}
+            if self._bar is not None:
+                self._bar.set_postfix(shown, refresh=False)
+        self._pending = []
+        self._since = time.perf_counter()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if not self.parallel.is_main:
+            return
+        with self.run.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        figures = {name: value for name, value in line.items() if name != "step" and value is not None}
+        for tracker in self.trackers:
+            tracker.log(figures, step=line["step"])
+
+
+def _start_trackers(config: TrainingConfig, run: Run) -> list[GeneralTracker]:
+    """What run.report_to names. Raises InputError where that is not installed, or refuses."""
+    name = config.run.report_to
+    if name == "none":
+        return []
+    kind = LOGGER_TYPE_TO_CLASS[name]
+    try:
+        tracker = kind("texdiff", *([str(run.trackers_folder)] if kind.requires_logging_directory else []))
+        tracker.start()
+        tracker.store_init_configuration(_flat(config.to_dict()))
+    except Exception as error:  # each tracker has its own: not installed, not logged in, no network
+        raise InputError(
+            f"run.report_to: {name} cannot start ({one_line(error)[:200]}); install it, log in, or set it to none"
+        ) from None
+    return [tracker]
+
+
+class RunningMean:
+    """The exponential running mean over about the last `window` values, without a bias to where it starts."""
+
+    def __init__(self, window: float) -> None:
+        self.keep = 1 - 1 / max(window / 2, 1)
+        self.total = self.weight = 0.0
+
+    def add(self, value: float) -> float:
+        """Take one more value in; returns the mean."""
+        self.total = self.keep * self.total + (1 - self.keep) * value
+        self.weight = self.keep * self.weight + (1 - self.keep)
+        return self.total / self.weight
+
+
+def error_figures(errors: Sequence[float]) -> dict[str, float | None]:
+    """Mean squared errors per latent cell of `region_errors`' six numbers; None where a region has no cell, or where
+    its error is not finite, which JSON cannot say."""
+    means = {}
+    for region, total, cells in zip(("inside", "border", "outside"), errors[:3], errors[3:], strict=True):
+        means[f"error_{region}"] = total / cells if cells and math.isfinite(total) else None
+    return means
+
+
+def _plain(figure: float | Tensor) -> float | None:
+    """A figure as JSON can say it: the infinite norm of a gradient that the scaler of float16 leaves out is None."""
+    value = figure.item() if isinstance(figure, Tensor) else figure
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
+    """section.key to a plain value, which is all that trackers take."""
+    flat: dict[str, bool | int | float | str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, int | float | bool | str) else str(value)
+    return flat

@@ -1,0 +1,183 @@
+"""What a run says and shows before its first step: a summary, its masks at latent size, an image of the batch."""
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from texdiff.config import MaskConfig, TrainingConfig
+from texdiff.data.batch import LatentDataset
+from texdiff.data.cache.encoders import default_cache_dir
+from texdiff.data.cache.readability import readable
+from texdiff.data.cache.store import EntryStore
+from texdiff.data.records import Record, mean_coverage, read_records
+from texdiff.diffusion.draws import sample_keys
+from texdiff.files import write_atomic
+from texdiff.training.batching import BatchPlan
+from texdiff.training.parallel import Parallel
+from texdiff.training.run import Run
+from texdiff.uv.inverted import many_inverted
+
+GAP, SHOWN = 8, 8  # pixels between the images of the first batch; textures shown of it, at most
+WORST = 10  # textures that masks.json names
+
+
+class Sizes(NamedTuple):
+    """What a run is made of."""
+
+    textures: int
+    held_out: int
+    coverage: float  # mean share of a texture that is covered, 0-1
+    effective_batch: int  # samples of one optimiser step
+
+
+def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record], list[Record]]:
+    """The textures to train on, and those held out; with data.unreadable `skip` those that can be read."""
+    data, skip = config.data, config.data.unreadable == "skip"
+    columns = (data.image_column, data.mask_column, data.caption_column, config.mask.weight == "surface")
+    splits = [read_records(data.dataset, split, *columns, missing_ok=skip) for split in ("train", "validation")]
+    if skip:
+        # On disk each rank reads a share, for all; what is kept in memory each must find out for itself.
+        on_disk = data.cache == "disk"
+        folder = Path(data.cache_dir) if data.cache_dir else default_cache_dir() / "readable"
+        keep_readable = partial(
+            readable,
+            store=EntryStore(folder if on_disk else None),
+            resolution=data.resolution,
+            mine=parallel.share if on_disk else slice(None),
+            wait=parallel.wait,
+            say=parallel.is_main,
+        )
+        splits = [keep_readable(split) for split in splits]
+    return splits[0], splits[1]
+
+
+def print_summary(
+    config: TrainingConfig,
+    run: Run,
+    plan: BatchPlan,
+    parallel: Parallel,
+    records: Sequence[Record],
+    held_out: Sequence[Record],
+) -> Sizes:
+    """Print, once, what is about to happen, and return what the run is made of."""
+    sizes = Sizes(len(records), len(held_out), mean_coverage(records), plan.effective_batch)
+    if not parallel.is_main:
+        return sizes
+    samples = sizes.effective_batch * config.run.max_train_steps
+    begin = f"continues from {run.resume_from}" if run.resume_from else "starts new"
+    micro_batches = f"{plan.micro_batch_size} a micro-batch x {plan.accumulation_steps} micro-batches"
+    outside = f"latent cells outside weigh {config.mask.outside_weight:g}"
+    if config.mask.outside == "base_model":
+        outside += ", with the base model's prediction as their target"
+    processes = f"{parallel.world} on {parallel.device.type}, mixed precision {parallel.mixed_precision}"
+    if parallel.device.type == "cpu":
+        processes += _threads(parallel.world)
+    print(config.to_yaml())
+    print(f"textures         {sizes.textures} to train on, {sizes.held_out} held out")
+    print(f"mean coverage    {sizes.coverage:.1%} of a texture; {outside}")
+    print(f"processes        {processes}")
+    print(f"effective batch  {sizes.effective_batch} = {micro_batches} x {parallel.world} processes")
+    epochs = samples / sizes.textures
+    print(f"length           {config.run.max_train_steps} steps = {samples} samples = {epochs:.1f} epochs")
+    print(f"run folder       {run.folder} ({begin})", flush=True)
+    return sizes
+
+
+def _threads(processes: int) -> str:
+    """How many of a CPU's cores are used, and what would use all: accelerate's launcher asks for one."""
+    threads, share = torch.get_num_threads(), (os.cpu_count() or 1) // processes
+    more = f" of {share} cores each; OMP_NUM_THREADS={share} before the command uses all" if threads < share else ""
+    return f", {threads} thread{'s' if threads > 1 else ''}{more}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskReport:
+    """Shares are 0-1."""
+
+    dropped: float
+    """Of the covered texels, those in latent cells that do not count."""
+    void: float
+    """Of what the latent cells count, what lies on texels that are not covered."""
+    worst: tuple[tuple[str, float], ...]
+    """Textures that lose most, by name, each with its dropped share."""
+    compared: int
+    """Textures with enough inside the mask and outside to be compared."""
+    inverted: int
+    """Of these, the ones that vary more outside the mask than inside."""
+    warning: str | None
+    """One line where that says that the masks are inverted."""
+
+
+def measure_masks(textures: LatentDataset) -> MaskReport:
+    """Measure the masks by all textures' sums, which the cache keeps."""
+    covered, dropped = textures.sums["covered"].double(), textures.sums["dropped"].double()
+    share = dropped / covered
+    most = share.argsort(descending=True, stable=True)[:WORST].tolist()
+    variation = textures.variation.double()  # [n, 2]
+    compared = int(variation.isfinite().all(dim=1).sum())
+    inverted = int((variation[:, 1] > variation[:, 0]).sum())
+    warning = (
+        f"warning: the masks look inverted: {inverted} of {compared} textures vary more outside the mask than inside; "
+        "white must be where the UV map uses the texture"
+    )
+    return MaskReport(
+        dropped=float(dropped.sum() / covered.sum()),
+        void=float(textures.sums["void"].double().sum() / textures.sums["target"].double().sum()),
+        worst=tuple((textures.records[i].name, float(share[i])) for i in most if share[i] > 0),
+        compared=compared,
+        inverted=inverted,
+        warning=warning if many_inverted(inverted, compared) else None,
+    )
+
+
+def report_masks(textures: LatentDataset, setting: MaskConfig, run: Run, parallel: Parallel) -> None:
+    """Print what the masks lose on the way to latent size, and whether they look inverted; write RUN/masks.json."""
+    if not parallel.is_main:
+        return
+    report = measure_masks(textures)
+    grown = f" and dilation {setting.dilation}" if setting.dilation else ""
+    worst = "; worst {}: {:.1%}".format(*report.worst[0]) if report.worst else ""
+    print(
+        f"latent masks     {setting.downsample}{grown} drop {report.dropped:.1%} of the covered texels{worst}; "
+        f"{report.void:.1%} of what counts is void"
+    )
+    if report.warning:
+        print(report.warning, flush=True)
+    write_atomic(run.masks_file, json.dumps(asdict(report), indent=1, ensure_ascii=False).encode())
+
+
+def draw_first_batch(textures: LatentDataset, plan: BatchPlan, config: TrainingConfig, run: Run) -> None:
+    """Write RUN/first_batch.png, one row a texture: the texture as the VAE gets it, its mask, and the texture under its
+    latent mask, where texels that do not count are red, and blue where the base model's own prediction is asked for.
+    The masks are those that training reads, from the cache."""
+    if plan.rank > 0:
+        return
+    rows = []
+    resolution = config.data.resolution
+    for _, index in sample_keys(config.run.seed, 0, plan.effective_batch, len(textures))[:SHOWN]:
+        image, mask = textures.records[index].model_input(resolution, config.data.background)
+        texture = ((image.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
+        cells = textures.cells(index)
+        side = resolution // cells.target.shape[1]
+        # Weights by surface go beyond 1.
+        target, outside = (np.kron(w[0].clip(0, 1), np.ones((side, side)))[..., None] for w in cells[:2])
+        if config.mask.outside == "nothing":
+            target, outside = target + outside, 0 * outside
+        blue, red = (0.25 * texture + np.array(colour) for colour in ((0, 0, 120), (120, 0, 0)))
+        counted = texture * target + blue * outside + red * (1 - target - outside)
+        white = np.repeat(np.uint8(255) * mask[..., None].astype(np.uint8), 3, axis=2)
+        gap = np.full((resolution, GAP, 3), 255, np.uint8)
+        rows.append(np.hstack([texture, gap, white, gap, counted.round().clip(0, 255).astype(np.uint8)]))
+        rows.append(np.full((GAP, rows[0].shape[1], 3), 255, np.uint8))
+    file = io.BytesIO()
+    Image.fromarray(np.vstack(rows[:-1])).save(file, "PNG")
+    write_atomic(run.first_batch_file, file.getvalue())
