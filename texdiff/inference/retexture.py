@@ -107,7 +107,8 @@ def _retextured(target: RetextureTarget, texture: NDArray[np.uint8]) -> bytes:
         asset = from_scene(read_scene(target.path))
         named = {mesh["name"]: mesh["primitives"][0] for mesh in asset.tree["meshes"]}
         primitives = [named[part] for part in target.parts]
-    set_base_color(asset, primitives, encode_png(texture, _opacity(asset, primitives)))
+    for opacity, alike in _by_opacity(asset, primitives):
+        set_base_color(asset, alike, encode_png(texture, opacity))
     return glb.pack(asset)
 
 
@@ -127,16 +128,26 @@ def _showing(asset: glb.EditableGltf, replaced: NDArray[np.uint8] | None) -> lis
     return [p for p in primitives if "material" in p and shown[p["material"]]]
 
 
-def _opacity(asset: glb.EditableGltf, primitives: list[glb.Json]) -> Image.Image | None:
-    """The alpha of the replaced texture where a material asks for it (foliage, lattices): a map of its own, so kept."""
+def _by_opacity(asset: glb.EditableGltf, primitives: list[glb.Json]) -> list[tuple[Image.Image | None, list[glb.Json]]]:
+    """The primitives by the alpha of the texture that is replaced, which is a map of its own (foliage, lattices), so
+    kept: images of the same RGB may differ in it. Those of opaque materials, which ignore it, join the first."""
+    groups: dict[bytes, tuple[Image.Image | None, list[glb.Json]]] = {}
+    opaque = []
     for primitive in primitives:
         material = asset.tree["materials"][primitive["material"]] if "material" in primitive else {}
+        if material.get("alphaMode", "OPAQUE") == "OPAQUE":
+            opaque.append(primitive)
+            continue
         encoded = glb.base_color_image(asset, material)
-        if material.get("alphaMode", "OPAQUE") != "OPAQUE" and encoded is not None:
-            image = open_image(encoded)
-            if image is not None and image.has_transparency_data:
-                return image.convert("RGBA").getchannel("A")
-    return None
+        image = None if encoded is None else open_image(encoded)
+        alpha = image.convert("RGBA").getchannel("A") if image is not None and image.has_transparency_data else None
+        key = b"" if alpha is None else str(alpha.size).encode() + alpha.tobytes()
+        groups.setdefault(key, (alpha, []))[1].append(primitive)
+    if opaque and not groups:
+        groups[b""] = None, []
+    if opaque:
+        next(iter(groups.values()))[1].extend(opaque)
+    return list(groups.values())
 
 
 def encode_png(texture: NDArray[np.uint8], opacity: Image.Image | None = None) -> bytes:

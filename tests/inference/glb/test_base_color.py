@@ -105,3 +105,25 @@ def test_opacity_of_a_cut_out_texture_stays(tmp_path: Path, quadrants: np.ndarra
     assert (shown[:, :12, 3] == 0).all()
     assert (shown[:, 20:, 3] == 255).all()
     assert tree["materials"][0]["alphaMode"] == "MASK"
+
+
+def test_each_material_keeps_its_own_alpha(tmp_path: Path, quadrants: np.ndarray) -> None:
+    """Images of the same RGB, so one texture; two of them are cut out in different places, one material is opaque."""
+    texels = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    scene, alphas = trimesh.Scene(), {}
+    for name, mode in (("leaf", "MASK"), ("solid", "OPAQUE"), ("glass", "BLEND"), ("whole", "MASK")):
+        texels[..., 3] = 255 if name == "whole" else np.random.default_rng(len(name)).integers(0, 256, (8, 8))
+        alphas[name] = texels[..., 3].copy()
+        image = Image.fromarray(texels.copy() if name != "whole" else texels[..., :3].copy())
+        scene.add_geometry(square(PBRMaterial(name=name, baseColorTexture=image, alphaMode=mode)), geom_name=name)
+    texture = quadrants[::4, ::4]
+    assert texture.shape == (8, 8, 3)
+    retexture(write_glb(tmp_path / "old.glb", scene), texture, tmp_path / "new.glb")
+    tree, views = parse_glb(tmp_path / "new.glb")
+    for material in tree["materials"]:
+        shown = image_of(tree, views, material["pbrMetallicRoughness"]["baseColorTexture"])
+        np.testing.assert_array_equal(shown[:, :4, :3], texture[:, :4])
+        if material["name"] == "whole":
+            assert shown.shape[2] == 3 or (shown[..., 3] == 255).all()
+        elif material["name"] != "solid":
+            np.testing.assert_array_equal(shown[..., 3], alphas[material["name"]], err_msg=material["name"])
