@@ -95,20 +95,26 @@ def features(tmp_path: Path) -> Path:
     return tmp_path / "features"
 
 
-def test_evaluate_draws_and_measures(demo, lora_run, features, monkeypatch):
-    from texdiff.evaluation import evaluate
-    from texdiff.evaluation import sampler as evaluation_model
+def test_evaluate_samples_and_measures(demo, lora_run, features, monkeypatch):
+    from texdiff.evaluation import evaluate, sampler
+    from texdiff.evaluation.metrics.features import Extractor
 
     devices = set()
-    draw = evaluation_model.EvaluationSampler.generate
+    generate, look = sampler.EvaluationSampler.generate, Extractor.normalised
 
     def watched(model, *given):
         devices.add(model.pipeline.device.type)
-        return draw(model, *given)
+        return generate(model, *given)
 
-    monkeypatch.setattr(evaluation_model.EvaluationSampler, "generate", watched)
+    def watched_features(extractor, images):
+        seen = look(extractor, images)
+        devices.add(f"features on {seen.device.type}, TF32 {torch.backends.cudnn.allow_tf32}")
+        return seen
+
+    monkeypatch.setattr(sampler.EvaluationSampler, "generate", watched)
+    monkeypatch.setattr(Extractor, "normalised", watched_features)
     figures = evaluate(lora_run, str(demo), feature_model=str(features), num_images=3, guidance_scale=2.0)
-    assert devices == {DEVICE}
+    assert devices == {DEVICE, f"features on {DEVICE}, TF32 False"}
     assert json.loads((lora_run / "evaluation.json").read_text("utf-8"))["num_images"] == 3
     for who in ("vae", "base", "trained"):
         assert all(math.isfinite(value) for value in figures["reconstruction"][who].values())
