@@ -13,11 +13,11 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from texdiff import cli, evaluation
+from texdiff import cli
 from texdiff.config import DataConfig, ModelConfig, RunConfig, TrainingConfig, ValidationConfig
 from texdiff.data.prepare import prepare_dataset
 from texdiff.demo.make import write_meshes
-from texdiff.evaluation import sampler
+from texdiff.evaluation import evaluate, sampler
 from texdiff.evaluation.table import table
 from texdiff.evaluation.textures import read_evaluation_textures
 from texdiff.models.family import load_family
@@ -179,14 +179,14 @@ def test_networks_are_where_the_pipeline_is_and_in_true_float32(
         given.append((name, device.type))
         raise Loaded
 
-    load = evaluation.load_extractor
-    monkeypatch.setattr(evaluation, "inference_device", lambda: torch.device("meta"))
+    load = evaluate.load_extractor
+    monkeypatch.setattr(evaluate, "inference_device", lambda: torch.device("meta"))
     monkeypatch.setattr(sampler, "inference_device", lambda: torch.device("meta"))
-    monkeypatch.setattr(evaluation, "load_extractor", lambda *how: given.append(load(*how).device.type))
-    monkeypatch.setattr(evaluation, "ClipScore", clip_score)
+    monkeypatch.setattr(evaluate, "load_extractor", lambda *how: given.append(load(*how).device.type))
+    monkeypatch.setattr(evaluate, "ClipScore", clip_score)
     run = write_run(tmp_path / "run", base, dataset, factors(0.0))
     with pytest.raises(Loaded):
-        evaluation.evaluate(run, str(dataset), clip="a CLIP")
+        evaluate.evaluate(run, str(dataset), clip="a CLIP")
     assert given == ["meta", ("a CLIP", "meta")]
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32

@@ -96,7 +96,8 @@ def features(tmp_path: Path) -> Path:
 
 
 def test_evaluate_samples_and_measures(demo, lora_run, features, monkeypatch):
-    from texdiff.evaluation import evaluate, sampler
+    from texdiff.evaluation import sampler
+    from texdiff.evaluation.evaluate import evaluate
     from texdiff.evaluation.metrics.features import Extractor
 
     devices = set()

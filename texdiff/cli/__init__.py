@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from texdiff.cli.commands import check, evaluate, export, prepare, report
 from texdiff.errors import InputError, one_line
-from texdiff.inference.compare import compare
+from texdiff.evaluation.compare import compare
 from texdiff.inference.generate import generate
 
 SUBCOMMANDS: list[Callable[..., object]] = [prepare, check, generate, export, compare, report, evaluate]

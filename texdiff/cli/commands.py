@@ -111,7 +111,7 @@ def evaluate(
         num_images: Textures to sample with base and run each.
         guidance_scale: Weight of the prompt in these (classifier-free guidance); 1 is without guidance.
     """
-    from texdiff.evaluation import evaluate as evaluate_run
+    from texdiff.evaluation.evaluate import evaluate as evaluate_run
     from texdiff.evaluation.table import table
     from texdiff.report import write_report
 

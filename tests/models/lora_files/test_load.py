@@ -144,7 +144,7 @@ def test_an_adapter_in_pefts_own_layout(pipeline: Any, factors: Any, tmp_path: P
     folder.mkdir()
     prefix = f"base_model.model.{LAYER}.lora_"
     save_file({f"{prefix}{name}.weight": t.contiguous() for name, t in factors(1.0).items()}, folder / PEFT_NAME)
-    with pytest.raises(InputError, match=r"adapter_config\.json is not beside it"):
+    with pytest.raises(InputError, match=r"adapter_config\.json is missing beside it"):
         add_lora(pipeline, folder)
     LoraConfig(r=4, lora_alpha=8, target_modules=[LAYER]).save_pretrained(str(folder))
     np.testing.assert_allclose(noise_prediction(pipeline, folder), expected, atol=1e-6)

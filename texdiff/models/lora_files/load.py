@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from texdiff.errors import InputError
+from texdiff.errors import InputError, one_line
 from texdiff.models.lora_files import LORA_FILE
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def layer_names(file: Path) -> set[str]:
     """The layers that the LoRA file has weights for, by their names in the file.
 
     Raises:
-        InputError: it is no safetensors file, it holds no LoRA, or one that diffusers would load wrongly.
+        InputError: it is not a safetensors file, it holds no LoRA, or one that diffusers would load wrongly.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -52,7 +52,7 @@ def layer_names(file: Path) -> set[str]:
         with safe_open(file, framework="pt") as weights:
             keys = list(weights.keys())
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: not a readable safetensors file ({_first_line(error)})") from None
+        raise InputError(f"{file}: not a readable safetensors file ({one_line(error)[:200]})") from None
     if any(key.endswith("dora_scale") for key in keys):
         # diffusers drops these and applies the rest, which is another LoRA than the one that was trained.
         raise InputError(f"{file}: DoRA weights in kohya's layout, which diffusers cannot load; merge it into the base")
@@ -91,7 +91,7 @@ def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]
                 pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
     except (ValueError, TypeError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
         # diffusers and PEFT raise any of these for foreign layer names and for shapes of another base.
-        raise InputError(f"{misfit} ({_first_line(error)}); use the base that it was trained on") from None
+        raise InputError(f"{misfit} ({one_line(error)[:200]}); use the base that it was trained on") from None
     finally:
         logging.set_verbosity(verbosity)
     changed = _changed_layers(pipeline)
@@ -113,12 +113,12 @@ def _follow_schedule(pipeline: "StableDiffusionPipeline", file: Path) -> None:
 
 
 def _load_peft(pipeline: "StableDiffusionPipeline", file: Path) -> None:
-    """A U-Net's adapter as PEFT's own save_pretrained writes it: alpha stands in a file beside the weights."""
+    """A U-Net's adapter as PEFT's own save_pretrained writes it: alpha is in a file beside the weights."""
     from peft import LoraConfig
     from safetensors.torch import load_file
 
     if not (file.parent / PEFT_CONFIG).is_file():
-        raise InputError(f"{file}: {PEFT_CONFIG} is not beside it, which says how strong it is; put it there")
+        raise InputError(f"{file}: {PEFT_CONFIG} is missing beside it, which has its alpha; put it there")
     settings = LoraConfig.from_pretrained(str(file.parent)).to_dict()
     weights = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in load_file(file).items()}
     pipeline.unet.load_lora_adapter(weights, prefix=None, metadata=settings)
@@ -129,8 +129,3 @@ def _changed_layers(pipeline: "StableDiffusionPipeline") -> int:
 
     models = (pipeline.unet, pipeline.text_encoder)
     return sum(isinstance(module, BaseTunerLayer) for model in models for module in model.modules())
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(":. ")[:200]

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from texdiff.errors import InputError, one_line
 
@@ -29,14 +29,14 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
         guidance_scale: Weight of the prompt (classifier-free guidance); 1 is without guidance.
     """
     import numpy as np
-    import yaml
     from PIL import Image
 
     from texdiff.inference.sampler import load_pipeline, sample
     from texdiff.models.lora_files.load import add_lora
+    from texdiff.training.run import Run
 
     try:
-        base = yaml.safe_load((run / "config.yaml").read_text("utf-8"))["model"]["pretrained_model_name_or_path"]
+        base = Run(run).settings()["model"]["pretrained_model_name_or_path"]
         captions = [json.loads(line) for line in (meshes / "captions.jsonl").read_text("utf-8").splitlines()]
         chosen = [(meshes / row["mesh"], row["text"]) for row in captions[:count]]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -54,7 +54,7 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
         rows += [_caption([prompt], 3 * views[0].shape[1]), np.hstack(views)]
     width = rows[0].shape[1]
     heads = _caption(["base", "with the LoRA", "its own texture"], width)
-    losses = _losses(run)
+    losses = _losses(Run(run).metrics())
     output.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.vstack([_caption([losses], width), heads, *rows])).save(output)
     print(f"{losses}; see {output}")
@@ -84,9 +84,8 @@ def _caption(texts: list[str], width: int) -> "NDArray[np.uint8]":
     return strip
 
 
-def _losses(run: Path) -> str:
+def _losses(lines: list[dict[str, Any]]) -> str:
     """The held-out loss of both."""
-    lines = map(json.loads, (run / "metrics.jsonl").read_text("utf-8").splitlines())
     found = [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line]
     if not found:
         return "no held-out textures"

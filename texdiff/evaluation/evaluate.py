@@ -1,0 +1,176 @@
+"""A run's metrics beside its base's: `texdiff evaluate RUN --dataset DATASET`, written to RUN/evaluation.json.
+
+Only texels that land on the mesh count. Base and run start from the same noise, and meet the same textures.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from texdiff.data.mesh_index import find_mesh
+from texdiff.errors import InputError, one_line
+from texdiff.evaluation.metrics.clip_score import ClipScore
+from texdiff.evaluation.metrics.distribution import Floats, Interval, fid, kid, kid_difference
+from texdiff.evaluation.metrics.features import DEFAULT, Extractor, features, load_extractor, perceptual_distance
+from texdiff.evaluation.metrics.image import Images, psnr, ssim
+from texdiff.evaluation.metrics.on_mesh import OnMeshes, on_meshes
+from texdiff.evaluation.sampler import STRENGTH, EvaluationSampler
+from texdiff.evaluation.textures import Textures, read_evaluation_textures
+from texdiff.files import write_atomic
+from texdiff.inference.sampler import inference_device
+from texdiff.models.family import load_family
+from texdiff.models.lora_files.load import add_lora
+from texdiff.training.run import Run
+
+Metrics = dict[str, Any]
+
+_LEAST = 3  # images in a set that KID is taken of
+
+
+def evaluate(
+    run: Path,
+    dataset: str,
+    *,
+    feature_model: str = DEFAULT,
+    clip: str | None = None,
+    num_images: int = 16,
+    guidance_scale: float = 7.5,
+) -> Metrics:
+    """All metrics, as they are written to RUN/evaluation.json; see `texdiff evaluate --help` for the arguments.
+
+    Raises:
+        InputError: RUN is not a finished run, the dataset or a model cannot be read, or a number makes no sense.
+    """
+    # On a GPU float32 is to mean float32, so that metrics do not depend on the machine.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if num_images < _LEAST:
+        raise InputError(f"--num_images {num_images}: KID needs {_LEAST} or more")
+    settings = _settings(run)
+    device = inference_device()
+    extractor, clip_score = load_extractor(feature_model, device), ClipScore(clip, device) if clip else None
+    notes: list[str] = []
+    held_out, references = read_evaluation_textures(dataset, settings["data"], notes)
+    wanted = held_out.repeated(num_images)
+    restored, made = _sample(run, settings, guidance_scale, held_out, wanted)
+
+    metrics: Metrics = {
+        "run": str(run),
+        "base": settings["model"]["pretrained_model_name_or_path"],
+        "dataset": dataset,
+        "held_out": len(held_out),
+        "references": len(references),
+        "num_images": num_images,
+        "num_inference_steps": settings["validation"]["num_inference_steps"],
+        "guidance_scale": guidance_scale,
+        "strength": STRENGTH,
+        "resolution": settings["data"]["resolution"],
+        "seed": settings["run"]["seed"],
+        "features": extractor.name,
+        "reconstruction": {who: _closeness(images, held_out, extractor) for who, images in restored.items()},
+    }
+    real = features(references.images, references.masks, extractor, progress=True)
+    drawn = {who: features(one.images, one.masks, extractor, progress=True) for who, one in made.items()}
+    metrics["atlases"] = _distances(drawn, real)
+    metrics["renders"], metrics["seams"], on_mesh = _on_meshes(wanted, made, references, extractor, notes)
+    metrics["prompt_agreement"] = None
+    if clip_score:
+        metrics["prompt_agreement"] = {
+            "atlases": {who: clip_score(one.images, one.prompts) for who, one in made.items()},
+            "renders": {
+                who: clip_score(np.stack(one.views), [wanted.prompts[i] for i in one.numbers])
+                for who, one in on_mesh.items()
+            },
+        }
+    else:
+        notes.append("the CLIP score is left out: name a CLIP with --clip")
+    for kind in ("atlases", "renders"):
+        if metrics[kind] and metrics[kind]["difference"]["kid_low"] <= 0 <= metrics[kind]["difference"]["kid_high"]:
+            notes.append(f"{kind}: base and run cannot be told apart by KID at this size; raise --num_images")
+    metrics["notes"] = notes
+    write_atomic(Run(run).evaluation_file, json.dumps(metrics, indent=1, ensure_ascii=False).encode(), durable=False)
+    return metrics
+
+
+def _settings(run: Path) -> Metrics:
+    try:
+        settings = Run(run).settings()
+        for section, key in (("model", "train"), ("data", "resolution"), ("run", "seed"), ("validation", "prompts")):
+            settings[section][key]
+    except (LookupError, TypeError) as error:
+        raise InputError(
+            f"{run}: not a run's folder ({one_line(error)}); name the output_dir of a finished run"
+        ) from None
+    return settings
+
+
+def _sample(
+    run: Path, settings: Metrics, guidance_scale: float, held_out: Textures, wanted: Textures
+) -> tuple[dict[str, Images], dict[str, Textures]]:
+    """Held-out textures as the VAE, the base and the run reconstruct them; new ones of base and run."""
+    restored: dict[str, Images] = {}
+    made: dict[str, Textures] = {}
+    chosen, lora = settings["model"], settings["model"]["train"] == "lora"
+    for who in ("base", "trained"):
+        family = (
+            load_family(str(run))
+            if who == "trained" and not lora
+            else load_family(chosen["pretrained_model_name_or_path"], chosen["revision"], chosen["variant"])
+        )
+        sampler = EvaluationSampler(
+            family,
+            settings["data"]["resolution"],
+            settings["validation"]["num_inference_steps"],
+            guidance_scale,
+            settings["run"]["seed"],
+        )
+        if who == "base":
+            restored["vae"] = sampler.encode_decode(held_out.images)
+        elif lora:
+            add_lora(sampler.pipeline, run)
+        restored[who] = sampler.reconstruct(held_out.images, held_out.prompts, f"{who}: reconstructing")
+        made[who] = wanted.with_images(sampler.generate(wanted.prompts, f"{who}: sampling"))
+    return restored, made
+
+
+def _closeness(images: Images, targets: Textures, extractor: Extractor) -> Metrics:
+    """Means over the textures, inside their masks."""
+    known = (targets.images, targets.masks)
+    return {
+        "psnr": float(psnr(images, *known).mean()),
+        "ssim": float(ssim(images, *known).mean()),
+        "perceptual_distance": float(perceptual_distance(images, *known, extractor).mean()),
+    }
+
+
+def _distances(made: Mapping[str, Sequence[Floats] | Floats], real: Sequence[Floats] | Floats) -> Metrics:
+    """KID and FID to the features of real textures, and the difference that the run makes to KID."""
+    metrics: Metrics = {who: _interval(kid(one, real)) | {"fid": fid(one, real)} for who, one in made.items()}
+    return metrics | {"difference": _interval(kid_difference(made["trained"], made["base"], real))}
+
+
+def _interval(kid: Interval) -> Metrics:
+    return {"kid": kid.mean, "kid_low": kid.low, "kid_high": kid.high}
+
+
+def _on_meshes(
+    wanted: Textures, made: dict[str, Textures], references: Textures, extractor: Extractor, notes: list[str]
+) -> tuple[Metrics | None, Metrics | None, dict[str, OnMeshes]]:
+    """Set distances between renders, seam errors (the dataset's own beside them), and the renders themselves."""
+    found = {name: find_mesh(name) for name in dict.fromkeys([*wanted.names, *references.names])}
+    uses = {name: use for name, use in found.items() if use is not None}
+    if not uses:
+        notes.append("renders and seams are left out: no mesh that the dataset names is still there")
+        return None, None, {}
+    sets = [one.images for one in made.values()]
+    drawn = dict(zip(made, on_meshes(wanted.names, sets, uses, extractor, "on meshes"), strict=True))
+    (own,) = on_meshes(references.names, [references.images], uses, extractor, "references on meshes")
+    seams = {"own": own.seams.metrics()} | {who: one.seams.metrics() for who, one in drawn.items()}
+    fewest = min(len(own.features), *(len(one.features) for one in drawn.values()))
+    if fewest < _LEAST:
+        notes.append(f"set distances of renders are left out: {fewest} textures have a mesh, and KID needs {_LEAST}")
+        return None, seams, {who: one for who, one in drawn.items() if one.views}
+    return _distances({who: one.features for who, one in drawn.items()}, own.features), seams, drawn
