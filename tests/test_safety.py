@@ -10,7 +10,7 @@ from PIL import Image
 from texdiff.data.prepare.sources import find_assets
 from texdiff.data.records import read_records
 from texdiff.errors import InputError
-from texdiff.paths import leads_out, within_reach
+from texdiff.paths import escapes, near_mesh
 from texdiff.uv.meshes.atlases import read_atlases
 
 ROOT = Path(__file__).parent.parent
@@ -61,8 +61,8 @@ def test_a_snapshot_of_the_hub_is_all_links_and_is_read(tmp_path):
     blob.write_bytes(b"1")
     (snapshot / "a.png").symlink_to("../../../blobs/abc")
     (snapshot / "b.png").symlink_to(tmp_path)
-    assert not leads_out(str(snapshot / "a.png"), str(snapshot))
-    assert leads_out(str(snapshot / "b.png"), str(snapshot))
+    assert not escapes(str(snapshot / "a.png"), str(snapshot))
+    assert escapes(str(snapshot / "b.png"), str(snapshot))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_snapshot_of_the_hub_is_all_links_and_is_read(tmp_path):
 def test_a_mesh_names_files_near_it(name, near, tmp_path):
     folder = tmp_path / "one/two/three"
     folder.mkdir(parents=True)
-    assert within_reach(folder / name, folder / "mesh.obj") == near
+    assert near_mesh(folder / name, folder / "mesh.obj") == near
     target = (folder / name).resolve()
     target.parent.mkdir(exist_ok=True)
     Image.new("RGB", (8, 8), (200, 30, 30)).save(target)
@@ -87,9 +87,9 @@ def test_a_mesh_names_files_near_it(name, near, tmp_path):
 
 def test_a_mesh_right_in_a_home_does_not_reach_all_of_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert within_reach(tmp_path / "downloads/textures/a.png", tmp_path / "downloads/mesh/mesh.glb")
-    assert not within_reach(tmp_path / "private/a.png", tmp_path / "downloads/mesh/mesh.glb")
-    assert not within_reach(Path("/etc/hostname"), Path("/mesh.glb").parent / "tmp/mesh.glb")
+    assert near_mesh(tmp_path / "downloads/textures/a.png", tmp_path / "downloads/mesh/mesh.glb")
+    assert not near_mesh(tmp_path / "private/a.png", tmp_path / "downloads/mesh/mesh.glb")
+    assert not near_mesh(Path("/etc/hostname"), Path("/mesh.glb").parent / "tmp/mesh.glb")
 
 
 def test_an_error_is_one_line_that_no_terminal_obeys():

@@ -1,4 +1,4 @@
-"""How far a file that came from somebody may lead: the names in it are not followed just anywhere."""
+"""Which paths are followed that a file from an untrusted source names."""
 
 import os
 from functools import lru_cache
@@ -7,7 +7,7 @@ from pathlib import Path
 LEVELS = 2  # folders above its own: ../textures/x.png is common, ../../textures/x.png is met
 
 
-def within_reach(path: Path, mesh: Path) -> bool:
+def near_mesh(path: Path, mesh: Path) -> bool:
     """Whether `path`, by its name, lies beneath the folder two above the mesh's own; never beneath all of a home."""
     home = Path.home().absolute()
     folder = Path(os.path.normpath(mesh.absolute())).parent
@@ -19,9 +19,9 @@ def within_reach(path: Path, mesh: Path) -> bool:
     return Path(os.path.normpath(path.absolute())).is_relative_to(folder)
 
 
-def leads_out(path: str, folder: str) -> bool:
-    """Whether `path` lies elsewhere than in `folder`, links followed. In a snapshot of the hub, where every file is a
-    link into the repository's blobs, these are no elsewhere."""
+def escapes(path: str, folder: str) -> bool:
+    """Whether `path` lies outside of `folder`, links followed. In a snapshot of the hub, where every file is a
+    link into the repository's blobs, these count as inside."""
     real = os.path.join(_real(os.path.dirname(path)), os.path.basename(path))
     if os.path.islink(path):
         real = os.path.realpath(path)

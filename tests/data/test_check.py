@@ -64,7 +64,7 @@ def test_each_fault_is_said_of_its_file(draw: Draw, islands_mask: Draw, tmp_path
     *lines, summary = check_dataset(str(root), workers=2)
     expected = {
         "train/empty.png: error: the mask is empty",
-        "train/thin.png: error: nothing is left of the mask at 1/8",
+        "train/thin.png: error: the mask is empty at 1/8",
         "train/size.png: error: the image is 64x64 but its mask 32x32",
         "train/shape.png: error: the image is 64x64 but its mask 48x32",
         "train/grey.png: error: 88% of the mask are grey",
@@ -73,7 +73,7 @@ def test_each_fault_is_said_of_its_file(draw: Draw, islands_mask: Draw, tmp_path
         "train/broken.png: error: ",
         "train/uncaptioned.png: error: has no caption",
         "validation/leak.png: error: the same image as train/good.png, in another split",
-        "train/metadata.jsonl, line 13: error: not JSON",
+        "train/metadata.jsonl, line 13: error: not valid JSON",
         "train/full.png: warning: the mask covers everything",
         "train/again.png: warning: the same image as train/good.png",
         "train/stranger.png: warning: no row of the metadata names it",

@@ -68,12 +68,12 @@ def test_degenerate_and_not_finite_triangles_are_counted() -> None:
     nan = np.full((1, 3, 2), np.nan)
     measures = audit(np.concatenate([SQUARE, line, nan]))
     assert (measures["triangles"], measures["degenerate"], measures["not_finite"]) == (4, 1, 1)
-    assert "no numbers" in str(rejection_reason(measures))
+    assert "are not finite" in str(rejection_reason(measures))
     many = np.concatenate([np.repeat(SQUARE, 100, axis=0), nan])
     assert rejection_reason(audit(many)) is None
     empty = audit(np.zeros((0, 3, 2)))
     assert "not covered" in str(rejection_reason(empty))
-    assert "no numbers" in str(rejection_reason(audit(nan)))
+    assert "are not finite" in str(rejection_reason(audit(nan)))
 
 
 def test_void_colours() -> None:

@@ -21,7 +21,7 @@ from texdiff.uv.inverted import looks_inverted, many_inverted, variation
 from texdiff.uv.measures import measure
 from texdiff.uv.texel_area import read_area_file
 
-_GREY = (16, 239)  # between these a texel of a mask is neither black nor white, whatever JPEG did to it
+_GREY = (16, 239)  # between these a texel of a mask is neither black nor white, even after JPEG
 _MUCH_GREY = 0.05  # an anti-aliased rim has less
 _TIME_LIMIT, _MEMORY_LIMIT = 120.0, 4.0  # seconds and GiB per image
 
@@ -56,7 +56,7 @@ def check_dataset(source: str, workers: int = 1) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as spool:
         assets, _ = find_assets([source], None, Path(spool))
         if any(asset.mask is None for asset in assets):
-            raise InputError(f"{source}: holds meshes: make a dataset of them first with texdiff prepare")
+            raise InputError(f"{source}: contains meshes; make a dataset of them first with texdiff prepare")
         checked: dict[Asset, Checked] = {}
         limits = {"time_limit": _TIME_LIMIT, "memory_limit": _MEMORY_LIMIT}
         with Workers((check_texture,), count=min(workers, len(assets)), **limits) as pool:
@@ -75,7 +75,7 @@ def check_dataset(source: str, workers: int = 1) -> Iterator[str]:
     ]
     yield from map(str, findings)
     errors = sum(finding.wrong for finding in findings)
-    covered = [one.coverage for one in checked.values() if one.coverage is not None]
+    covered = [texture.coverage for texture in checked.values() if texture.coverage is not None]
     mean = f"mean coverage {np.mean(covered):.1%}" if covered else "no mask can be read"
     yield f"{errors} errors, {len(findings) - errors} warnings in {len(assets)} textures of {source}; {mean}"
 
@@ -103,7 +103,7 @@ def check_texture(asset: Asset) -> Checked:
     if not mask.any():
         wrong.append("the mask is empty")
     elif not mask[::8, ::8].any():
-        wrong.append("nothing is left of the mask at 1/8, where the loss is: its islands are too thin")
+        wrong.append("the mask is empty at 1/8, where the loss is computed: its islands are too thin")
     elif looks_inverted(texture, mask):
         wrong.append("the mask looks inverted: what it covers is plain, and what it leaves out is not")
     elif mask.all():
@@ -133,7 +133,7 @@ def _duplicates(checked: dict[Asset, Checked], assets: list[Asset]) -> Iterator[
             continue
         same = first.setdefault(checked[asset].content, asset)
         if same.split != asset.split:
-            text = f"the same image as {same.label}, in another split: validation would measure what was learnt"
+            text = f"the same image as {same.label}, in another split: validation would measure what was trained on"
             yield Finding(asset.label, text, wrong=True)
         elif same is not asset:
             yield Finding(asset.label, f"the same image as {same.label}", wrong=False)
@@ -149,7 +149,7 @@ def _captions(assets: list[Asset]) -> Iterator[Finding]:
 
 
 def _inverted(checked: dict[Asset, Checked], source: str) -> Iterator[Finding]:
-    shares = [one.variation for one in checked.values() if one.variation is not None]
+    shares = [texture.variation for texture in checked.values() if texture.variation is not None]
     outside = sum(outer > inner for inner, outer in shares)
     if many_inverted(outside, len(shares)):
         text = f"the masks look inverted: {outside} of {len(shares)} textures vary more outside the mask than inside"
@@ -164,7 +164,7 @@ def _surfaces(assets: list[Asset], source: str) -> Iterator[Finding]:
 
 
 def _strangers(folder: Path, assets: list[Asset]) -> Iterator[Finding]:
-    """Images beside a table that no row names: left there by mistake, or forgotten in the table."""
+    """Images beside a table that no row names: left there by mistake, or missing from the table."""
     named = {path.resolve() for asset in assets for path in (asset.path, asset.mask, asset.surface) if path}
     for table in sorted(folder.glob("*/metadata.*")) if folder.is_dir() else []:
         for path in sorted(table.parent.rglob("*.png")):

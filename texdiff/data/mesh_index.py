@@ -1,6 +1,6 @@
 """Which mesh each texture of a dataset comes from: DATASET/meshes.json.
 
-It names places on this machine, so it is never uploaded; where it or a mesh is missing, a texture just has no mesh.
+It holds paths on this machine, so it is never uploaded; where it or a mesh is missing, a texture has no mesh.
 """
 
 import json
@@ -8,25 +8,24 @@ from pathlib import Path
 
 from texdiff.errors import InputError
 from texdiff.uv.image import content_hash
+from texdiff.uv.meshes.atlases import read_atlases
 from texdiff.uv.meshes.part import MeshUse
 
 MESHES = "meshes.json"
 
 
 def find_mesh(record_name: str) -> MeshUse | None:
-    """The mesh that wears the texture of `Record.name`, and its parts that do; None where there is none any more."""
+    """The mesh that uses the texture of `Record.name`, and which of its parts do; None where it no longer exists."""
     place = Path(record_name)
     try:
         dataset = place.parents[2]  # DATASET/SPLIT/textures/ID.png
         row = json.loads((dataset / MESHES).read_text("utf-8"))[place.stem]
         mesh, content = dataset / row["mesh"], row["content"]
-        from texdiff.uv.meshes.atlases import read_atlases  # brings trimesh and scipy: only where there is a mesh
-
         atlases = read_atlases(mesh).atlases
     except (OSError, ValueError, LookupError, TypeError, InputError):
         return None
     for atlas in atlases:
         if content_hash(atlas.texture) == content:
-            total = sum(float(one.mesh_area.sum()) for one in atlases)
+            total = sum(float(a.mesh_area.sum()) for a in atlases)
             return MeshUse(path=mesh, parts=atlas.parts, share=float(atlas.mesh_area.sum()) / total if total else 0.0)
     return None

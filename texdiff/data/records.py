@@ -14,7 +14,7 @@ from torch import Tensor
 
 from texdiff.data.image_source import Source, StoredFile, TableCell
 from texdiff.errors import InputError, one_line
-from texdiff.paths import leads_out
+from texdiff.paths import escapes
 from texdiff.uv.gutter import fill
 from texdiff.uv.image import ImageError, read_image
 from texdiff.uv.resize import resize
@@ -255,7 +255,7 @@ def _inside(folder: str, row: dict[str, object], key: str, where: str, exists: b
     upwards = os.pardir in name and os.path.normpath(name).split(os.sep)[0] == os.pardir
     if upwards or "\0" in name or os.path.isabs(name):
         raise InputError(f"{where}: {key} {name!r} leads out of the dataset's folder; give a path inside it")
-    if leads_out(path, os.path.dirname(folder)):
+    if escapes(path, os.path.dirname(folder)):
         raise InputError(f"{where}: {key} {name} is a link out of the dataset's folder; put the file itself there")
     if exists and not os.path.isfile(path):
         raise InputError(f"{path}: does not exist, but {where} names it; prepare the dataset again")

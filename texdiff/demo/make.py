@@ -2,8 +2,8 @@
 
     python -m texdiff.demo.make FOLDER [--count N] [--seed S] [--size 256]
 
-Half of them are GLB, half OBJ with MTL and PNG. FOLDER/captions.jsonl says what each wears. Their looks are those
-that the model `nano` has not been trained on. The same seed writes the same bytes.
+Half of them are GLB, half OBJ with MTL and PNG. FOLDER/captions.jsonl describes each. Their materials are
+those that the model `nano` has not been trained on. The same seed writes the same bytes.
 """
 
 import argparse

@@ -11,9 +11,9 @@ Floats = NDArray[np.float64]
 
 
 class MeshGeometry:
-    """The F triangles of the `visible` parts at every place where they stand, in the cube from -1 to 1.
+    """The F triangles of the `visible` parts at every place of an instance, in the cube from -1 to 1.
 
-    Triangles without area or with coordinates that are no numbers are left out.
+    Triangles without area or with coordinates that are not finite are left out.
     """
 
     corners: Floats  # [F, 3, 3]
@@ -72,7 +72,7 @@ def _placed(part: Part, transform: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _unit(normals: Floats, instead: Floats) -> Floats:
-    """Normals [F, 3, 3] at unit length, on the side of `instead` [F, 3], which stands in for those that are none."""
+    """Normals [F, 3, 3] at unit length, on the side of `instead` [F, 3], also where they are zero or not finite."""
     with np.errstate(all="ignore"):
         length = np.linalg.norm(normals, axis=2, keepdims=True)
         unit = normals / length

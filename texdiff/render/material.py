@@ -1,4 +1,4 @@
-"""How a material is drawn: its base colour, its image, and what of it can be seen through."""
+"""How a material is drawn: base colour, texture, transparency and cut-outs."""
 
 from functools import cached_property
 
@@ -9,11 +9,11 @@ from PIL import Image
 from texdiff.render.sampling import Float, Footprint, Level, mip_levels, nearest, sample
 from texdiff.uv.meshes.part import Material
 
-_SEEN_THROUGH = 0.5  # opacity below which a surface is drawn as if it were not there
+_SEEN_THROUGH = 0.5  # opacity below which a surface is left out
 
 
 class RenderMaterial:
-    """A material as `read_scene` gives it to an export, so a mesh looks here as its GLB does in a viewer."""
+    """The material that is exported too, so that a mesh is drawn here as a viewer draws its GLB."""
 
     def __init__(self, material: Material) -> None:
         pbr = material.to_pbr()

@@ -82,33 +82,33 @@ class MeshRenderer:
     def draw(self, texture: NDArray[np.uint8] | None = None, parts: Iterable[str] | None = None) -> NDArray[np.uint8]:
         """The images, uint8 [V, H, W, 3]: as the file has it, or with `texture` (uint8 [h, w, 3]) instead of another.
 
-        `parts` are the keys (`Atlas.parts`) of the parts that wear it; by default those that wear the texture on the
-        most surface, or all with UV coordinates where the mesh has no texture.
+        `parts` are the keys (`Atlas.parts`) of the parts to draw with it; by default those that share the texture of
+        the largest mesh area, or all with UV coordinates where the mesh has no texture.
         """
-        worn: list[str] = []
+        chosen: list[str] = []
         if texture is not None:
-            worn = self._wearers() if parts is None else list(parts)
-        numbers = {self._number[key] for key in worn}
+            chosen = self._main_parts() if parts is None else list(parts)
+        numbers = {self._number[key] for key in chosen}
         levels = [] if texture is None else mip_levels(texture)
         return np.stack([self._paint(seen, numbers, levels) for seen in self._seen])
 
-    def _wearers(self) -> list[str]:
+    def _main_parts(self) -> list[str]:
         atlases = read_atlases(self.path).atlases
         return list(max(atlases, key=lambda atlas: float(atlas.mesh_area.sum())).parts) if atlases else self._mapped
 
-    def _paint(self, seen: _Seen, worn: set[int], levels: list[Level]) -> NDArray[np.uint8]:
+    def _paint(self, seen: _Seen, retextured: set[int], levels: list[Level]) -> NDArray[np.uint8]:
         side = self.size * _SUPERSAMPLING
         image = np.full((side * side, 3), to_linear(np.array(_BACKGROUND, np.uint8)), np.float32)
         for number, here in _groups(seen.part):
             material, at = self._materials[number], seen.at.of(here)
-            colours = sample(levels, at, material.wrap) if number in worn else material.colours(at)
+            colours = sample(levels, at, material.wrap) if number in retextured else material.colours(at)
             image[seen.pixel[here]] = colours * seen.light[here, None]
         # Averaged in linear light, as a GPU resolves its samples.
         cells = image.reshape(self.size, _SUPERSAMPLING, self.size, _SUPERSAMPLING, 3)
         return to_srgb(cells.mean(axis=(1, 3)))
 
     def _distance(self, turn: NDArray[np.float64]) -> float:
-        """How far the viewer stands from the middle for all corners to be in the image."""
+        """The distance of the viewer from the middle for all corners to be in the image."""
         x, y, z = turn @ self._geometry.corners.reshape(-1, 3).T
         return float((z + np.maximum(np.abs(x), np.abs(y)) * _MARGIN / _HALF_FIELD).max())
 
@@ -167,7 +167,7 @@ class MeshRenderer:
 
 
 def _groups(numbers: NDArray[np.intp]) -> Iterable[tuple[int, NDArray[np.intp]]]:
-    """Each number, with the places where it stands."""
+    """Each number, with the places where it occurs."""
     order = np.argsort(numbers, kind="stable")
     values, starts = np.unique(numbers[order], return_index=True)
     return zip(values.tolist(), np.split(order, starts[1:]), strict=True)

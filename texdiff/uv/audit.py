@@ -21,19 +21,21 @@ MAX_NOT_FINITE = 0.01
 
 
 def rejection_reason(measures: Mapping[str, Measure]) -> str | None:
-    """None where the atlas is kept, else the first reason why it is set aside, as a clause about "the texture"."""
+    """None where the atlas is kept, else the first reason why it is rejected, as a clause about "the texture"."""
     height, width = float(measures["height"]), float(measures["width"])
     size = f"{width:.0f}x{height:.0f}"
     coverage = float(measures["coverage"])
-    reach = max((abs(float(measures.get(f"uv_{end}_{axis}", 0))) for end in ("min", "max") for axis in "uv"), default=0)
+    largest = max(
+        (abs(float(measures.get(f"uv_{end}_{axis}", 0))) for end in ("min", "max") for axis in "uv"), default=0
+    )
     if min(height, width) < MIN_SIDE:
         return f"is {size} texels; a side below {MIN_SIDE} holds too little to learn from"
     if max(height, width) > MAX_ASPECT * min(height, width):
         return f"is {size} texels; beyond {MAX_ASPECT:g}:1 a square image squeezes it too much"
     if float(measures.get("not_finite", 0)) > MAX_NOT_FINITE * float(measures.get("triangles", 0)):
-        return f"has {measures['not_finite']} of {measures['triangles']} triangles whose UV coordinates are no numbers"
-    if reach * max(height, width) > MAX_TEXELS_FROM_ORIGIN:
-        return f"has UV coordinates as large as {reach:.3g}, too large to tell texels apart"
+        return f"has {measures['not_finite']} of {measures['triangles']} triangles whose UV coordinates are not finite"
+    if largest * max(height, width) > MAX_TEXELS_FROM_ORIGIN:
+        return f"has UV coordinates as large as {largest:.3g}, too large to tell texels apart"
     if measures.get("udim", False):
         return f"is laid out in UDIM tiles ({measures['tiles']} of them), but there is one image; bake it into one"
     if coverage == 0:

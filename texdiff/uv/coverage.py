@@ -50,7 +50,7 @@ def _count(triangles: ArrayLike, size: tuple[int, int], mode: Mode) -> NDArray[n
         return np.cumsum(steps, axis=1, dtype=steps.dtype, out=steps)[:, :width]
     rows = np.zeros((height, width + 1), dtype=np.int64)
     columns = np.zeros((width, height + 1), dtype=np.int64)
-    for one in groups:
-        draw(columns if one.by_columns else rows, one, mode)
+    for group in groups:
+        draw(columns if group.by_columns else rows, group, mode)
     count = np.cumsum(rows, axis=1)[:, :width] + np.cumsum(columns, axis=1)[:, :height].T
     return count + int(repeats.sum())

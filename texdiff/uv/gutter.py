@@ -17,7 +17,7 @@ def fill(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint
     their neighbours. So a texel of any mip-map level that holds a covered texel shows the islands' own colours.
 
     Args:
-        texture: uint8 [H, W, 3]. What stands outside the mask has no influence on the result.
+        texture: uint8 [H, W, 3]. Texels outside the mask have no influence on the result.
         mask: bool [H, W], True where covered.
 
     Returns:

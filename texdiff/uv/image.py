@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import re
 import struct
 import warnings
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+
+from texdiff.errors import one_line
 
 # What an image may claim before its pixels are decoded: glTF viewers and GPUs stop at 16384 too.
 MAX_SIDE = 16384
@@ -31,7 +32,7 @@ def read_image(source: Path | bytes) -> NDArray[np.uint8]:
     UV coordinates refer to the stored rows. Of an animation the first frame is taken.
 
     Raises:
-        ImageError: missing, empty, truncated, too large, or no image at all.
+        ImageError: missing, empty, truncated, too large, or not an image.
     """
     return _rgb(_decode(source))
 
@@ -40,7 +41,7 @@ def read_grey16(source: Path | bytes) -> NDArray[np.uint16]:
     """Decode an image of 16-bit grey to uint16 [H, W]; ImageError for any other, also of 8 bits."""
     image = _decode(source)
     if not image.mode.startswith("I;16"):
-        raise ImageError(f"is no image of 16-bit grey (its mode is {image.mode})")
+        raise ImageError(f"is not a 16-bit grey image (its mode is {image.mode})")
     return np.asarray(image).astype(np.uint16)
 
 
@@ -62,8 +63,7 @@ def _decode(source: Path | bytes) -> Image.Image:
         raise ImageError("is not an image in a known format") from None
     except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error) as error:
         # Pillow's decoders raise all of these on damaged files.
-        reason = re.sub(r"\s+", " ", str(error))
-        raise ImageError(f"cannot be decoded ({reason or type(error).__name__})") from None
+        raise ImageError(f"cannot be decoded ({one_line(error)})") from None
 
 
 def open_unlimited(source: Path | BinaryIO) -> Image.Image:
@@ -123,7 +123,7 @@ def content_hash(texture: np.ndarray) -> str:
 
 
 def write_png(image: np.ndarray, path: Path) -> None:
-    """Write uint8 [H, W], [H, W, 3] or uint16 [H, W] as PNG, whole or not at all; a file that is there is left."""
+    """Write uint8 [H, W], [H, W, 3] or uint16 [H, W] as PNG, atomically; an existing file is left as it is."""
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)

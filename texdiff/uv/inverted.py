@@ -1,4 +1,4 @@
-"""Does a mask look inverted: one texture's, or those of a whole dataset."""
+"""Whether a mask looks inverted: that of one texture, or those of a dataset."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ _ENOUGH, _MOST = 8, 2 / 3
 def variation(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[float, float] | None:
     """Share of horizontal neighbours that differ, inside the mask and outside; None where one of these is next to none.
 
-    texture uint8 [H, W, 3], mask bool [H, W]. Differences of up to 2 grey levels are JPEG's, not the image's.
+    texture uint8 [H, W, 3], mask bool [H, W]. Differences of up to 2 grey levels are JPEG's, not the texture's.
     """
     differ = np.abs(np.diff(texture.astype(np.int16), axis=1)).max(axis=2, initial=0) > 2
     inside = mask[:, 1:] & mask[:, :-1]

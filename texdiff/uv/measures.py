@@ -18,7 +18,7 @@ UDIM_SIZE = (64, 64)
 UDIM_COLUMNS = 10
 # A tile that holds less than this is a stray island, not a tile.
 UDIM_COVERAGE = 0.05
-# Islands moved by a whole tile, as is done before baking, lie on those they were moved from, or within them where only
+# Islands moved by exactly one tile, as is done before baking, lie on those they were moved from, or within them where only
 # some were moved; UDIM tiles differ. Intersection over union, and over the smaller of the two.
 UDIM_LIKENESS, UDIM_CONTAINED = 0.5, 0.98
 
@@ -37,8 +37,8 @@ def measure(
     Args:
         texture: uint8 [H, W, 3].
         mask: bool [H, W].
-        triangles: float64 [F, 3, 2] in UV units; without them nothing is said of the UV map itself.
-        mesh_area: float64 [F], area of each triangle on the mesh; without it nothing is said of the texel density.
+        triangles: float64 [F, 3, 2] in UV units; without them the UV map itself is not measured.
+        mesh_area: float64 [F], area of each triangle on the mesh; without it the texel density is not measured.
 
     Raises:
         ValueError: shapes do not fit.

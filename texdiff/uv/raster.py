@@ -1,7 +1,7 @@
 """Scan conversion of UV triangles, with the texture repeating.
 
 A triangle becomes one horizontal span of texels per row; a span becomes a step up where it starts and a step down
-where it ends; one running sum along the rows turns all of them into what stands on every texel. The work grows with
+where it ends; one running sum along the rows turns all of them into the count on every texel. The work grows with
 the heights of the triangles, not with their areas, and texture wrapping (REPEAT) is a modulo on rows and spans: tile
 borders lie on texel borders, so nothing has to be cut. Steps are integers, so what goes up comes down to 0 exactly.
 """
@@ -64,7 +64,7 @@ def sort_triangles(uv: NDArray[np.float64]) -> tuple[list[Group], Group, NDArray
     Returns:
         The groups to draw; the giants, which reach over more than MAX_TILES tiles both ways and are not to be drawn;
         and how often each giant covers the whole texture, by its area, float64 [N]: 0 where it is too thin to hold a
-        whole tile, since such a one can be no part of a UV map that means anything.
+        whole tile, since no meaningful UV map has such a triangle.
     """
     low, high = (pick(pick(uv[:, 0], uv[:, 1]), uv[:, 2]) for pick in (np.minimum, np.maximum))  # [F, 2], NaN stays
     inside = ((low >= 0) & (high <= 1)).all(axis=1)

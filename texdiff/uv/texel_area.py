@@ -43,14 +43,14 @@ def texel_area(triangles: ArrayLike, mesh_area: ArrayLike, size: tuple[int, int]
     rows = np.zeros((height, width + 1), dtype=np.int64)
     columns = np.zeros((width, height + 1), dtype=np.int64)
     points = np.zeros((height, width), dtype=np.int64)
-    for one in groups:
-        texels = np.zeros(len(one.numbers), dtype=np.int64)
-        for owner, _, start, end in spans_of(one, height, width, "center"):
+    for group in groups:
+        texels = np.zeros(len(group.numbers), dtype=np.int64)
+        for owner, _, start, end in spans_of(group, height, width, "center"):
             np.add.at(texels, owner, end - start)
-        share = np.rint(units[one.numbers] / np.maximum(texels, 1)).astype(np.int64)
-        draw(columns if one.by_columns else rows, one, weight=share)
+        share = np.rint(units[group.numbers] / np.maximum(texels, 1)).astype(np.int64)
+        draw(columns if group.by_columns else rows, group, weight=share)
         missed = texels == 0
-        np.add.at(points, _centroids(one, missed, height, width), share[missed])
+        np.add.at(points, _centroids(group, missed, height, width), share[missed])
     thin = repeats == 0
     np.add.at(points, _centroids(giants, thin, height, width), np.rint(units[giants.numbers[thin]]).astype(np.int64))
     sums = np.cumsum(rows, axis=1)[:, :width] + np.cumsum(columns, axis=1)[:, :height].T + points
@@ -62,7 +62,7 @@ def to_grey16(density: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray
     """A texel-area map as the values of a 16-bit image: round(65535 sqrt(d / d_max)).
 
     The root halves the orders of magnitude: densities down to 2.3e-10 of the largest differ from 0. At least 1 where
-    the mask is true, 0 elsewhere; where no texel of the mask lands on any surface, all of them are alike.
+    the mask is true, 0 elsewhere; where no texel of the mask lands on the mesh, all of them are alike.
 
     Args:
         density: float [H, W], mesh area per texel in any unit, 0 or more.
@@ -83,7 +83,7 @@ def from_grey16(grey: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def read_area_file(source: Path | bytes, size: tuple[int, int]) -> NDArray[np.uint16]:
-    """A surface file of an image of size (height, width), uint16 [H, W]. Raises InputError where it is none."""
+    """A surface file of an image of size (height, width), uint16 [H, W]. Raises InputError where it is not one."""
     try:
         grey = read_grey16(source)
     except ImageError as error:
@@ -101,7 +101,7 @@ def resize_texel_area(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """A texel-area map at another size: the mean over each new texel's covered part, and the mask as ``resize`` has it.
 
-    So a new texel's value times its covered part is the surface that lands on it: nothing is lost by shrinking but
+    So a new texel's value times its covered part is the mesh area that lands on it: nothing is lost by shrinking but
     what the mask drops. Growing interpolates.
 
     Args:

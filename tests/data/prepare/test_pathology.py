@@ -184,7 +184,7 @@ def test_measures_say_what_is_odd(audit: dict[str, dict]) -> None:
         ("udim.obj", "UDIM"),
         ("degenerate.obj", "not covered"),
         ("onepixel.obj", "is 1x1 texels"),
-        ("nan.obj", "no numbers"),
+        ("nan.obj", "are not finite"),
         ("missing.obj", "does not exist"),
         ("nothing.obj", "is empty (0 bytes)"),
         ("bomb.obj", "claims"),

@@ -101,7 +101,7 @@ def test_every_file_is_accounted_for(prepared: tuple[Path, str]) -> None:
         assert str(output.parent.parent) not in audit[name]["reason"]
     assert audit["blueBowl.obj"]["coverage"] == 0.375
     assert "3 textures kept (2 train, 1 validation)" in summary
-    assert "1 line of captions.jsonl name no mesh here (gone.obj)" in summary
+    assert "no mesh here for 1 line of captions.jsonl (gone.obj)" in summary
     assert "\n" not in summary
 
 

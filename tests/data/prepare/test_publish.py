@@ -81,5 +81,5 @@ def test_the_hub_gets_the_folder_or_says_why_not(
     assert capsys.readouterr().out.splitlines()[-1] == "hub/me/cups"
     assert main([*command, "--push_to_hub", "me/refused"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("texdiff: error: --push_to_hub me/refused: 403 Forbidden; the dataset itself is whole")
+    assert last.startswith("texdiff: error: --push_to_hub me/refused: 403 Forbidden; the dataset itself is complete")
     assert (tmp_path / "out" / "train" / "metadata.jsonl").is_file()

@@ -4,6 +4,8 @@ import json
 from collections import Counter
 from typing import Any
 
+from texdiff.errors import one_line
+
 TAG = "texdiff"  # marks a folder as a dataset written here, which may be replaced
 
 _LOADED_AS = {"imagefolder": '"imagefolder", data_dir=', "parquet": ""}
@@ -18,7 +20,7 @@ _SURFACE = [
 
 
 def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str], format: str) -> str:
-    """Markdown with YAML front matter. `rows`: those of metadata.jsonl plus "split"; `reasons`: what is set aside."""
+    """Markdown with YAML front matter. `rows`: of metadata.jsonl, plus "split"; `reasons`: of rejections."""
     licenses = Counter(row["license"] for row in rows)
     splits = Counter(row["split"] for row in rows)
     coverage = sum(row["coverage"] for row in rows) / len(rows)
@@ -81,7 +83,7 @@ def _attribution(rows: list[dict[str, Any]]) -> list[str]:
 
 def _plain(text: str) -> str:
     """Text that cannot break the table or the page it stands in."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return one_line(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _size_category(count: int) -> str:

@@ -1,4 +1,4 @@
-"""First station of `prepare` for an image with a mask, in a worker: both decoded, fitted to each other, looked at."""
+"""An image and its mask: decoded, and the mask fitted to the image."""
 
 from pathlib import Path
 
@@ -25,13 +25,13 @@ def read_pair(image: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.ui
 
 def fit_mask(grey: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_]:
     """A mask, uint8 [h, w], as bool [H, W] = size: resized (nearest) where it has the image's shape, or is a square,
-    which in UV space has any image's shape. Raises InputError where it has not.
+    which in UV space has any image's shape. Raises InputError where it is neither.
     """
     if grey.shape != size:
         same_shape = abs(grey.shape[0] * size[1] - grey.shape[1] * size[0]) <= max(size) * max(grey.shape) * 0.01
         if not same_shape and grey.shape[0] != grey.shape[1]:
             raise InputError(
-                f"the mask is {grey.shape[1]}x{grey.shape[0]} but the image {size[1]}x{size[0]}: not the same shape"
+                f"the mask is {grey.shape[1]}x{grey.shape[0]} but the image {size[1]}x{size[0]}: their shapes differ"
             )
         grey = np.asarray(cv2.resize(grey, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
     return grey >= THRESHOLD
@@ -48,5 +48,5 @@ def _alpha(path: Path) -> NDArray[np.uint8]:
     """The alpha of an image that `read_image` has decoded, so its size is known to be sound."""
     with open_unlimited(path) as image:
         if not image.has_transparency_data:
-            raise InputError(f"{path}: has neither a mask of its own nor alpha: put the mask beside it or into alpha")
+            raise InputError(f"{path}: has neither a mask of its own nor alpha; put the mask beside it or into alpha")
         return np.asarray(image.convert("RGBA").getchannel("A"))

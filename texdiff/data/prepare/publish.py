@@ -39,7 +39,7 @@ def to_parquet(folder: Path, shard_bytes: int = _SHARD_BYTES) -> None:
 def push_to_hub(folder: Path, repository: str) -> str:
     """Upload a written dataset as a private dataset repository; returns its address.
 
-    Raises InputError where the hub refuses or cannot be reached; the folder stays as it is.
+    Raises InputError where the hub refuses or cannot be reached; the folder is not changed.
     """
     import huggingface_hub
 
@@ -48,8 +48,8 @@ def push_to_hub(folder: Path, repository: str) -> str:
         address = api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
         api.upload_folder(repo_id=repository, repo_type="dataset", folder_path=folder, ignore_patterns=[MESHES])
     except Exception as error:  # network, rights, names: the library and what is below it raise all kinds
-        reason = one_line(str(error))[:300]
-        raise InputError(f"--push_to_hub {repository}: {reason}; the dataset itself is whole, in {folder}") from None
+        reason = one_line(error)[:300]
+        raise InputError(f"--push_to_hub {repository}: {reason}; the dataset itself is complete, in {folder}") from None
     return str(address)
 
 

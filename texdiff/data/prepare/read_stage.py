@@ -22,6 +22,7 @@ from texdiff.errors import InputError, one_line
 from texdiff.files import write_atomic
 from texdiff.uv.image import content_hash, write_png
 from texdiff.uv.inverted import looks_inverted
+from texdiff.uv.meshes.atlases import read_atlases
 from texdiff.uv.texel_area import read_area_file
 
 
@@ -80,8 +81,6 @@ def read(job: ReadJob) -> None:
 
 
 def _read_mesh(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    from texdiff.uv.meshes.atlases import read_atlases
-
     found = read_atlases(job.asset.path)
     textures = []
     for number, atlas in enumerate(found.atlases):

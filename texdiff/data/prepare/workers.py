@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 from tqdm import tqdm
 
-from texdiff.errors import InputError
+from texdiff.errors import InputError, one_line
 
 _SECONDS_TO_START = 300.0  # imports on a cold, busy disk; only a broken installation needs longer
 _JOBS_PER_PROCESS = 500  # then a fresh one, so that what a reader leaks stays bounded
@@ -170,10 +170,12 @@ def _serve(pipe: Connection, kinds: tuple[Callable[[Any], Any], ...], memory_lim
         except InputError as error:
             answer = Failure(str(error), lasting=True)
         except OSError as error:
-            # A full disk is no file's fault: were it taken for one, all that follow would be set aside too.
+            # A full disk is not the file's fault: were it taken for one, all that follow would be rejected too.
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             answer = (
-                InputError(f"no space left for {error.filename}: make room, then start again") if full else _raw(error)
+                InputError(f"no space left for {error.filename}; make room, then run the same command again")
+                if full
+                else _raw(error)
             )
         except Exception as error:  # whatever a reader throws at a broken file is that file's reason, not the run's end
             answer = _raw(error)
@@ -181,12 +183,12 @@ def _serve(pipe: Connection, kinds: tuple[Callable[[Any], Any], ...], memory_lim
 
 
 def _raw(error: Exception) -> Failure:
-    return Failure(" ".join(f"reader error: {type(error).__name__}: {error}".split())[:300], lasting=False)
+    return Failure(one_line(f"reader error: {type(error).__name__}: {error}")[:300], lasting=False)
 
 
 @contextlib.contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Ctrl-C stops the parent, which stops its workers; a worker that took it as well would only print a traceback."""
+    """Ctrl-C stops the parent, which stops its workers; a worker that got it as well would only print a traceback."""
     if threading.current_thread() is not threading.main_thread():  # only there can it be set
         yield
         return

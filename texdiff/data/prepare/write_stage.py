@@ -117,7 +117,8 @@ def summarise(
         text += "; set aside: " + ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
     for file in caption_files:
         if file.unused:
-            text += f"; {count_of(len(file.unused), 'line')} of {file.path.name} name no mesh here ({min(file.unused)})"
+            lines = count_of(len(file.unused), "line")
+            text += f"; no mesh here for {lines} of {file.path.name} ({min(file.unused)})"
     if 0 < sum(entry.has_surface for entry in kept) < len(kept):
         text += "; no surface files, since some textures come without a mesh"
     return text

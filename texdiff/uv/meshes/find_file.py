@@ -6,7 +6,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from texdiff.paths import within_reach
+from texdiff.paths import near_mesh
 
 
 def find_file(name: str, folders: list[Path]) -> Path | None:
@@ -15,7 +15,7 @@ def find_file(name: str, folders: list[Path]) -> Path | None:
     Tried in turn: the path as written (also with the other kind of slashes), then its last component beside the
     material, each also with %20 and the like decoded, and last in ../textures, as downloads from Sketchfab have it;
     every component exactly, and then without regard to case and to whether accents are composed. Made for paths from
-    another machine, and followed no farther than `within_reach`.
+    another machine, and followed only where `near_mesh` allows.
     """
     posix = name.strip().strip("\"'").replace("\\", "/")
     posix = re.sub(r"/{2,}", "/", posix)
@@ -28,7 +28,7 @@ def find_file(name: str, folders: list[Path]) -> Path | None:
     for candidate, places in [*((name, folders) for name in tries), *((PurePosixPath(n).name, beside) for n in tries)]:
         for folder in places:
             found = _beneath(folder, candidate)
-            if found is not None and within_reach(found, folders[-1] / "mesh"):
+            if found is not None and near_mesh(found, folders[-1] / "mesh"):
                 return found
     return None
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import numpy as np
 from numpy.typing import NDArray
 
-from texdiff.errors import InputError
+from texdiff.errors import InputError, one_line
 from texdiff.uv.meshes.find_file import find_file
 from texdiff.uv.meshes.part import PartError
 
@@ -34,7 +34,7 @@ def dig(value: Any, *path: str | int, kind: type | tuple[type, ...] = object, de
             value = value[step]
         else:
             return default
-    unfit = isinstance(value, bool) and kind is not bool and kind is not object  # True is no number
+    unfit = isinstance(value, bool) and kind is not bool and kind is not object  # True is not a number
     return value if isinstance(value, kind) and not unfit else default
 
 
@@ -96,7 +96,7 @@ class Document:
         """Bytes of a buffer view.
 
         Raises:
-            PartError: there is no such view, it is compressed, or it reaches beyond its buffer.
+            PartError: there is no such view, it is compressed, or it extends beyond its buffer.
         """
         view = dig(self.tree, "bufferViews", index, kind=dict)
         if view is None:
@@ -184,7 +184,7 @@ def open_gltf(path: Path) -> Document:
     """Read a .glb or .gltf file as far as its JSON goes.
 
     Raises:
-        InputError: it is no glTF 2.0 file, or a truncated one.
+        InputError: it is not a glTF 2.0 file, or a truncated one.
     """
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path}: {path.stat().st_size} bytes, more than the limit of {MAX_BYTES}; split the mesh")
@@ -194,7 +194,7 @@ def open_gltf(path: Path) -> Document:
         tree = json.loads(text.decode("utf-8-sig"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         what = "neither GLB nor glTF JSON" if text is data else "a GLB whose JSON is damaged"
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error)[:120]
         raise InputError(f"{path}: is {what} ({reason}); export or copy it again") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: its JSON is not an object; export it again as glTF 2.0")
@@ -207,7 +207,7 @@ def open_gltf(path: Path) -> Document:
 def _chunks(path: Path, data: bytes) -> tuple[bytes, bytes]:
     """JSON and binary chunk of a GLB."""
     if len(data) < 20:
-        raise InputError(f"{path}: is truncated ({len(data)} bytes are no GLB); copy or export it again")
+        raise InputError(f"{path}: is truncated ({len(data)} bytes are not a GLB); copy or export it again")
     version, length = struct.unpack_from("<II", data, 4)
     if version != 2:
         raise InputError(f"{path}: GLB version is {version}; export it as glTF 2.0")

@@ -18,7 +18,7 @@ DRACO = "KHR_draco_mesh_compression"
 
 
 def read_gltf(path: Path) -> list[Part]:
-    """All parts of a .glb or .gltf file that stand in its scene. V points down in the file, up in the parts.
+    """All parts of a .glb or .gltf file that are in its scene. V points down in the file, up in the parts.
 
     Raises:
         InputError: the file as a whole cannot be read, or has no triangles at all.
@@ -44,7 +44,7 @@ def read_gltf(path: Path) -> list[Part]:
             key = _unique(name if len(primitives) == 1 else f"{name} {number}", keys)
             which = dig(primitive, "material", kind=int, default=-1)
             if not 0 <= which < len(materials) - 1:
-                which = -1  # the last one stands for "no material"
+                which = -1  # the last one means "no material"
             try:
                 part = _part(document, primitive, key, materials[which], lookups[which], transforms or (np.eye(4),))
             except PartError as error:
@@ -145,7 +145,7 @@ def _faces(document: Document, primitive: dict[str, Any], count: int) -> NDArray
 
 
 def _places(document: Document) -> dict[int, tuple[NDArray[np.float64], ...]]:
-    """Where each mesh stands: 4 x 4 world transforms by the mesh's index. Empty where no node holds a mesh."""
+    """The instances of each mesh: 4 x 4 world transforms by the mesh's index. Empty where no node holds a mesh."""
     nodes = document.objects("nodes")
     children = {child for node in nodes for child in dig(node, "children", kind=list, default=[]) if _is_index(child)}
     scene = dig(document.tree, "scene", kind=int, default=0)

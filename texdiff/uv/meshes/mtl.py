@@ -89,7 +89,7 @@ def _material(name: str, values: dict[str, str], folders: list[Path]) -> Materia
         return Material(name=name, problem=problem, properties=properties, to_pbr=to_pbr)
     found = find_file(file_name, folders)
     if found is None:
-        problem = f"names the image {file_name}, which does not exist near the mesh, nor such a name beside it"
+        problem = f"names the image {file_name}, which does not exist near the mesh, nor a file of that name beside it"
         return Material(name=name, problem=problem, properties=properties, to_pbr=to_pbr)
     image = ImageRef(name=found.name, source=found)
     return Material(name=name, image=image, wrap=wrap, properties=properties, to_pbr=to_pbr)

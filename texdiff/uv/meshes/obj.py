@@ -172,9 +172,9 @@ def _materials(path: Path, lines: _Lines) -> list[Material]:
     known: dict[str, Material] = {}
     missing = []
     for library in lines.libraries:
-        whole = find_file(library, [path.parent])
+        exact = find_file(library, [path.parent])
         # Several files on one line, or one file whose name holds spaces.
-        for name in [library] if whole else re.split(r"\s+", library):
+        for name in [library] if exact else re.split(r"\s+", library):
             found = find_file(name, [path.parent])
             if found is None:
                 missing.append(library)

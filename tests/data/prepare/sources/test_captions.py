@@ -60,14 +60,14 @@ def test_a_sidecar_holds_one_caption_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("c.jsonl", b'{"mesh": "a"}\nnot json\n', "line 2: not JSON"),
+        ("c.jsonl", b'{"mesh": "a"}\nnot json\n', "line 2: not valid JSON"),
         ("c.jsonl", b"[1]\n", "not a JSON object"),
         ("c.jsonl", b'{"text": "x"}\n', 'no "mesh"'),
         ("c.jsonl", b'{"mesh": "a", "text": 3}\n', '"text" must be'),
         ("c.jsonl", b'{"mesh": "a", "text": [3]}\n', '"text" must be'),
         ("c.jsonl", b'{"mesh": "a", "license": 3}\n', '"license" must be'),
         ("c.jsonl", b"\xff\xfe{}\n", "not readable as UTF-8"),
-        ("c.jsonl", b"", "no caption in it"),
+        ("c.jsonl", b"", "contains no captions"),
         ("c.txt", b"x", ".jsonl or .csv"),
     ],
 )

@@ -171,9 +171,9 @@ def test_inverted_is_said_of_inverted_masks_only(draw: Draw, islands_mask: Draw)
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("= 3", "not TOML"),
+        ("= 3", "not a valid TOML file"),
         ("[[datasets]]\n[[datasets.subsets]]\nflip_aug = true\n", "names no image_dir"),
-        ('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "gone"\n', "gone is no folder"),
+        ('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "gone"\n', "gone is not a folder"),
     ],
 )
 def test_a_broken_config_is_one_line(tmp_path: Path, content: str, says: str) -> None:
@@ -193,9 +193,9 @@ def packed(content: bytes) -> str:
     [
         ({"text": "a cup"}, "no file_name"),
         ({"file_name": "a.png", "mask": "????"}, "neither a file nor base64"),
-        ({"file_name": "a.png", "mask": packed(b"abc")}, "no square"),
+        ({"file_name": "a.png", "mask": packed(b"abc")}, "not a square"),
         ({"file_name": "a.png", "mask": packed(bytes((1 << 25) + 1))}, "claims more than"),
-        ("{", "not JSON"),
+        ("{", "not valid JSON"),
         ([1], "not a JSON object"),
     ],
 )

@@ -19,7 +19,7 @@ from texdiff.data.prepare.sources.tables import find_metadata, read_metadata, re
 from texdiff.errors import InputError
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".dae")
-_TEXT_SUFFIXES = (".txt", ".jsonl", ".csv", ".md", ".html")  # never part of what a mesh looks like
+_TEXT_SUFFIXES = (".txt", ".jsonl", ".csv", ".md", ".html")  # never part of how a mesh is drawn
 _HUB_ID = r"[\w.-]+/[\w.-]+"
 
 
@@ -28,7 +28,7 @@ def find_assets(
 ) -> tuple[list[Asset], list[CaptionFile]]:
     """All meshes in the sources, or images where there is no mesh, in order of source and path, each once.
 
-    Also returns the captions files that were read. What is no file yet (an image in Parquet) is put into `spool`.
+    Also returns the captions files that were read. What is not a file yet (an image in Parquet) is written to `spool`.
     Folders in `skip` are not searched: what is being written may lie within a source.
     Raises InputError where a source does not exist or has nothing of the kind in it.
     """
@@ -39,7 +39,7 @@ def find_assets(
         path = Path(source)
         if not path.exists():
             if not re.fullmatch(_HUB_ID, source):
-                raise InputError(f"{source}: no such file or folder: give a mesh or a folder with meshes")
+                raise InputError(f"{source}: no such file or folder; give a mesh or a folder with meshes")
             found = list(read_table(source, spool))
         elif path.is_file():
             found = _file(path, given, files)
@@ -54,7 +54,7 @@ def _file(path: Path, given: CaptionFile | None, files: list[CaptionFile]) -> li
     if path.suffix.lower() == ".toml":
         return read_kohya_config(path)
     if path.suffix.lower() not in MESH_SUFFIXES:
-        raise InputError(f"{path}: not a mesh that is read here: use one of {', '.join(MESH_SUFFIXES)}")
+        raise InputError(f"{path}: not a mesh format that texdiff reads; use one of {', '.join(MESH_SUFFIXES)}")
     beside = [file for file in sorted(path.parent.iterdir()) if file.is_file()]
     return [_mesh(path, path.name, _stamp_all(beside), _captions(path.parent, given, files))]
 
@@ -76,7 +76,7 @@ def _folder(
         return list(read_table(str(folder), spool))
     if images := find_images(folder, others):
         return images
-    raise InputError(f"{folder}: no mesh in it ({', '.join(MESH_SUFFIXES)}), no images and no dataset")
+    raise InputError(f"{folder}: contains no mesh ({', '.join(MESH_SUFFIXES)}), no images and no dataset")
 
 
 def _captions(folder: Path, given: CaptionFile | None, files: list[CaptionFile]) -> CaptionFile | None:

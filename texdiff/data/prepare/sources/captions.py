@@ -15,7 +15,7 @@ _KEYS = ("mesh", "file_name", "text", "license", "author")
 
 @dataclass(frozen=True, kw_only=True)
 class Credit:
-    """What is said about one mesh: its captions, in order, its licence (SPDX where the source uses it), its author."""
+    """One mesh: its captions, in order, its licence (SPDX where the source uses it), its author."""
 
     texts: tuple[str, ...] = ()
     license: str | None = None
@@ -24,7 +24,7 @@ class Credit:
 
 @dataclass
 class CaptionFile:
-    """A captions file, looked up by mesh path; remembers which of its lines were never asked for."""
+    """A captions file, looked up by mesh path; remembers which of its lines were never used."""
 
     path: Path
     credits: dict[str, Credit]
@@ -50,7 +50,7 @@ def read_captions(path: Path) -> CaptionFile:
         where = f"{path}, line {number}"
         mesh = row.get("mesh") or row.get("file_name")
         if not isinstance(mesh, str):
-            raise InputError(f'{where}: no "mesh": name the mesh by its path relative to {path.parent}')
+            raise InputError(f'{where}: no "mesh"; give the path of the mesh relative to {path.parent}')
         texts = row.get("text") or []
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -66,7 +66,7 @@ def read_captions(path: Path) -> CaptionFile:
             author=row.get("author") or before.author,
         )
     if not credits:
-        raise InputError(f"{path}: no caption in it: write one line per mesh or leave the file out")
+        raise InputError(f"{path}: contains no captions; write one line per mesh, or omit the file")
     return CaptionFile(path, credits, set(credits))
 
 
@@ -98,12 +98,12 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as UTF-8 text ({one_line(str(error))}): save it as UTF-8") from None
+        raise InputError(f"{path}: not readable as UTF-8 text ({one_line(error)}); save it as UTF-8") from None
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict]]:
     if path.suffix.lower() not in (".jsonl", ".csv"):
-        raise InputError(f"{path}: captions are read from .jsonl or .csv: rename it or write it in one of these")
+        raise InputError(f"{path}: captions must be in a .jsonl or .csv file")
     lines = read_text(path).splitlines()
     if path.suffix.lower() == ".csv":
         reader = csv.DictReader(lines)
@@ -116,9 +116,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{path}, line {number}: not JSON ({error})") from None
+            raise InputError(f"{path}, line {number}: not valid JSON ({error})") from None
         if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: not a JSON object: write one object with mesh and text a line")
+            raise InputError(f"{path}, line {number}: not a JSON object; write one object with mesh and text per line")
         yield number, row
 
 

@@ -33,7 +33,7 @@ def read_kohya_config(path: Path) -> list[Asset]:
     try:
         config = tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not TOML ({error})") from None
+        raise InputError(f"{path}: not a valid TOML file ({error})") from None
     try:
         subsets = list(_subsets(config))
     except InputError as error:
@@ -62,13 +62,13 @@ def _subsets(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _table(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InputError(f"{name} is no table of settings")
+        raise InputError(f"{name} must be a table of settings")
     return value
 
 
 def _list(value: Any, name: str) -> list[Any]:
     if not isinstance(value, list):
-        raise InputError(f"{name} is no list of tables")
+        raise InputError(f"{name} must be a list of tables")
     return value
 
 
@@ -77,7 +77,7 @@ def _folder(config: Path, name: str) -> Path:
     for folder in (config.parent / name, Path(name)):
         if folder.is_dir():
             return folder
-    raise InputError(f"{config}: {name} is no folder, neither beside the file nor here: mend the path")
+    raise InputError(f"{config}: {name} is not a folder, neither beside the file nor here; correct the path")
 
 
 def _asset(path: Path, root: Path, mask: Path, tokens: Any = None) -> Asset:

@@ -24,7 +24,7 @@ from texdiff.data.prepare.asset import Asset, asset_key
 from texdiff.data.prepare.sources.captions import caption_from_name, read_text
 from texdiff.errors import InputError, one_line
 from texdiff.files import write_atomic
-from texdiff.paths import leads_out
+from texdiff.paths import escapes
 
 _IMAGE = ("image", "texture", "diffuse")
 _TEXT = ("text", "caption", "prompt", "captions")
@@ -49,8 +49,8 @@ def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
             name = row.get("surface_file_name")
             surface = path.parent / name if isinstance(name, str) and name else None
             for file in (image, mask, *([surface] if surface else [])):
-                if not file.is_relative_to(spool) and ("\0" in str(file) or leads_out(str(file), str(root))):
-                    raise InputError(f"{file.name!r} leads out of the dataset's folder: put the file itself there")
+                if not file.is_relative_to(spool) and ("\0" in str(file) or escapes(str(file), str(root))):
+                    raise InputError(f"{file.name!r} is outside of the dataset's folder; put the file itself there")
             credit = _credit(row, image.stem)
         except InputError as error:
             yield _unusable(path, f"{path.relative_to(root).as_posix()}, line {number}", split, str(error))
@@ -63,7 +63,7 @@ def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
 def _files(row: dict[str, Any], folder: Path, spool: Path) -> tuple[Path, Path]:
     name = next((row[key] for key in ("file_name", *(f"{c}_file_name" for c in _IMAGE)) if row.get(key)), None)
     if not isinstance(name, str):
-        raise InputError(f"no file_name: name the image by its path relative to {folder.name}")
+        raise InputError(f"no file_name; give the path of the image relative to {folder.name}")
     if isinstance(row.get("mask_file_name"), str):
         return folder / name, folder / row["mask_file_name"]
     text = row.get("mask")
@@ -88,7 +88,7 @@ def read_table(source: str, spool: Path) -> Iterator[Asset]:
         saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
         loaded = datasets.load_from_disk(source) if saved else datasets.load_dataset(source)
     except Exception as error:  # the library raises all kinds for a name it cannot load
-        raise InputError(f"{source}: cannot be read as a dataset ({one_line(str(error)) or type(error)})") from None
+        raise InputError(f"{source}: cannot be read as a dataset ({one_line(error)})") from None
     splits = loaded if isinstance(loaded, dict) else {"": loaded}
     for split, rows in splits.items():
         image = next((name for name in _IMAGE if name in rows.column_names), None)
@@ -133,7 +133,7 @@ def _unpacked(text: str, spool: Path) -> Path:
         raise InputError(f"the packed mask claims more than {_MAX_PACKED * 8} texels")
     side = round((len(packed) * 8) ** 0.5)
     if side * side != len(packed) * 8:
-        raise InputError(f"the packed mask has {len(packed) * 8} bits, which is no square: write masks as images")
+        raise InputError(f"the packed mask has {len(packed) * 8} bits, which is not a square; write masks as images")
     bits = np.unpackbits(np.frombuffer(packed, np.uint8)).reshape(side, side) * np.uint8(255)
     file = io.BytesIO()
     Image.fromarray(bits).save(file, format="PNG")
@@ -154,7 +154,7 @@ def _bytes(cell: Any) -> bytes:
         return Path(cell["path"]).read_bytes()
     if cell is None or isinstance(cell, dict):
         return b""  # the reader says that it is empty
-    raise InputError(f"a cell of type {type(cell).__name__} is no image: cast the column to Image")
+    raise InputError(f"a cell of type {type(cell).__name__} is not an image; cast the column to Image")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -171,6 +171,6 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                yield number, f"not JSON ({error})"
+                yield number, f"not valid JSON ({error})"
             else:
                 yield number, row if isinstance(row, dict) else "not a JSON object"
