@@ -18,8 +18,8 @@ UDIM_SIZE = (64, 64)
 UDIM_COLUMNS = 10
 # A tile that holds less than this is a stray island, not a tile.
 UDIM_COVERAGE = 0.05
-# Islands moved by exactly one tile, as is done before baking, lie on those they were moved from, or within them where only
-# some were moved; UDIM tiles differ. Intersection over union, and over the smaller of the two.
+# Islands moved by exactly one tile, as is done before baking, lie on those they were moved from, or within them where
+# only some were moved; UDIM tiles differ. Intersection over union, and over the smaller of the two.
 UDIM_LIKENESS, UDIM_CONTAINED = 0.5, 0.98
 
 
