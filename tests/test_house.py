@@ -13,12 +13,13 @@ PACKAGE = ROOT / "texdiff"
 
 # Each room may import itself and what stands before it. `demo` makes data and knows the UV room at most.
 ROOMS = ["errors", "files", "paths", "uv", "render", "diffusion", "data", "models"]
-ROOMS += ["config", "training", "inference", "evaluation", "report", "cli"]
+ROOMS += ["bounds", "config", "training", "inference", "evaluation", "report", "cli"]
 ALLOWED = {room: set(ROOMS[: i + 1]) for i, room in enumerate(ROOMS)}
 ALLOWED["demo"] = {"errors", "files", "paths", "uv", "demo"}
 ALLOWED["diffusion"] = {"diffusion"}
 ALLOWED["inference"] -= {"training"}  # a base and a LoRA are all that is needed
-ALLOWED["config"] = {"errors", "config"}
+ALLOWED["bounds"] = {"errors", "bounds"}
+ALLOWED["config"] = {"errors", "bounds", "config"}
 FORBIDDEN = {
     "render": {"torch", "diffusers", "transformers", "datasets", "accelerate"},
     "uv": {"torch", "diffusers", "transformers", "datasets", "accelerate"},

@@ -1,8 +1,21 @@
 """Everything a training run can be told. `--help` shows these docstrings; texdiff/cli/train_arguments.py reads them."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from texdiff.bounds import (
+    Count,
+    CountOrNone,
+    Grey,
+    Names,
+    NonNegative,
+    Positive,
+    Resolution,
+    Share,
+    Weight,
+    check_bounds,
+)
 from texdiff.errors import InputError
 
 
@@ -11,26 +24,26 @@ class ModelConfig:
     """The base model."""
 
     pretrained_model_name_or_path: str = "nano"
-    """Stable Diffusion pipeline to start from: a folder, a hub id, or `nano`, the small one that comes along."""
+    """Stable Diffusion pipeline to start from: a folder, a hub id, or `nano`, the small one that is included."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     variant: str | None = None
     """Weight files' variant, such as `fp16`."""
     train: Literal["lora", "full"] = "lora"
-    """Train low-rank adapters, or every weight of the U-Net."""
+    """Train low-rank adapters, or every weight of the denoiser."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """Low-rank adapters; used where model.train is `lora`."""
 
-    rank: int = 8
+    rank: Count = 8
     """Rank of each adapter."""
-    alpha: float | None = None
+    alpha: Positive | None = None
     """Strength: the adapter's output is scaled by alpha / rank. Default: rank, a strength of 1."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Share of an adapter's inputs set to 0 while training."""
-    target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    target_modules: Names = ("to_q", "to_k", "to_v", "to_out.0")
     """Ends of the names of the layers that get an adapter."""
     use_dora: bool = False
     """Train direction and magnitude apart (DoRA)."""
@@ -48,17 +61,17 @@ class DataConfig:
     """Column that holds the UV mask: white where the UV map uses the texture."""
     caption_column: str = "text"
     """Column that holds the caption, or a list of captions of which each visit draws one."""
-    resolution: int = 512
+    resolution: Resolution = 512
     """Side in pixels of the square that every texture is brought to; a multiple of 8."""
-    background: Literal["fill", "keep"] | int = "fill"
+    background: Literal["fill", "keep"] | Grey = "fill"
     """The void between islands: `fill` from the islands, `keep` what is there, or a grey of 0-255."""
     posterior: Literal["sample", "mean"] = "sample"
     """Latents: drawn anew from the encoder's distribution at each visit, or its mean."""
-    caption_dropout: float = 0.1
-    """Share of visits with an empty caption, which guidance without a classifier needs."""
+    caption_dropout: Share = 0.1
+    """Share of visits with an empty caption, which enables classifier-free guidance."""
     unreadable: Literal["stop", "skip"] = "stop"
-    """A texture or mask that cannot be read: the run stops, or goes on without it. It is named, and with `skip` counted
-    and looked for at the start, which reads every picture once."""
+    """A texture or mask that cannot be read: the run stops, or continues without it. It is named, and with `skip`
+    counted and searched for at the start, which reads every image once."""
     cache: Literal["disk", "memory", "off"] = "disk"
     """Encoded textures and captions: kept on disk for every later run, kept in memory by each process, or encoded anew
     at every visit, with VAE and text encoder staying loaded. The numbers are the same, on a GPU with `off` up to
@@ -84,10 +97,10 @@ class MaskConfig:
     outside: Literal["nothing", "base_model"] = "nothing"
     """Outside the mask nothing is asked for, or the base model's own prediction, so that the void is neither learnt
     nor forgotten: `base_model` costs a second forward pass (0.4 of a step on a CPU), and needs model.train lora."""
-    unmasked_weight: float | None = None
+    unmasked_weight: Weight | None = None
     """Weight of latent cells outside the mask. Default: 0, or 1 where mask.outside is `base_model`. With `nothing`
     there, it weighs the training target: 1 trains without masks."""
-    pixel_weight: float = 0.0
+    pixel_weight: NonNegative = 0.0
     """Weight of the masked squared error in pixels of [-1, 1], decoded, beside that of latents. The VAE
     stays in memory, and its decoder runs twice and backwards in every pass: with Stable Diffusion 1.5 at 512 px, on a
     CPU, a pass then takes four times as long and 6 GiB more for each texture."""
@@ -104,9 +117,9 @@ class MaskConfig:
 class NoiseConfig:
     """The noise that is added, and its weight in the loss."""
 
-    offset: float = 0.0
+    offset: NonNegative = 0.0
     """Standard deviation of noise that is common to a whole channel."""
-    input_perturbation: float = 0.0
+    input_perturbation: NonNegative = 0.0
     """Standard deviation of further noise that the U-Net sees and is not asked to predict; 0.1 in its paper."""
     rescale_betas_zero_snr: bool = False
     """Stretch the schedule until its last step is noise alone, in training, samples and export. Not for a base that
@@ -114,33 +127,33 @@ class NoiseConfig:
     timestep_sampling: Literal["uniform", "stratified"] = "uniform"
     """Timesteps: each sample's own, or one from each of as many equal parts of the range as the effective batch has
     samples, which costs nothing: in batches of 8 the loss varies 0.3 times as much, its gradient 0.9 times."""
-    snr_gamma: float | None = None
+    snr_gamma: Positive | None = None
     """Min-SNR weighting's gamma, 5 in its paper. Default: no weighting."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """The optimiser."""
+    """The optimizer."""
 
     name: Literal["adamw", "adafactor", "adamw8bit"] = "adamw"
     """AdamW; Adafactor, whose state is next to nothing, but which waits for a GPU at every weight; or AdamW with
     a state of 8 bits, for which bitsandbytes must be installed."""
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     """Learning rate at its highest."""
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
     """Course of the learning rate over the run."""
-    lr_warmup_steps: int = 0
-    """Optimiser steps over which the learning rate rises from 0; not for `constant`."""
-    weight_decay: float = 1e-2
+    lr_warmup_steps: CountOrNone = 0
+    """Optimizer steps over which the learning rate rises from 0; not for `constant`."""
+    weight_decay: NonNegative = 1e-2
     """Decay of the weights, decoupled from the gradient."""
-    max_grad_norm: float | None = 1.0
+    max_grad_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm where theirs is larger; `null` leaves them."""
     in_backward: bool = False
-    """Take each weight's step as soon as its gradient is there, so that there is only one gradient in memory at a time:
-    for model.train `full` with one process, one pass a step and max_grad_norm `null`. The numbers are the same."""
+    """Apply the optimizer step per parameter during backward, so that only one gradient is in memory at a time: for
+    model.train `full` with one process, one micro-batch a step and max_grad_norm `null`. The numbers are the same."""
     use_ema: bool = False
     """Keep an exponential moving average of the trained weights, and validate, draw samples and export with it."""
-    ema_decay: float = 0.9999
+    ema_decay: Share = 0.9999
     """Share of the average that stays at each step; it starts smaller, (1 + n) / (10 + n) after n steps."""
 
 
@@ -152,12 +165,12 @@ class RunConfig:
     """Folder for weights, checkpoints, samples and figures."""
     seed: int = 0
     """Seed of every random draw."""
-    max_train_steps: int = 1000
-    """Optimiser steps."""
-    train_batch_size: int = 4
+    max_train_steps: Count = 1000
+    """Optimizer steps."""
+    train_batch_size: Count = 4
     """Textures per process and forward pass."""
-    gradient_accumulation_steps: int = 1
-    """Forward passes per optimiser step."""
+    gradient_accumulation_steps: Count = 1
+    """Forward passes per optimizer step."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: slower, less memory."""
     compile: bool = False
@@ -176,28 +189,28 @@ class RunConfig:
     channels_last: bool = False
     """On a GPU: keep the U-Net's activations with their channels innermost, as its convolutions have them. Faster with
     one texture a pass, slower with many."""
-    checkpointing_steps: int = 500
-    """Optimiser steps from one checkpoint to the next."""
-    checkpoints_total_limit: int = 2
+    checkpointing_steps: Count = 500
+    """Optimizer steps from one checkpoint to the next."""
+    checkpoints_total_limit: Count = 2
     """Checkpoints to keep; older ones go."""
     resume: Literal["auto", "never"] = "auto"
-    """`auto` goes on from the newest checkpoint in output_dir; `never` starts over in a new folder beside it."""
+    """`auto` continues from the newest checkpoint in output_dir; `never` starts over in a new folder beside it."""
     report_to: Literal["tensorboard", "wandb", "none"] = "tensorboard"
     """Tracker that gets the figures, beside metrics.jsonl."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """Held-out loss and sample pictures while training."""
+    """Held-out loss and sample images while training."""
 
-    every: int = 500
-    """Optimiser steps from one validation to the next; 0 validates at the end only."""
+    every: CountOrNone = 500
+    """Optimizer steps from one validation to the next; 0 validates at the end only."""
     prompts: tuple[str, ...] = ()
-    """Prompts of the sample pictures. Default: captions of the validation split, or of the training split."""
-    num_images: int = 4
-    """Sample pictures at each validation; 0 makes none."""
-    num_inference_steps: int = 25
-    """Denoising steps of each sample picture."""
+    """Prompts of the sample images. Default: captions of the validation split, or of the training split."""
+    num_images: CountOrNone = 4
+    """Sample images at each validation; 0 makes none."""
+    num_inference_steps: Count = 25
+    """Denoising steps of each sample image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,93 +227,43 @@ class TrainingConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
-        at_least_one = {
-            "lora.rank": self.lora.rank,
-            "run.max_train_steps": self.run.max_train_steps,
-            "run.train_batch_size": self.run.train_batch_size,
-            "run.gradient_accumulation_steps": self.run.gradient_accumulation_steps,
-            "run.checkpointing_steps": self.run.checkpointing_steps,
-            "run.checkpoints_total_limit": self.run.checkpoints_total_limit,
-            "validation.num_inference_steps": self.validation.num_inference_steps,
-        }
-        not_negative = {
-            "noise.offset": self.noise.offset,
-            "noise.input_perturbation": self.noise.input_perturbation,
-            "mask.pixel_weight": self.mask.pixel_weight,
-            "optim.lr_warmup_steps": self.optim.lr_warmup_steps,
-            "optim.weight_decay": self.optim.weight_decay,
-            "validation.every": self.validation.every,
-            "validation.num_images": self.validation.num_images,
-        }
-        positive = {
-            "lora.alpha": self.lora.alpha,
-            "noise.snr_gamma": self.noise.snr_gamma,
-            "optim.learning_rate": self.optim.learning_rate,
-            "optim.max_grad_norm": self.optim.max_grad_norm,
-        }
-        for key, share in {
-            "data.caption_dropout": self.data.caption_dropout,
-            "lora.dropout": self.lora.dropout,
-            "optim.ema_decay": self.optim.ema_decay,
-        }.items():
-            _require(0 <= share < 1, key, share, "give a share from 0 to below 1")
-        for key, value in at_least_one.items():
-            _require(value >= 1, key, value, "give 1 or more")
-        for key, number in not_negative.items():
-            _require(number >= 0, key, number, "give 0 or more")
-        for key, maybe in positive.items():
-            _require(maybe is None or maybe > 0, key, maybe, "give a number above 0")
-        _require(
-            self.data.resolution >= 64 and self.data.resolution % 8 == 0,
-            "data.resolution",
-            self.data.resolution,
-            "give a multiple of 8, 64 or more",
-        )
-        grey = self.data.background
-        _require(
-            isinstance(grey, str) or 0 <= grey <= 255, "data.background", grey, "give fill, keep or a grey of 0-255"
-        )
-        _require(0 <= self.mask.outside_weight <= 1, "mask.unmasked_weight", self.mask.unmasked_weight, "give 0 to 1")
-        _require(
-            self.mask.outside != "base_model" or self.model.train == "lora",
-            "mask.outside",
-            self.mask.outside,
-            "without adapters to switch off there is no base model beside the trained one; set model.train to lora",
+        for section in fields(self):
+            check_bounds(section.name, getattr(self, section.name))
+        for impossible, message in self._combinations():
+            if impossible:
+                raise InputError(message)
+
+    def _combinations(self) -> Iterator[tuple[bool, str]]:
+        """What is not possible together, and what to say of it."""
+        model, mask, optim, run = self.model, self.mask, self.optim, self.run
+        yield (
+            mask.outside == "base_model" and model.train != "lora",
+            "mask.outside base_model needs model.train lora: without adapters to switch off there is no base model "
+            "beside the trained one",
         )
         for key in self.against_cuda_graphs():
-            _require(
-                not self.run.cuda_graphs,
-                "run.cuda_graphs",
-                True,
-                f"what is recorded is the same pass every time, which {key} changes; set one of them to its default",
+            yield (
+                bool(run.cuda_graphs),
+                f"run.cuda_graphs must not be true with this {key}: what is recorded is the same pass every time; set "
+                "one of them to its default",
             )
-        _require(
-            not (self.run.low_precision_adapters and self.lora.use_dora),
-            "run.low_precision_adapters",
-            True,
-            "DoRA computes with its weights in float32; set one of them to false",
+        yield (
+            run.low_precision_adapters and self.lora.use_dora,
+            "run.low_precision_adapters must be false with lora.use_dora: DoRA computes with its weights in float32",
         )
-        if self.optim.in_backward:
-            _require(
-                self.model.train == "full" and self.run.gradient_accumulation_steps == 1,
-                "optim.in_backward",
-                True,
-                "it needs model.train full and run.gradient_accumulation_steps 1",
-            )
-            clipped = self.optim.max_grad_norm
-            _require(
-                clipped is None,
-                "optim.max_grad_norm",
-                clipped,
-                "with optim.in_backward a gradient has gone before the norm of all is known; set it to null",
-            )
-        _require(len(self.lora.target_modules) > 0, "lora.target_modules", "empty", "name at least one layer")
-        warmup_ignored = self.optim.lr_scheduler == "constant" and self.optim.lr_warmup_steps > 0
-        _require(
-            not warmup_ignored,
-            "optim.lr_warmup_steps",
-            self.optim.lr_warmup_steps,
-            "the constant schedule has no warm-up; set optim.lr_scheduler to constant_with_warmup",
+        yield (
+            optim.in_backward and (model.train != "full" or run.gradient_accumulation_steps > 1),
+            "optim.in_backward needs model.train full and run.gradient_accumulation_steps 1",
+        )
+        yield (
+            optim.in_backward and optim.max_grad_norm is not None,
+            "optim.max_grad_norm must be null with optim.in_backward, where a gradient has gone before the norm of all "
+            f"is known (got {optim.max_grad_norm})",
+        )
+        yield (
+            optim.lr_scheduler == "constant" and optim.lr_warmup_steps > 0,
+            f"optim.lr_warmup_steps must be 0 with optim.lr_scheduler constant (got {optim.lr_warmup_steps}); "
+            "constant_with_warmup has a warm-up",
         )
 
     def against_cuda_graphs(self) -> list[str]:
@@ -325,8 +288,3 @@ class TrainingConfig:
         import yaml
 
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
-
-
-def _require(condition: bool, key: str, value: object, advice: str) -> None:
-    if not condition:
-        raise InputError(f"{key}: {value} cannot be; {advice}")

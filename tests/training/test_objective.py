@@ -67,7 +67,7 @@ def test_a_zero_terminal_schedule_needs_a_base_that_predicts_v(base):
 
 
 def test_outside_base_model_needs_adapters():
-    with pytest.raises(InputError, match=r"mask.outside: base_model cannot be; .* set model.train to lora"):
+    with pytest.raises(InputError, match=r"mask.outside base_model needs model.train lora"):
         configured(mask=MaskConfig(outside="base_model"), model=ModelConfig(train="full"))
     assert MaskConfig(outside="base_model").outside_weight == 1
     assert MaskConfig().outside_weight == 0

@@ -1,0 +1,50 @@
+"""Bounds of settings, in their types: `--help` shows them, and `check_bounds` refuses what is out of them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from texdiff.errors import InputError
+
+
+@dataclass(frozen=True, repr=False)
+class Must:
+    """What a value must be, in words and as a test."""
+
+    be: str
+    holds: Callable[[Any], bool]
+
+    def __repr__(self) -> str:
+        return self.be
+
+
+Count = Annotated[int, Must("at least 1", lambda value: value >= 1)]
+CountOrNone = Annotated[int, Must("at least 0", lambda value: value >= 0)]
+NonNegative = Annotated[float, Must("at least 0", lambda value: value >= 0)]
+Positive = Annotated[float, Must("above 0", lambda value: value > 0)]
+Share = Annotated[float, Must("at least 0 and below 1", lambda value: 0 <= value < 1)]
+Weight = Annotated[float, Must("from 0 to 1", lambda value: 0 <= value <= 1)]
+Grey = Annotated[int, Must("from 0 to 255", lambda value: 0 <= value <= 255)]
+Resolution = Annotated[int, Must("a multiple of 8, at least 64", lambda value: value >= 64 and value % 8 == 0)]
+Names = Annotated[tuple[str, ...], Must("at least one name", bool)]
+
+
+def check_bounds(section: str, values: object) -> None:
+    """Raise InputError for the first attribute of a section, a dataclass, that its type does not allow.
+
+    Texts and None are within any bounds.
+    """
+    for name, kind in get_type_hints(type(values), include_extras=True).items():
+        value = getattr(values, name)
+        for must in _bounds(kind) if not isinstance(value, str | None) else ():
+            if not must.holds(value):
+                raise InputError(f"{section}.{name} must be {must} (got {value})")
+
+
+def _bounds(kind: object) -> Iterator[Must]:
+    """The bounds in a type, also in one of a union."""
+    if get_origin(kind) is Annotated:
+        yield from kind.__metadata__  # type: ignore[attr-defined]
+    else:
+        for part in get_args(kind):
+            yield from _bounds(part)
