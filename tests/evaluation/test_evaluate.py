@@ -125,7 +125,7 @@ def test_the_table_leaves_out_what_there_is_not() -> None:
         ({"run": "none"}, "none: not a run"),
         ({"run": "damaged"}, "damaged: not a run"),
         ({"--dataset": "none"}, "none"),
-        ({"--num_images": "2"}, "--num_images 2: KID needs 3 or more"),
+        ({"--num_images": "2"}, "--num_images must be at least 3, for KID (got 2)"),
         ({"--features": "./none"}, "--features ./none"),
         ({"--clip": "./none"}, "--clip ./none"),
     ],

@@ -59,7 +59,7 @@ def test_a_prompt_too_long_for_the_text_encoder_is_said(loaded: Any) -> None:
         ({"init_image": Path("none.png")}, "--init_image none.png"),
         ({"batch_size": 0}, "--batch_size"),
         ({"prompt": []}, "at least one"),
-        ({"seed": [0, -1]}, "--seed -1"),
+        ({"seed": [0, -1]}, r"--seed must be at least 0 .*got -1"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_loaded(

@@ -48,7 +48,7 @@ def evaluate(
     # On a GPU float32 is to mean float32, so that metrics do not depend on the machine.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if num_images < _LEAST:
-        raise InputError(f"--num_images {num_images}: KID needs {_LEAST} or more")
+        raise InputError(f"--num_images must be at least {_LEAST}, for KID (got {num_images})")
     settings = _settings(run)
     device = inference_device()
     extractor, clip_score = load_extractor(feature_model, device), ClipScore(clip, device) if clip else None

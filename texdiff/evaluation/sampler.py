@@ -100,7 +100,7 @@ class EvaluationSampler:
                 noise = [keyed_generator(self.seed, "evaluate", purpose, number) for number in numbers]
                 images = np.asarray(make(slice(start, numbers.stop), noise))
                 if not np.isfinite(images).all():
-                    raise InputError(f"{title}: the model gives NaN instead of a image; its weights are broken")
+                    raise InputError(f"{title}: the model gives NaN instead of an image; its weights are broken")
                 made.append(np.rint(images * 255).astype(np.uint8))
                 bar.update(len(numbers))
         return np.concatenate(made)

@@ -139,14 +139,14 @@ def _check_numbers(
         raise InputError("--prompt and --seed: give at least one of each")
     for seed in seeds:
         if not 0 <= seed < 2**63:
-            raise InputError(f"--seed {seed}: must be at least 0 and less than 2^63")
+            raise InputError(f"--seed must be at least 0 and less than 2^63 (got {seed})")
     if batch_size < 1:
-        raise InputError(f"--batch_size {batch_size}: must be at least 1")
+        raise InputError(f"--batch_size must be at least 1 (got {batch_size})")
     if num_inference_steps < 1:
-        raise InputError(f"--num_inference_steps {num_inference_steps}: must be at least 1")
+        raise InputError(f"--num_inference_steps must be at least 1 (got {num_inference_steps})")
     if not math.isfinite(guidance_scale):
-        raise InputError(f"--guidance_scale {guidance_scale}: must be a finite number")
+        raise InputError(f"--guidance_scale must be a finite number (got {guidance_scale})")
     if not 0 < strength <= 1:
-        raise InputError(f"--strength {strength}: must be above 0 and at most 1")
+        raise InputError(f"--strength must be above 0 and at most 1 (got {strength})")
     if int(num_inference_steps * strength) < 1:
         raise InputError(f"--strength {strength}: leaves none of {num_inference_steps} steps; raise either")
