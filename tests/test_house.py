@@ -1,4 +1,4 @@
-"""The house's own rules: which room may know which, and how long the algorithm may be."""
+"""Rules for the code itself: what may import what, and how long the algorithm may be."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "texdiff"
 
-# Each room may import itself and what stands before it. `demo` makes data and knows the UV room at most.
+# Each package may import itself and those before it. `demo` makes data and imports uv at most.
 ROOMS = ["errors", "files", "paths", "uv", "render", "diffusion", "data", "models"]
 ROOMS += ["bounds", "config", "training", "inference", "evaluation", "report", "cli"]
 ALLOWED = {room: set(ROOMS[: i + 1]) for i, room in enumerate(ROOMS)}
@@ -26,6 +26,7 @@ FORBIDDEN = {
     "demo": {"torch", "diffusers", "transformers", "datasets", "accelerate"},
     "diffusion": {"diffusers", "transformers", "numpy", "accelerate", "datasets"},
 }
+HEAVY = {"trimesh", "scipy.spatial", "datasets"}  # seconds to import; only meshes and tables need them
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -38,6 +39,14 @@ def imports(path: Path) -> set[str]:
             assert node.level == 0, f"{path}: write the whole name, so that this test can read it"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+@pytest.mark.parametrize(
+    "module", ["data.mesh_index", "data.records", "data.cache", "training", "models", "inference.generate"]
+)
+def test_preparing_data_is_imported_only_where_it_is_used(module, run_program):
+    code = f"import texdiff.{module}, sys; print([m for m in sys.modules if m in {HEAVY} or 'data.prepare' in m])"
+    assert run_program(sys.executable, "-c", code).stdout == "[]\n"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from benchmarks.nano.loop import OUT, learning_rate, save
 from texdiff.demo.materials import MATERIALS
 from texdiff.demo.palette import COLOURS
-from texdiff.demo.patterns import paint, random_look
+from texdiff.demo.patterns import paint, random_pattern
 
 NAMES = [*MATERIALS], [*COLOURS]
 SEED = 5000
@@ -48,9 +48,9 @@ def labelled(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     pictures, labels = [], []
     for i in tqdm(range(count), "paint", mininterval=10):
         rng = np.random.default_rng((seed, i))
-        look = random_look(rng)
-        pictures.append(paint(look, 256, rng))
-        labels.append([NAMES[0].index(look.material), NAMES[1].index(look.colour)])
+        pattern = random_pattern(rng)
+        pictures.append(paint(pattern, 256, rng))
+        labels.append([NAMES[0].index(pattern.material), NAMES[1].index(pattern.colour)])
     return torch.from_numpy(np.stack(pictures)), torch.tensor(labels)
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.nano.classifier import NAMES, Classifier, accuracy
 from benchmarks.nano.loop import OUT
-from texdiff.demo.patterns import Look, caption
+from texdiff.demo.patterns import Pattern, caption
 from texdiff.models.nano import nano_folder
 
 MATERIALS = ["brick", "planks", "tiles", "marble", "cloth", "rust", "grass", "camouflage", "stone", "metal"]
@@ -39,7 +39,7 @@ def main() -> None:
     pairs = [pairs[i % len(pairs)] for i in range(given.count)]
     pictures = []
     for first in tqdm(range(0, given.count, 10), "sample"):
-        prompts = [caption(Look(material=m, colour=c)) for m, c in pairs[first : first + 10]]
+        prompts = [caption(Pattern(material=m, colour=c)) for m, c in pairs[first : first + 10]]
         draw = torch.Generator().manual_seed(first)
         images = pipeline(
             prompts,

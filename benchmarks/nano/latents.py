@@ -1,6 +1,6 @@
 """The U-Net's training data: procedural textures, encoded once, with captions that name what they show.
 
-    python -m benchmarks.nano.latents [--looks N]
+    python -m benchmarks.nano.latents [--patterns N]
 
 paints them on all cores and encodes none: to be run beside the autoencoder's training, whose GPU leaves those idle.
 """
@@ -19,7 +19,7 @@ from texdiff.models.nano import make_vae
 
 SEED = 1000
 """Apart from the autoencoder's seeds, so that the U-Net sees pictures of its own."""
-LOOKS = 8000
+PATTERNS = 8000
 
 
 def trained_vae(device: str) -> torch.nn.Module:
@@ -29,12 +29,12 @@ def trained_vae(device: str) -> torch.nn.Module:
     return vae
 
 
-def encoded_looks(count: int, device: str) -> tuple[torch.Tensor, list[str]]:
-    """Latents of `count` looks and of their mirror images, float16 [2, count, 4, 32, 32], not scaled; and captions.
+def encoded_patterns(count: int, device: str) -> tuple[torch.Tensor, list[str]]:
+    """Latents of `count` patterns and of their mirror images, float16 [2, count, 4, 32, 32], not scaled; and captions.
 
     Kept in outputs/nano, and made anew when the autoencoder's training has gone on since.
     """
-    pictures, looks = painted(count, SEED)
+    pictures, patterns = painted(count, SEED)
     step = torch.load(OUT / "vae.pt", map_location="cpu", mmap=True)["step"]
     name = f"latents-{step}-{count}.pt"
     if not (OUT / name).exists():
@@ -45,8 +45,8 @@ def encoded_looks(count: int, device: str) -> tuple[torch.Tensor, list[str]]:
                 x = torch.from_numpy(part.copy()).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
                 encoded.append(torch.stack([vae.encode(p).latent_dist.mean.half().cpu() for p in (x, x.flip(3))]))
         save(name, {"latents": torch.cat(encoded, 1)})
-    tell(f"{count} looks encoded")
-    return torch.load(OUT / name)["latents"].to(device), [caption(look) for look in looks]
+    tell(f"{count} patterns encoded")
+    return torch.load(OUT / name)["latents"].to(device), [caption(pattern) for pattern in patterns]
 
 
 class Phrases:
@@ -65,7 +65,7 @@ class Phrases:
         self.cumulative = torch.tensor([share for _, share in ways], device=device).cumsum(0)
 
     def draw(self, chosen: torch.Tensor) -> torch.Tensor:
-        """Tokens [B, 77] of the captions of the looks `chosen` [B]."""
+        """Tokens [B, 77] of the captions of the patterns `chosen` [B]."""
         uniform = torch.rand(len(chosen), device=chosen.device)
         way = torch.searchsorted(self.cumulative, uniform).clamp(max=len(self.cumulative) - 1)
         return self.tokens[self.caption[chosen], way]
@@ -73,9 +73,9 @@ class Phrases:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--looks", type=int, default=LOOKS)
+    parser.add_argument("--patterns", type=int, default=PATTERNS)
     OUT.mkdir(parents=True, exist_ok=True)
-    painted(parser.parse_args().looks, SEED)
+    painted(parser.parse_args().patterns, SEED)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from benchmarks.nano.loop import OUT, tell
-from texdiff.demo.patterns import Look, paint, random_look
+from texdiff.demo.patterns import Pattern, paint, random_pattern
 
 SIDE = 384
 """Longest side, in texels, that a picture keeps."""
@@ -81,7 +81,7 @@ def _loose(folder: Path) -> list[np.ndarray]:
     return [picture for picture, far in zip(kept, apart, strict=True) if far]
 
 
-def painted(count: int, seed: int) -> tuple[np.ndarray, list[Look]]:
+def painted(count: int, seed: int) -> tuple[np.ndarray, list[Pattern]]:
     """`count` procedural textures, uint8 [count, 256, 256, 3] in a file, and what each shows.
 
     Painted on all cores and kept in the output folder. Two programs may ask for the same at once.
@@ -97,13 +97,13 @@ def painted(count: int, seed: int) -> tuple[np.ndarray, list[Look]]:
                 list(pool.map(_paint, repeat(part), repeat(seed), range(count), chunksize=16))
             os.replace(part, path)
             tell(f"painted {count} textures")
-    return np.load(path, mmap_mode="r"), [random_look(np.random.default_rng((seed, i))) for i in range(count)]
+    return np.load(path, mmap_mode="r"), [random_pattern(np.random.default_rng((seed, i))) for i in range(count)]
 
 
 def _paint(file: Path, seed: int, number: int) -> None:
     cv2.setNumThreads(1)
     rng = np.random.default_rng((seed, number))
-    np.lib.format.open_memmap(file, "r+")[number] = paint(random_look(rng), 256, rng)
+    np.lib.format.open_memmap(file, "r+")[number] = paint(random_pattern(rng), 256, rng)
 
 
 def _cores() -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.nano.latents import LOOKS, Phrases, encoded_looks
+from benchmarks.nano.latents import PATTERNS, Phrases, encoded_patterns
 from benchmarks.nano.loop import Training, precision, start, tell
 from texdiff.models.nano import clip_tokenizer, make_scheduler, make_text_encoder, make_unet
 
@@ -59,14 +59,14 @@ def batch_loss(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, required=True, help="all calls together, with their starts")
-    parser.add_argument("--looks", type=int, default=LOOKS, help="pictures to encode")
+    parser.add_argument("--patterns", type=int, default=PATTERNS, help="pictures to encode")
     parser.add_argument("--batch", type=int, help="pictures a step; 128 on a GPU, 16 on a CPU where left out")
     parser.add_argument("--peak", type=float, default=1e-3, help="largest learning rate")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     device = start(given.threads)
     batch = given.batch or (128 if device == "cuda" else 16)
-    latents, captions = encoded_looks(given.looks, device)
+    latents, captions = encoded_patterns(given.patterns, device)
     with tempfile.TemporaryDirectory() as folder:
         phrases = Phrases(captions, clip_tokenizer(Path(folder)), device)
     training = Training("unet", Painter().to(device), device, given.peak, weight_decay=0.0, average_decay=0.998)

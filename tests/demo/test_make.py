@@ -9,7 +9,7 @@ import pytest
 import trimesh
 
 from texdiff.demo.make import write_meshes
-from texdiff.demo.patterns import Look
+from texdiff.demo.patterns import Pattern
 from texdiff.errors import InputError
 
 
@@ -41,7 +41,7 @@ def test_one_caption_for_each_mesh(folder):
 
 
 def test_trimesh_reads_texture_where_the_faces_are(tmp_path):
-    files = write_meshes(tmp_path, 4, seed=0, size=256, looks=lambda rng: Look(material="cloth", colour="green"))
+    files = write_meshes(tmp_path, 4, seed=0, size=256, patterns=lambda rng: Pattern(material="cloth", colour="green"))
     for path in files:
         mesh = trimesh.load(path, process=False, force="mesh")
         material = mesh.visual.material

@@ -3,44 +3,44 @@
 import numpy as np
 import pytest
 
-from texdiff.demo.held_out_materials import NEW_MATERIALS
+from texdiff.demo.held_out_materials import HELD_OUT_MATERIALS
 from texdiff.demo.materials import MATERIALS
 from texdiff.demo.palette import COLOURS
-from texdiff.demo.patterns import SCALES, Look, caption, paint, random_look, random_new_look
+from texdiff.demo.patterns import SCALES, Pattern, caption, paint, random_held_out_pattern, random_pattern
 
 
 def test_there_is_enough_to_choose_from():
     assert len(MATERIALS) >= 10
     assert len(COLOURS) >= 8
-    assert not MATERIALS.keys() & NEW_MATERIALS.keys()
+    assert not MATERIALS.keys() & HELD_OUT_MATERIALS.keys()
 
 
 def test_captions_are_one_to_one_with_looks():
-    looks = [
-        Look(material=m, colour=c, scale=s, worn=w)
-        for m in MATERIALS | NEW_MATERIALS
+    patterns = [
+        Pattern(material=m, colour=c, scale=s, worn=w)
+        for m in MATERIALS | HELD_OUT_MATERIALS
         for c in COLOURS
         for s in SCALES
         for w in (False, True)
     ]
-    assert len({caption(look) for look in looks}) == len(looks)
-    assert caption(Look(material="brick", colour="red", scale="large", worn=True)) == "large worn red brick"
+    assert len({caption(pattern) for pattern in patterns}) == len(patterns)
+    assert caption(Pattern(material="brick", colour="red", scale="large", worn=True)) == "large worn red brick"
 
 
-def test_random_looks_keep_to_their_family():
+def test_random_patterns_keep_to_their_family():
     rng = np.random.default_rng(0)
-    assert {random_look(rng).material for _ in range(500)} == MATERIALS.keys()
-    assert {random_new_look(rng).material for _ in range(100)} == NEW_MATERIALS.keys()
+    assert {random_pattern(rng).material for _ in range(500)} == MATERIALS.keys()
+    assert {random_held_out_pattern(rng).material for _ in range(100)} == HELD_OUT_MATERIALS.keys()
 
 
-@pytest.mark.parametrize("material", MATERIALS | NEW_MATERIALS)
+@pytest.mark.parametrize("material", MATERIALS | HELD_OUT_MATERIALS)
 def test_paint_is_a_function_of_look_size_and_seed(material):
-    look = Look(material=material, colour="blue", worn=True)
-    first = paint(look, 128, np.random.default_rng(3))
+    pattern = Pattern(material=material, colour="blue", worn=True)
+    first = paint(pattern, 128, np.random.default_rng(3))
     assert first.shape == (128, 128, 3)
     assert first.dtype == np.uint8
-    assert np.array_equal(first, paint(look, 128, np.random.default_rng(3)))
-    assert not np.array_equal(first, paint(look, 128, np.random.default_rng(4)))
+    assert np.array_equal(first, paint(pattern, 128, np.random.default_rng(3)))
+    assert not np.array_equal(first, paint(pattern, 128, np.random.default_rng(4)))
 
 
 @pytest.mark.parametrize("material", MATERIALS)
@@ -49,7 +49,7 @@ def test_the_nearest_named_colour_is_the_one_in_the_caption(material):
     table = np.array([COLOURS[name] for name in names])
     right = 0
     for i, name in enumerate(names):
-        picture = paint(Look(material=material, colour=name), 128, np.random.default_rng(i)) / 255
+        picture = paint(Pattern(material=material, colour=name), 128, np.random.default_rng(i)) / 255
         votes = np.abs(picture.reshape(-1, 1, 3) - table).sum(-1).argmin(-1)
         right += int(np.bincount(votes, minlength=len(names)).argmax() == i)
     assert right >= 9
@@ -57,7 +57,7 @@ def test_the_nearest_named_colour_is_the_one_in_the_caption(material):
 
 def test_large_is_coarser_than_small():
     def crossings(scale: str) -> int:
-        rows = paint(Look(material="tiles", colour="blue", scale=scale), 256, np.random.default_rng(0)).mean(-1)
+        rows = paint(Pattern(material="tiles", colour="blue", scale=scale), 256, np.random.default_rng(0)).mean(-1)
         bright = rows > (rows.max() + rows.mean()) / 2
         return int(np.abs(np.diff(bright.astype(int), axis=1)).sum())
 

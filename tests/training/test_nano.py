@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from texdiff.demo.patterns import paint, random_look
+from texdiff.demo.patterns import paint, random_pattern
 from texdiff.errors import InputError
 from texdiff.models.nano import nano_folder
 
@@ -70,7 +70,7 @@ def test_it_has_learned_colours(pipeline, colour, channel):
 
 def test_it_has_learned_to_rebuild(pipeline):
     rng = np.random.default_rng(123)
-    picture = paint(random_look(rng), 256, rng)
+    picture = paint(random_pattern(rng), 256, rng)
     x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         rebuilt = pipeline.vae.decode(pipeline.vae.encode(x).latent_dist.mean).sample

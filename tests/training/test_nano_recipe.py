@@ -60,7 +60,7 @@ def test_recipe(tmp_path):
     assert "no time left" in run(tmp_path, *vae, "--seconds", "1")
     (made / "vae-training.pt").unlink()  # the short file is enough to go on
     train(tmp_path, *vae)
-    unet = ["benchmarks.nano.train_unet", "--looks", "8", "--batch", "2"]
+    unet = ["benchmarks.nano.train_unet", "--patterns", "8", "--batch", "2"]
     train(tmp_path, *unet)
     step = torch.load(made / "unet.pt")["step"]
     assert f"goes on from step {step}" in train(tmp_path, *unet)

@@ -16,6 +16,6 @@ def _hazard(rng: np.random.Generator, size: int, cells: float, base: np.ndarray)
     return mix(ground, shade(0.5 + 0.2 * (fractal(rng, size, 8, 4) - 0.5), base), stripe)
 
 
-NEW_MATERIALS: dict[str, Material] = {
+HELD_OUT_MATERIALS: dict[str, Material] = {
     "hazard stripes": Material(8, _hazard),
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from texdiff.demo.patterns import Look, caption, paint, random_new_look
+from texdiff.demo.patterns import Pattern, caption, paint, random_held_out_pattern
 from texdiff.demo.shapes import SHAPES, Mesh, pack
 from texdiff.errors import InputError
 
@@ -23,9 +23,9 @@ VOIDS = [(0, 0, 0), (128, 128, 128), (255, 0, 255), (255, 255, 255), None]
 """Colours of the texels that no face uses, as one meets them in real atlases; None is noise."""
 
 
-def paint_atlas(mesh: Mesh, look: Look, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The atlas of `mesh`: the look on each island, two texels further out, over a void. uint8 [size, size, 3]."""
-    picture = paint(look, size, rng)
+def paint_atlas(mesh: Mesh, pattern: Pattern, size: int, rng: np.random.Generator) -> np.ndarray:
+    """The atlas of `mesh`: the pattern on each island, two texels further out, over a void. uint8 [size, size, 3]."""
+    picture = paint(pattern, size, rng)
     void = VOIDS[rng.integers(len(VOIDS))]
     noise = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
     atlas = noise if void is None else np.full((size, size, 3), void, np.uint8)
@@ -42,11 +42,15 @@ def paint_atlas(mesh: Mesh, look: Look, size: int, rng: np.random.Generator) -> 
 
 
 def write_meshes(
-    folder: Path, count: int, seed: int, size: int, looks: Callable[[np.random.Generator], Look] = random_new_look
+    folder: Path,
+    count: int,
+    seed: int,
+    size: int,
+    patterns: Callable[[np.random.Generator], Pattern] = random_held_out_pattern,
 ) -> list[Path]:
     """Write `count` textured meshes and captions.jsonl into `folder`, and return the meshes' files.
 
-    `size` is the side of their atlases in texels; `looks` draws what they wear. Raises InputError.
+    `size` is the side of their atlases in texels; `patterns` draws what is painted on them. Raises InputError.
     """
     if count < 1:
         raise InputError(f"--count {count}: there is nothing to make; give at least 1")
@@ -63,12 +67,12 @@ def write_meshes(
         rng = np.random.default_rng((seed, i))
         shape = list(SHAPES)[i % len(SHAPES)]
         mesh = pack(SHAPES[shape](rng), rng, gap=max(8 / size, 0.02))
-        look = looks(rng)
-        atlas = paint_atlas(mesh, look, size, rng)
+        pattern = patterns(rng)
+        atlas = paint_atlas(mesh, pattern, size, rng)
         name = f"{shape}_{i:03d}"
         write = _write_obj if i % 2 else _write_glb
         files.append(write(folder, name, mesh, atlas))
-        record = {"mesh": files[-1].relative_to(folder).as_posix(), "text": f"{caption(look)} {shape}"}
+        record = {"mesh": files[-1].relative_to(folder).as_posix(), "text": f"{caption(pattern)} {shape}"}
         lines.append(json.dumps(record | {"license": "CC0-1.0", "author": "texdiff"}) + "\n")
     (folder / "captions.jsonl").write_text("".join(lines), "utf-8")
     return files

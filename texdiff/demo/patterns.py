@@ -1,8 +1,8 @@
-"""Looks: what a texture shows, in words and in pixels.
+"""Patterns: what a texture shows, in words and in pixels.
 
-    look = random_look(rng)                    # Look(material="brick", colour="red", scale="large", worn=False)
-    caption(look)                              # "large red brick"
-    picture = paint(look, 256, rng)            # uint8 [256, 256, 3]
+    pattern = random_pattern(rng)       # Pattern(material="brick", colour="red", scale="large", worn=False)
+    caption(pattern)                    # "large red brick"
+    picture = paint(pattern, 256, rng)  # uint8 [256, 256, 3]
 
 The words and the pixels come from the same few choices, so that a model trained on them can be asked for
 combinations it has not seen, and its answer can be checked.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from texdiff.demo.fields import fractal, step
-from texdiff.demo.held_out_materials import NEW_MATERIALS
+from texdiff.demo.held_out_materials import HELD_OUT_MATERIALS
 from texdiff.demo.materials import MATERIALS
 from texdiff.demo.palette import COLOURS, jittered, mix
 
@@ -22,7 +22,7 @@ SCALES = {"small": 1.6, "": 1.0, "large": 0.6}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class Pattern:
     """What to paint. `scale` is one of SCALES, `colour` one of COLOURS."""
 
     material: str
@@ -31,18 +31,18 @@ class Look:
     worn: bool = False
 
 
-def random_look(rng: np.random.Generator) -> Look:
-    """A look of the kind that `nano` is trained on."""
+def random_pattern(rng: np.random.Generator) -> Pattern:
+    """A pattern of the kind that `nano` is trained on."""
     return _draw(rng, list(MATERIALS))
 
 
-def random_new_look(rng: np.random.Generator) -> Look:
-    """A look of the kind kept from `nano`'s training, for fine-tuning to teach."""
-    return _draw(rng, list(NEW_MATERIALS))
+def random_held_out_pattern(rng: np.random.Generator) -> Pattern:
+    """A pattern of the kind kept from `nano`'s training, for fine-tuning to teach."""
+    return _draw(rng, list(HELD_OUT_MATERIALS))
 
 
-def _draw(rng: np.random.Generator, materials: list[str]) -> Look:
-    return Look(
+def _draw(rng: np.random.Generator, materials: list[str]) -> Pattern:
+    return Pattern(
         material=materials[rng.integers(len(materials))],
         colour=list(COLOURS)[rng.integers(len(COLOURS))],
         scale=list(SCALES)[rng.integers(len(SCALES))],
@@ -50,19 +50,19 @@ def _draw(rng: np.random.Generator, materials: list[str]) -> Look:
     )
 
 
-def caption(look: Look) -> str:
-    """The look in words: scale, wear, colour, material; "large worn red brick"."""
-    words = [look.scale, "worn" if look.worn else "", look.colour, look.material]
+def caption(pattern: Pattern) -> str:
+    """The pattern in words: scale, wear, colour, material; "large worn red brick"."""
+    words = [pattern.scale, "worn" if pattern.worn else "", pattern.colour, pattern.material]
     return " ".join(word for word in words if word)
 
 
-def paint(look: Look, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Paint the look. Returns uint8 RGB [size, size, 3]; the same generator state gives the same bytes."""
-    material = (MATERIALS | NEW_MATERIALS)[look.material]
-    cells = material.cells * SCALES[look.scale] * rng.uniform(0.92, 1.08)
-    base = jittered(look.colour, rng)
+def paint(pattern: Pattern, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Paint the pattern. Returns uint8 RGB [size, size, 3]; the same generator state gives the same bytes."""
+    material = (MATERIALS | HELD_OUT_MATERIALS)[pattern.material]
+    cells = material.cells * SCALES[pattern.scale] * rng.uniform(0.92, 1.08)
+    base = jittered(pattern.colour, rng)
     picture = material.paint(rng, size, cells, base)
-    if look.worn:
+    if pattern.worn:
         picture = _worn(picture, base, rng)
     return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
 
