@@ -18,4 +18,10 @@ class InputError(Exception):
 
 def one_line(text: object) -> str:
     """What an error (or any text) says, on one line; an error that says nothing by its type's name."""
-    return " ".join(str(text).split()) or type(text).__name__
+    return " ".join(readable(str(text)).split()) or type(text).__name__
+
+
+def readable(text: str) -> str:
+    """The text without surrogates, which no file takes: Python keeps the bytes of a file's name that are no UTF-8 as
+    these, and JSON may hold some. Each becomes a replacement character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

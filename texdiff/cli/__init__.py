@@ -1,6 +1,7 @@
 """The `texdiff` command. A subcommand is a function: its parameters are the flags, its docstring is the help."""
 
 import inspect
+import io
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, get_args, get_origin
@@ -76,6 +77,9 @@ def _positionals(function: Callable[..., object]) -> list[inspect.Parameter]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `texdiff SUBCOMMAND ...`; returns the exit status: 2 with one line on stderr where the input is at fault."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # names of files may hold what the terminal cannot show
     parsed: Namespace = build_parser().parse_args(arguments)
     given = {name: value for name, value in parsed[parsed.subcommand].as_dict().items() if value is not None}
     function = next(function for function in SUBCOMMANDS if function.__name__ == parsed.subcommand)

@@ -5,6 +5,7 @@ It holds paths on this machine, so it is never uploaded; where it or a mesh is m
 
 import json
 from pathlib import Path
+from urllib.parse import unquote
 
 from texdiff.errors import InputError
 from texdiff.uv.image import content_hash
@@ -20,7 +21,9 @@ def find_mesh(record_name: str) -> MeshUse | None:
     try:
         dataset = place.parents[2]  # DATASET/SPLIT/textures/ID.png
         row = json.loads((dataset / MESHES).read_text("utf-8"))[place.stem]
-        mesh, content = dataset / row["mesh"], row["content"]
+        quoted = row.get("mesh_quoted")  # of a name that is not UTF-8
+        mesh = dataset / (unquote(quoted, errors="surrogateescape") if quoted else row["mesh"])
+        content = row["content"]
         atlases = read_atlases(mesh).atlases
     except (OSError, ValueError, LookupError, TypeError, InputError):
         return None

@@ -29,7 +29,7 @@ from texdiff.data.prepare.write_stage import (
     write_mesh_index,
     write_splits,
 )
-from texdiff.errors import InputError
+from texdiff.errors import InputError, readable
 
 
 def prepare_dataset(
@@ -84,13 +84,14 @@ def prepare_dataset(
     rows = write_splits(folder, kept, splits, caption_template)
     summary = summarise(rows, kept, len(assets), len(entries) + len(unread), reasons, caption_files)
     write_mesh_index(folder, kept, output)
-    write_audit(folder, output.name, summary, entries, unread, splits)
-    (folder / "README.md").write_text(dataset_card(output.name, rows, reasons, format), encoding="utf-8")
+    name = readable(output.name)
+    write_audit(folder, name, summary, entries, unread, splits)
+    (folder / "README.md").write_text(dataset_card(name, rows, reasons, format), encoding="utf-8")
     if format == "parquet":
         to_parquet(folder)
     put_in_place(folder, output)
     shutil.rmtree(work)
-    return f"{output}: {summary}"
+    return f"{readable(str(output))}: {summary}"
 
 
 def _cores() -> int:

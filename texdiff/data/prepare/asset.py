@@ -4,6 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from texdiff.errors import readable
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asset:
@@ -21,11 +23,17 @@ class Asset:
     split: str = ""  # the one that the image's dataset puts it in
     problem: str | None = None  # why there is nothing to read after all
 
+    def __post_init__(self) -> None:
+        for name in ("label", "license", "author"):
+            text = getattr(self, name)
+            object.__setattr__(self, name, text and readable(text))
+        object.__setattr__(self, "captions", tuple(map(readable, self.captions)))
+
 
 def asset_key(path: Path, *others: Path, stamp: str = "") -> str:
     """A key for what these files hold, by their size and time."""
     parts = [str(path.resolve()), stamp, *(stamp_of(file) for file in (path, *others))]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 def stamp_of(path: Path) -> str:

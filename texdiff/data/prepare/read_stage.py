@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from texdiff.data.prepare.asset import Asset
 from texdiff.data.prepare.mask_images import fit_mask, read_pair
 from texdiff.data.prepare.workers import Failure, Workers, with_bar
-from texdiff.errors import InputError, one_line
+from texdiff.errors import InputError, one_line, readable
 from texdiff.files import write_atomic
 from texdiff.uv.image import content_hash, write_png
 from texdiff.uv.inverted import looks_inverted
@@ -57,7 +57,8 @@ def read_assets(assets: list[Asset], work: Path, pool: Workers) -> tuple[dict[st
     jobs = [ReadJob(asset, work) for asset in assets if not _is_read(work, asset)]
     for job, answer in with_bar("reading", "assets", len(assets), pool.run(read, jobs), len(jobs)):
         if isinstance(answer, Failure):
-            reason = answer.reason.removeprefix(f"{job.asset.path}: ").replace(str(job.asset.path.parent) + os.sep, "")
+            path, folder = readable(str(job.asset.path)), readable(str(job.asset.path.parent))
+            reason = readable(answer.reason).removeprefix(f"{path}: ").replace(folder + os.sep, "")
             _record(job, [], [{"name": None, "reason": reason, "again": not answer.lasting}])
     uses: dict[str, list[TextureUse]] = {}
     unread = []
@@ -86,7 +87,7 @@ def _read_mesh(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[di
     for number, atlas in enumerate(found.atlases):
         np.savez(place / f"{number}.npz", triangles=atlas.triangles, mesh_area=atlas.mesh_area)
         textures.append(_texture(job, atlas.texture, atlas.name, f"{number}.npz"))
-    return textures, [{"name": rejected.name, "reason": one_line(rejected.reason)} for rejected in found.rejected]
+    return textures, [{"name": readable(one.name), "reason": one_line(one.reason)} for one in found.rejected]
 
 
 def _read_image(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -96,7 +97,7 @@ def _read_image(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[d
     mask = fit_mask(grey, texture.shape[:2])
     if looks_inverted(texture, mask):
         reason = "the mask looks inverted: what it covers is plain, and what it leaves out is not"
-        return [], [{"name": asset.path.name, "reason": reason}]
+        return [], [{"name": readable(asset.path.name), "reason": reason}]
     if asset.surface is not None:
         write_png(read_area_file(asset.surface, texture.shape[:2]), place / "0-surface.png")
     write_png(mask.astype(np.uint8) * 255, place / "0.png")
@@ -106,7 +107,7 @@ def _read_image(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[d
 def _texture(job: ReadJob, texture: NDArray[np.uint8], name: str, file: str) -> dict[str, Any]:
     content = content_hash(texture)
     write_png(texture, job.folder / "textures" / f"{content}.png")
-    return {"content": content, "name": name, "file": f"assets/{job.asset.key}/{file}"}
+    return {"content": content, "name": readable(name), "file": f"assets/{job.asset.key}/{file}"}
 
 
 def _record(job: ReadJob, textures: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> None:

@@ -8,12 +8,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from texdiff.data.mesh_index import MESHES
 from texdiff.data.prepare.audit_page import write_audit_page
 from texdiff.data.prepare.build_stage import TextureEntry
 from texdiff.data.prepare.read_stage import Unread
 from texdiff.data.prepare.sources.captions import CaptionFile
+from texdiff.errors import readable
 from texdiff.files import write_atomic
 
 
@@ -72,13 +74,16 @@ def write_splits(
 def write_mesh_index(folder: Path, entries: list[TextureEntry], output: Path) -> None:
     """Write meshes.json of a dataset in `folder` that will be at `output`: asset_id -> mesh and texture content.
 
-    Paths are relative to the dataset, so that both can be moved together.
+    Paths are relative to the dataset, so that both can be moved together. One that is no UTF-8 is there again as
+    "mesh_quoted", with %E9 and the like.
     """
     rows = {}
     for entry in sorted(entries, key=lambda entry: entry.asset_id):
         if entry.assets[0].mask is None:  # else it comes from an image
             mesh = Path(os.path.relpath(entry.assets[0].path, output))
-            rows[entry.asset_id] = {"mesh": mesh.as_posix(), "content": entry.content}
+            rows[entry.asset_id] = {"mesh": readable(mesh.as_posix()), "content": entry.content}
+            if rows[entry.asset_id]["mesh"] != mesh.as_posix():
+                rows[entry.asset_id]["mesh_quoted"] = quote(os.fsencode(mesh))
     write_atomic(folder / MESHES, json.dumps(rows, indent=1, ensure_ascii=False).encode(), durable=False)
 
 
@@ -118,7 +123,7 @@ def summarise(
     for file in caption_files:
         if file.unused:
             lines = count_of(len(file.unused), "line")
-            text += f"; no mesh here for {lines} of {file.path.name} ({min(file.unused)})"
+            text += f"; no mesh here for {lines} of {readable(file.path.name)} ({readable(min(file.unused))})"
     if 0 < sum(entry.has_surface for entry in kept) < len(kept):
         text += "; no surface files, since some textures come without a mesh"
     return text

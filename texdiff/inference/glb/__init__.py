@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from texdiff.errors import InputError
+from texdiff.errors import InputError, readable
 from texdiff.uv.meshes.gltf_document import BINARY_CHUNK, JSON_CHUNK, Document, open_gltf
 from texdiff.uv.meshes.part import PartError
 
@@ -88,7 +88,7 @@ def pack(gltf: EditableGltf) -> bytes:
     gltf.tree.pop("buffers", None)
     if binary:
         gltf.tree["buffers"] = [{"byteLength": len(binary)}]
-    text = json.dumps(gltf.tree, separators=(",", ":"), ensure_ascii=False).encode()
+    text = readable(json.dumps(gltf.tree, separators=(",", ":"), ensure_ascii=False)).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<II", len(text), JSON_CHUNK) + text
     if binary:

@@ -23,7 +23,7 @@ def find_file(name: str, folders: list[Path]) -> Path | None:
         return None
     posix = re.sub(r"^file:/*(?=[A-Za-z]:|/)", "", posix, flags=re.IGNORECASE)
     tries = [posix, PurePosixPath(re.sub(r"^[A-Za-z]:", "", posix)).name]
-    tries += [decoded for name in tries if (decoded := unquote(name)) != name and "\0" not in decoded]
+    tries += [decoded for name in tries if (decoded := unquote(name, errors="surrogateescape")) != name]
     beside = [folder.parent / "textures" for folder in folders]
     for candidate, places in [*((name, folders) for name in tries), *((PurePosixPath(n).name, beside) for n in tries)]:
         for folder in places:
@@ -48,9 +48,13 @@ def _beneath(folder: Path, name: str) -> Path | None:
                 component = names[0]
             here = here / component
         return here if here.is_file() else None
-    except OSError:  # a component that is no folder, a name too long for the file system
+    except (OSError, ValueError):  # a component that is no folder, a name that the file system cannot have
         return None
 
 
 def _folded(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # not UTF-8 on the disk: written by an old program, so most likely Latin-1
+        name = name.encode("utf-8", "surrogateescape").decode("latin-1")
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

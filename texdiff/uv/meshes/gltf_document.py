@@ -85,8 +85,8 @@ class Document:
         if found is not None:
             return found
         try:
-            there = "\0" not in uri and (self.path.parent / unquote(uri)).is_file()
-        except OSError:
+            there = (self.path.parent / unquote(uri)).is_file()
+        except (OSError, ValueError):
             there = False
         if there:
             raise PartError(f"names the file {uri[:200]}, which lies too far from the mesh to be followed")

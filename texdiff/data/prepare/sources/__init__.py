@@ -116,4 +116,4 @@ def _walk(folder: Path, skip: tuple[Path, ...]) -> Iterator[Path]:
 
 def _stamp_all(paths: list[Path]) -> str:
     stamps = [f"{path}:{stamp_of(path)}" for path in paths if path.suffix.lower() not in _TEXT_SUFFIXES]
-    return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
+    return hashlib.sha256("\n".join(stamps).encode("utf-8", "surrogatepass")).hexdigest()

@@ -12,6 +12,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,9 @@ def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
             name = row.get("surface_file_name")
             surface = path.parent / name if isinstance(name, str) and name else None
             for file in (image, mask, *([surface] if surface else [])):
-                if not file.is_relative_to(spool) and ("\0" in str(file) or escapes(str(file), str(root))):
+                if not _can_be(file):
+                    raise InputError(f"{file.name!r} cannot be the name of a file")
+                if not file.is_relative_to(spool) and escapes(str(file), str(root)):
                     raise InputError(f"{file.name!r} is outside of the dataset's folder; put the file itself there")
             credit = _credit(row, image.stem)
         except InputError as error:
@@ -58,6 +61,13 @@ def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
         label = image.relative_to(root).as_posix() if image.is_relative_to(root) else image.name
         key = asset_key(image, mask, *([surface] if surface else []))
         yield Asset(path=image, mask=mask, surface=surface, label=label, key=key, split=split, **credit)
+
+
+def _can_be(file: Path) -> bool:
+    try:
+        return b"\0" not in os.fsencode(file)
+    except UnicodeEncodeError:
+        return False
 
 
 def _files(row: dict[str, Any], folder: Path, spool: Path) -> tuple[Path, Path]:
@@ -74,7 +84,7 @@ def _files(row: dict[str, Any], folder: Path, spool: Path) -> tuple[Path, Path]:
 
 
 def _unusable(path: Path, label: str, split: str, problem: str) -> Asset:
-    key = hashlib.sha256(f"{path} {label} {problem}".encode()).hexdigest()[:24]
+    key = hashlib.sha256(f"{path} {label} {problem}".encode("utf-8", "surrogatepass")).hexdigest()[:24]
     return Asset(path=path, mask=path, label=label, key=key, captions=(), named=True, split=split, problem=problem)
 
 
