@@ -133,3 +133,21 @@ def test_help_and_wrong_settings_are_said_before_torch_is_loaded(run_program, ar
     result = run_program(sys.executable, "-c", check)
     assert result.stdout.splitlines()[-1] == f"{code} []"
     assert said in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("program", ["train_texture.py", "texdiff"])
+def test_help_is_there_on_systems_without_unix_signals_and_locks(program, run_program):
+    """As on Windows: neither fcntl, resource nor SIGUSR1."""
+    run = (
+        "runpy.run_path('train_texture.py', run_name='__main__')"
+        if program == "train_texture.py"
+        else "from texdiff.cli import main; main(['--help'])"
+    )
+    hide = (
+        "import runpy, signal, sys; from pathlib import Path; del signal.SIGUSR1\n"
+        "sys.modules |= dict.fromkeys(('fcntl', 'resource', 'termios', 'pwd', 'grp'))\n"
+        "from texdiff.training.run import Run; Run(Path())._lock(); sys.argv[1:] = ['--help']\n"
+    )
+    result = run_program(sys.executable, "-c", hide + run)
+    assert result.returncode == 0, result.stderr
+    assert "usage: " in result.stdout

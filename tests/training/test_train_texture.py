@@ -232,3 +232,15 @@ def test_dry_run_stops_before_anything_is_written(dataset, train, tmp_path):
     if cores > 1:
         assert f", 1 thread of {cores} cores each; OMP_NUM_THREADS={cores} before the command" in result.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_the_advice_after_a_loss_that_is_not_finite_works(dataset, train, tmp_path):
+    flags = ["--data.dataset", dataset, "--run.output_dir", tmp_path / "run", "--run.max_train_steps", 4]
+    flags += ["--run.checkpointing_steps", 1]
+    failed = train(*flags, "--optim.learning_rate", 1e30)
+    assert failed.returncode == 2
+    assert (tmp_path / "run/checkpoints/step-00000001").is_dir()
+    line = failed.stderr.splitlines()[-1]
+    assert "or lower optim.learning_rate, and start over with --run.resume never" in line
+    succeed(train(*flags, "--optim.learning_rate", 1e-4, "--run.resume", "never"))
+    assert (tmp_path / "run-2" / LORA).is_file()

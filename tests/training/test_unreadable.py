@@ -59,6 +59,14 @@ def test_with_skip_they_are_named_counted_and_left_out(spoilt, parallel, tmp_pat
     assert len(textures) == 3
 
 
+@pytest.mark.parametrize("cache", ["memory", "off"])
+def test_with_skip_nothing_is_written_where_the_cache_is_not_on_disk(cache, spoilt, parallel, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    train, _ = read_splits(configured(spoilt, tmp_path, unreadable="skip", cache=cache), parallel)
+    assert [Path(record.name).name for record in train] == ["0.png", "2.png", "5.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"dataset"}
+
+
 def test_where_none_is_left_there_is_nothing_to_go_on_with(spoilt, parallel, tmp_path):
     for path in (spoilt / "train/textures").iterdir():
         path.write_bytes(b"none")

@@ -23,7 +23,12 @@ from texdiff.errors import InputError
 # do without it: the main process samples and saves, and one may have the larger share of the textures to encode.
 PATIENCE = timedelta(minutes=60)
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-SHARDED = {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP", "MEGATRON_LM": "Megatron-LM", "PARALLELISM_CONFIG": "parallelism"}
+SHARDED = {
+    "DEEPSPEED": "DeepSpeed",
+    "FSDP": "FSDP",
+    "MEGATRON_LM": "Megatron-LM",
+    "PARALLELISM_CONFIG": "parallelism_config",
+}
 
 Decision = TypeVar("Decision")
 Item = TypeVar("Item")
