@@ -11,7 +11,8 @@ import pytest
 import texdiff
 from texdiff.demo.make import write_meshes
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 
 
 def test_importing_texdiff_is_quick_and_loads_no_library() -> None:
@@ -47,3 +48,13 @@ def test_the_example_of_the_readme(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     made = {path.name for path in (tmp_path / "outputs").iterdir()}
     assert made == {"dataset", "crate.glb", "atlas.png", "by_hand.glb"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_paths_and_names_that_a_page_gives_are_there(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    paths = re.findall(r"`((?:texdiff|tests|benchmarks|docs|configs)/[\w./]*|\w+\.(?:py|yaml))`", text)
+    assert len(paths) > 5
+    assert [path for path in paths if not (ROOT / path).exists() and path not in ("config.yaml", "utils.py")] == []
+    for name, path in re.findall(r"`(\w+)` in `([\w/]+\.py)`", text):
+        assert re.search(rf"^ *(?:def|class) {name}\b", (ROOT / path).read_text("utf-8"), flags=re.M), (name, path)
