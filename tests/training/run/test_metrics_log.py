@@ -1,10 +1,13 @@
 """Figures of a run: what a line says, and which lines a resumed run keeps."""
 
 import json
+import sys
 
+import pytest
 import torch
 
 from texdiff.config import DataConfig, RunConfig, TrainingConfig
+from texdiff.errors import InputError
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
 from texdiff.training.run.metrics_log import MetricsLog, error_figures
@@ -45,3 +48,10 @@ def test_steps_are_counted_and_the_last_figures_written(tmp_path):
     assert [line["step"] for line in lines] == list(range(4, 16))
     assert lines[-1].items() >= {"samples_seen": 60, "loss": 0.5, "error_inside": 1.0, "learning_rate": 0.1}.items()
     assert lines[-1]["images_per_second"] > 0
+
+
+def test_a_tracker_that_cannot_be_had_is_said_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = TrainingConfig(data=DataConfig(dataset="x"), run=RunConfig(report_to="wandb"))
+    with pytest.raises(InputError, match=r"^run.report_to: wandb cannot start \(.*\); install it"):
+        MetricsLog(Run(tmp_path), Parallel(cpu=True), 4, config)
