@@ -23,7 +23,6 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     from texdiff.data.cache.encode import encode_dataset
     from texdiff.diffusion.draws import seed_layers
     from texdiff.diffusion.loss import region_errors
-    from texdiff.models.family import load_family
     from texdiff.models.trainable import make_trainable
     from texdiff.report import write_report
     from texdiff.training import startup
@@ -32,7 +31,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     from texdiff.training.export import export
     from texdiff.training.micro_batches import feed, make_micro_batches
     from texdiff.training.objective import Objective
-    from texdiff.training.optimizer import make_clip, make_lr_scheduler, make_optimizer
+    from texdiff.training.optimizer import prepare_optimizer
     from texdiff.training.parallel import Parallel
     from texdiff.training.run import Run
     from texdiff.training.run.checkpoint import Checkpointer
@@ -43,12 +42,9 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     # Where the run is, and what is about to happen.
     setting, last_step = config.run, config.run.max_train_steps
     parallel = Parallel()
-    device, dtype = parallel.device, parallel.dtype
     run = stop.run = Run.choose(setting.output_dir, setting.resume, parallel)
     records, held_out = startup.read_splits(config, parallel)
-    base = config.model.pretrained_model_name_or_path, config.model.revision, config.model.variant
-    family = load_family(*base, config.noise.rescale_betas_zero_snr)  # encoders, noise process, denoiser
-    process = family.process
+    family = startup.load_base(config)  # encoders, noise process, denoiser
     plan = BatchPlan(setting.train_batch_size, setting.gradient_accumulation_steps, parallel.rank, parallel.world)
     sizes = startup.print_summary(config, run, plan, parallel, records, held_out)
     if dry_run:
@@ -63,16 +59,12 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     startup.report_masks(textures, config.mask, run, parallel)
 
     # What is trained: adapters, or every weight. Parameters are asked for once the module is wrapped.
-    trainable = make_trainable(family, config.model.train, config.lora, setting.seed, dtype)
-    speed_up(trainable, config, device, dtype, textures)
-    model = parallel.prepare_model(trainable)
+    trainable = make_trainable(family, config.model.train, config.lora, setting.seed, parallel.dtype)
+    model = parallel.prepare_model(speed_up(trainable, config, parallel, textures))
     parameters = trainable.trained()
-    optimizer = make_optimizer(config.optim, parameters.values(), scaled=parallel.scaler is not None)
-    clip_gradients = make_clip(config.optim, optimizer, parameters.values(), parallel)
-    lr_scheduler = make_lr_scheduler(config.optim, optimizer, last_step)
-    optimizer = parallel.prepare_optimizer(optimizer)
+    optimizer, clip_gradients, lr_scheduler = prepare_optimizer(config.optim, parameters.values(), parallel, last_step)
     ema = Ema(parameters.values(), config.optim.ema_decay if config.optim.use_ema else None)
-    objective = Objective(config, family, trainable, device, dtype)
+    objective = Objective(config, family, trainable, parallel)
 
     # The same command continues a stopped run. Progress is one number, since every draw is keyed by its sample.
     checkpoints = Checkpointer(run, log, config, textures.content, parameters, optimizer, lr_scheduler, ema)
@@ -81,52 +73,46 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     if first_step == 0:
         startup.draw_first_batch(textures, plan, config, run)
     stop.finish_steps(checkpoints.save, parallel)
-    if first_step == 0 or due(first_step, config.validation.every, last_step):
+    if config.due(first_step, config.validation.every):
         validation.run(first_step)  # the base's own figures; or what was due when the run was stopped
     stop.check(first_step)
 
-    coming = feed(make_micro_batches(config, textures, plan, objective, first_step), device, dtype)
-    for step in log.steps(first_step, last_step):
-        loss, errors = torch.zeros((), device=device), torch.zeros(2, 3, device=device)
+    coming = feed(make_micro_batches(config, textures, plan, objective, first_step), parallel.device, parallel.dtype)
+    for step in log.steps(first_step, last_step):  # counted from 1, as a checkpoint's or a figure's
+        loss, errors = torch.zeros((), device=parallel.device), torch.zeros(2, 3, device=parallel.device)
         for batch in islice(coming, plan.accumulation_steps):  # this rank's micro-batches, made ahead, on the device
             latents = family.latents(batch.textures.mean, batch.textures.std, batch.draws.posterior)  # [B, C, h, w]
-            noisy = process.add_noise(latents, batch.draws.added, batch.t)
+            noisy = family.process.add_noise(latents, batch.draws.added, batch.t)
             targets = objective.targets(latents, noisy, batch)  # under the mask; outside the same, or the base model's
             with parallel.sync_gradients(model, only_if=batch.is_last):
                 seed_layers(setting.seed, batch.keys)  # dropout, keyed as well
-                prediction = model(noisy.to(dtype), batch.t, batch.conditioning)
+                prediction = model(noisy.to(parallel.dtype), batch.t, batch.conditioning)
                 losses = objective.losses(prediction, targets, batch)  # [B]; summed over step and ranks: its loss
                 log.finite.add(losses, batch.textures.names)
                 parallel.backward(losses.sum())
             loss += losses.detach().sum()
             errors += region_errors(prediction, targets.inside, batch.textures.covered)
 
-        done = step + 1
         grad_norm = clip_gradients()
-        log.finite.check(done, grad_norm)
+        log.finite.check(step, grad_norm)
         learning_rate = lr_scheduler.get_last_lr()[0]
         optimizer.step()
         optimizer.zero_grad()
         if not parallel.step_was_skipped:
             lr_scheduler.step()
             ema.step()
-        log.add(done, loss, errors, learning_rate=learning_rate, grad_norm=grad_norm, coverage=batch.coverage)
+        log.add(step, loss, errors, learning_rate=learning_rate, grad_norm=grad_norm, coverage=batch.coverage)
 
         # Once in a while.
-        if due(done, setting.checkpointing_steps, last_step):
-            checkpoints.save(done)
-        if due(done, config.validation.every, last_step):
-            validation.run(done)
-        stop.check(done)
+        if config.due(step, setting.checkpointing_steps):
+            checkpoints.save(step)
+        if config.due(step, config.validation.every):
+            validation.run(step)
+        stop.check(step)
 
     with ema.averaged():
         export(config, trainable, run, parallel)
     run.finish(parallel)
-
-
-def due(done: int, every: int, last: int) -> bool:
-    """Whether what happens every so many steps is due after `done` of them; always after the last."""
-    return done == last or (every > 0 and done % every == 0)
 
 
 def main() -> None:

@@ -6,10 +6,11 @@ Each row is train_texture.py in a process of its own, under the clock, everythin
 step, then two more; it is killed before it saves. A row measured again replaces the old one.
 
 Expected. Float32 weights take 3.4 GB, activations 3.6 GB, the process itself 0.6 GB. Full fine-tuning adds 3.4 GB of
-gradients and for AdamW 6.9 GB of state, next to nothing for Adafactor; with `in_backward` no two gradients are there
-at once. Checkpointed, activations are those of a block, and the forward pass is computed twice: (1.72 + 0.81) / 1.72 =
-1.5 times the operations under LoRA, (2.41 + 0.81) / 2.41 = 1.3 in full. bf16 halves weights and activations and, where
-the processor multiplies bf16, the time of products at best; but loading has the file's 3.4 GB in sight as well.
+gradients and for AdamW 6.9 GB of state, next to nothing for Adafactor; with `fused_backward_pass`
+no two gradients are there at once. Checkpointed, activations are those of a block, and the forward pass is computed
+twice: (1.72 + 0.81) / 1.72 = 1.5 times the operations under LoRA, (2.41 + 0.81) / 2.41 = 1.3 in full. bf16
+halves weights and activations and, where the processor multiplies bf16, the time of products at best; but loading has
+the file's 3.4 GB in sight as well.
 """
 
 import argparse
@@ -37,7 +38,7 @@ class Row(NamedTuple):
 
 CHECKPOINTED = {"run.gradient_checkpointing": "true"}
 FULL = {"model.train": "full", "optim.max_grad_norm": "null"}
-IN_BACKWARD = FULL | {"optim.in_backward": "true"}
+IN_BACKWARD = FULL | {"optim.fused_backward_pass": "true"}
 ADAFACTOR = {"optim.name": "adafactor"}
 ROWS = {
     "LoRA": Row({}),

@@ -18,6 +18,9 @@ from texdiff.bounds import (
 )
 from texdiff.errors import InputError
 
+RENAMED = {"optim.in_backward": "optim.fused_backward_pass"}
+"""Keys that had another name once: an old checkpoint is read with the new one, and a user who gives the old is told."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -148,7 +151,7 @@ class OptimConfig:
     """Decay of the weights, decoupled from the gradient."""
     max_grad_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm where theirs is larger; `null` leaves them."""
-    in_backward: bool = False
+    fused_backward_pass: bool = False
     """Apply the optimizer step per parameter during backward, so that only one gradient is in memory at a time: for
     model.train `full` with one process, one micro-batch a step and max_grad_norm `null`. The numbers are the same."""
     use_ema: bool = False
@@ -252,13 +255,13 @@ class TrainingConfig:
             "run.low_precision_adapters must be false with lora.use_dora: DoRA computes with its weights in float32",
         )
         yield (
-            optim.in_backward and (model.train != "full" or run.gradient_accumulation_steps > 1),
-            "optim.in_backward needs model.train full and run.gradient_accumulation_steps 1",
+            optim.fused_backward_pass and (model.train != "full" or run.gradient_accumulation_steps > 1),
+            "optim.fused_backward_pass needs model.train full and run.gradient_accumulation_steps 1",
         )
         yield (
-            optim.in_backward and optim.max_grad_norm is not None,
-            "optim.max_grad_norm must be null with optim.in_backward, where a gradient has gone before the norm of all "
-            f"is known (got {optim.max_grad_norm})",
+            optim.fused_backward_pass and optim.max_grad_norm is not None,
+            "optim.max_grad_norm must be null with optim.fused_backward_pass, where a gradient has gone before the "
+            f"norm of all is known (got {optim.max_grad_norm})",
         )
         yield (
             optim.lr_scheduler == "constant" and optim.lr_warmup_steps > 0,
@@ -275,9 +278,13 @@ class TrainingConfig:
             "lora.dropout": self.lora.dropout > 0,
             "mask.outside": self.mask.outside == "base_model",
             # All gradients are there at once then, where the point is that they never are.
-            "optim.in_backward": self.optim.in_backward,
+            "optim.fused_backward_pass": self.optim.fused_backward_pass,
         }
         return [key for key, in_the_way in keys.items() if in_the_way]
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether what happens every so many steps is due after `step`; always before the first and after the last."""
+        return step in (0, self.run.max_train_steps) or (every > 0 and step % every == 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as config.yaml holds them."""

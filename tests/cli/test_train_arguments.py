@@ -116,11 +116,12 @@ def test_help_is_quick_and_complete(run_program):
             2,
             "run.cuda_graphs must not be true with this lora.dropout: what is recorded is the same pass every time",
         ),
-        (["--data.dataset", "d", "--optim.in_backward", "true"], 2, "optim.in_backward needs model.train full"),
+        (["--data.dataset", "d", "--optim.in_backward", "true"], 2, "optim.in_backward is now called optim.fused_"),
+        (["--data.dataset", "d", "--optim.fused_backward_pass", "true"], 2, "optim.fused_backward_pass needs model."),
         (
-            ["--data.dataset", "d", "--model.train", "full", "--optim.in_backward", "true"],
+            ["--data.dataset", "d", "--model.train", "full", "--optim.fused_backward_pass", "true"],
             2,
-            "optim.max_grad_norm must be null with optim.in_backward",
+            "optim.max_grad_norm must be null with optim.fused_backward_pass",
         ),
     ],
 )

@@ -75,9 +75,10 @@ def true_float32(clean: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def off() -> None:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
-    def speed_up_without(*given: Any, **named: Any) -> None:
-        speed_up(*given, **named)
+    def speed_up_without(*given: Any, **named: Any) -> Any:
+        trainable = speed_up(*given, **named)
         off()
+        return trainable
 
     def record_without(*given: Any, **named: Any) -> None:  # what is recorded stays as it is
         off()

@@ -67,7 +67,7 @@ def test_checkpointed_activations_give_the_same_gradient_in_less_memory(demo, tm
         ["--run.gradient_accumulation_steps", 2, "--optim.use_ema", "true"],
         ["--mask.outside", "base_model", "--mask.pixel_weight", 0.1, "--lora.dropout", 0.1],
         ["--model.train", "full", "--run.gradient_checkpointing", "true"],
-        ["--model.train", "full", "--optim.in_backward", "true", "--optim.max_grad_norm", "null"],
+        ["--model.train", "full", "--optim.fused_backward_pass", "true", "--optim.max_grad_norm", "null"],
         ["--run.cuda_graphs", "true", "--run.low_precision_norms", "true", "--run.low_precision_adapters", "true"],
     ],
     ids=["lora", "all-of-the-objective", "full", "in-backward", "recorded"],
@@ -100,7 +100,7 @@ def test_a_step_in_the_backward_pass_is_the_same_step_by_the_same_schedule(demo,
     flags = ["--model.train", "full", "--optim.max_grad_norm", "null", "--run.max_train_steps", 4]
     flags += ["--optim.lr_scheduler", "linear", "--optim.lr_warmup_steps", 2]
     plain = train_here(demo, tmp_path / "plain", *flags)
-    same = train_here(demo, tmp_path / "same", *flags, "--optim.in_backward", "true")
+    same = train_here(demo, tmp_path / "same", *flags, "--optim.fused_backward_pass", "true")
     assert same.of_steps() == pytest.approx(plain.of_steps(), rel=1e-4)
     assert same.of_steps("grad_norm") == pytest.approx(plain.of_steps("grad_norm"), rel=1e-3)
     moved = flat(plain.weights(4)) - flat(plain.weights(1))

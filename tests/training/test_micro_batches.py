@@ -41,7 +41,7 @@ def micro_batches_of(config, parallel, first_step=0):
     splits = (read_records(config.data.dataset, split) for split in ("train", "validation"))
     textures, _ = encode_dataset(config.data, config.mask, family, *splits, parallel)
     share = BatchPlan(config.run.train_batch_size, config.run.gradient_accumulation_steps, rank=0, world=1)
-    objective = Objective(config, family, None, torch.device("cpu"), torch.float32)
+    objective = Objective(config, family, None, parallel)
     return make_micro_batches(config, textures, share, objective, first_step)
 
 

@@ -36,8 +36,11 @@ def velocity(base):
     return other
 
 
+ON_CPU = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32)
+
+
 def objective_of(setting, base):
-    return Objective(setting, StableDiffusion(base), None, torch.device("cpu"), torch.float32)
+    return Objective(setting, StableDiffusion(base), None, ON_CPU)
 
 
 @pytest.mark.parametrize("reduction", ["texel", "sample"])

@@ -33,7 +33,8 @@ def losses_of(parallel, optimizer=None, run=None, lora=False, layout=torch.conti
     family = load_family("nano")
     trainable = LoraDenoiser(family, LoraConfig(rank=4), 0, torch.float32) if lora else FullDenoiser(family)
     unet = trainable.train().denoiser.to(memory_format=layout)
-    speed_up(trainable, TrainingConfig(data=DataConfig(dataset="d"), run=run or RunConfig()), CPU, torch.float32, None)
+    config_of_run = TrainingConfig(data=DataConfig(dataset="d"), run=run or RunConfig())
+    speed_up(trainable, config_of_run, types.SimpleNamespace(device=CPU, dtype=torch.float32), None)
     parameters = list(trainable_parameters(unet).values())
     optimizer = optimizer(parameters) if optimizer else make_optimizer(config, parameters)
     clip = make_clip(config, optimizer, parameters, parallel)
@@ -71,7 +72,7 @@ def test_fused_adamw(parallel, plain):
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
 def test_a_step_in_the_backward_pass_is_the_same_step(parallel, name):
     one, unet = losses_of(parallel, name=name)
-    other, same = losses_of(parallel, name=name, in_backward=True)
+    other, same = losses_of(parallel, name=name, fused_backward_pass=True)
     torch.testing.assert_close(other, one, rtol=1e-6, atol=0)
     assert all(torch.equal(a, b) for a, b in zip(unet.parameters(), same.parameters(), strict=True))
 
@@ -79,7 +80,7 @@ def test_a_step_in_the_backward_pass_is_the_same_step(parallel, name):
 def test_steps_in_the_backward_pass_follow_the_schedule_after_a_state_was_loaded(parallel):
     """torch makes new groups when it loads a state; the schedule changes those."""
     one, unet = losses_of(parallel, reloaded=True)
-    other, same = losses_of(parallel, reloaded=True, in_backward=True)
+    other, same = losses_of(parallel, reloaded=True, fused_backward_pass=True)
     torch.testing.assert_close(other, one, rtol=1e-6, atol=0)
     assert all(torch.equal(a, b) for a, b in zip(unet.parameters(), same.parameters(), strict=True))
 
@@ -87,7 +88,7 @@ def test_steps_in_the_backward_pass_follow_the_schedule_after_a_state_was_loaded
 def test_with_the_step_in_the_backward_pass_there_is_one_gradient_at_a_time(parallel):
     unet = load_base("nano").unet.train()
     parameters = list(unet.parameters())
-    config = OptimConfig(max_grad_norm=None, in_backward=True)
+    config = OptimConfig(max_grad_norm=None, fused_backward_pass=True)
     optimizer = make_optimizer(config, parameters)
     make_clip(config, optimizer, parameters, parallel)
     most = []
@@ -187,6 +188,6 @@ def test_eight_bits_train_alike_and_can_be_kept(parallel, plain, tmp_path):
 
 def test_several_processes_or_scaled_gradients_cannot_step_in_the_backward_pass():
     ranks = types.SimpleNamespace(world=2, scaler=None)
-    config = OptimConfig(max_grad_norm=None, in_backward=True)
-    with pytest.raises(InputError, match=r"optim\.in_backward: needs a single process"):
+    config = OptimConfig(max_grad_norm=None, fused_backward_pass=True)
+    with pytest.raises(InputError, match=r"optim\.fused_backward_pass: needs a single process"):
         make_clip(config, make_optimizer(config, [torch.nn.Parameter(torch.zeros(1))]), [], ranks)

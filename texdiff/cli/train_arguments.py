@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from texdiff.config import TrainingConfig
+from texdiff.config import RENAMED, TrainingConfig
 from texdiff.errors import InputError, one_line
 
 
@@ -34,10 +34,19 @@ def parse_command_line(arguments: Sequence[str] | None = None, usage: str = "") 
         sections = {name: made[name] for name in TrainingConfig.__dataclass_fields__}
         return Command(config=TrainingConfig(**sections), dry_run=parsed.dry_run)
     except (ArgumentError, InputError) as error:
-        raise SystemExit(report_error(error)) from None
+        raise SystemExit(report_error(_renamed(error))) from None
     except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
         # What the library raises for files that are not text, or not settings at all.
         raise SystemExit(report_error(InputError(f"--config: not a valid YAML file of settings ({error})"))) from None
+
+
+def _renamed(error: Exception) -> Exception:
+    """What to say instead where the unknown key is one that has another name now."""
+    for old, new in RENAMED.items():
+        section, key = old.split(".")
+        if f"--{old}" in str(error) or f"'{section}' does not accept option '{key}'" in str(error):
+            return InputError(f"{old} is now called {new}; use that name")
+    return error
 
 
 def _files_first(arguments: list[str]) -> list[str]:

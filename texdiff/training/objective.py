@@ -12,6 +12,7 @@ from texdiff.diffusion.loss import masked_error, sample_weights
 from texdiff.models.family import Family
 from texdiff.models.trainable import Trainable
 from texdiff.training.batching import MicroBatch
+from texdiff.training.parallel import Parallel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +28,11 @@ class Targets:
 class Objective:
     """The configured objective. A step's loss is the sum of `losses` over its micro-batches and the ranks."""
 
-    def __init__(
-        self, config: TrainingConfig, family: Family, trainable: Trainable, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, config: TrainingConfig, family: Family, trainable: Trainable, parallel: Parallel) -> None:
         self.mask, self.snr_gamma = config.mask, config.noise.snr_gamma
-        self.family, self.trainable, self.dtype = family, trainable, dtype
+        self.family, self.trainable, self.dtype = family, trainable, parallel.dtype
         if config.mask.pixel_weight:
-            family.load_decoder(device, config.run.gradient_checkpointing)
+            family.load_decoder(parallel.device, config.run.gradient_checkpointing)
 
     def weights(self, textures: LatentDataset, indices: Sequence[int], t: Tensor) -> Tensor:
         """Weights [2, B] of the samples of a whole effective batch in its loss: of the errors of latents and of pixels.

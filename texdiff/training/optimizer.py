@@ -1,4 +1,4 @@
-"""The optimiser and the course of its learning rate."""
+"""The optimizer, its learning-rate schedule, and clipping."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -13,15 +13,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from texdiff.config import OptimConfig
-from texdiff.errors import InputError
+from texdiff.errors import InputError, one_line
 from texdiff.training.parallel import Parallel
 
 
 def make_optimizer(config: OptimConfig, parameters: Iterable[Parameter], scaled: bool = False) -> Optimizer:
-    """The optimiser that `config.name` says, over `parameters`, which are on their device.
+    """The optimizer that `config.name` says, over `parameters`, which are on their device.
 
     `scaled`: gradients are scaled for float16. A fused step then leaves out infinite gradients without saying so, and
-    the learning rate's course would go on; so there AdamW is not fused. Raises InputError for one that is not there.
+    the learning rate's schedule would continue; so there AdamW is not fused. Raises InputError for one that is not
+    installed.
     """
     parameters = list(parameters)
     options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
@@ -31,14 +32,25 @@ def make_optimizer(config: OptimConfig, parameters: Iterable[Parameter], scaled:
         try:
             kind = import_module("bitsandbytes").optim.AdamW8bit
         except Exception as error:  # not installed, or without a library for this machine
-            reason = " ".join(str(error).split())[:200]
             raise InputError(
-                f"optim.name: adamw8bit needs bitsandbytes, which cannot be had ({reason}); pip install bitsandbytes, "
-                "or take adamw or adafactor"
+                f"optim.name: adamw8bit needs bitsandbytes, which cannot be imported ({one_line(error)[:200]}); pip "
+                "install bitsandbytes, or use adamw or adafactor"
             ) from None
         return kind(parameters, **options)
     fused = not scaled and all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     return torch.optim.AdamW(parameters, fused=fused, **options)
+
+
+def prepare_optimizer(
+    config: OptimConfig, parameters: Iterable[Parameter], parallel: Parallel, max_train_steps: int
+) -> tuple[Optimizer, Callable[[], Tensor], LRScheduler]:
+    """The optimizer over `parameters` as accelerate wraps it; what clips their gradients (see `make_clip`); and the
+    schedule of the learning rate."""
+    parameters = list(parameters)
+    optimizer = make_optimizer(config, parameters, scaled=parallel.scaler is not None)
+    clip_gradients = make_clip(config, optimizer, parameters, parallel)
+    lr_scheduler = make_lr_scheduler(config, optimizer, max_train_steps)
+    return parallel.prepare_optimizer(optimizer), clip_gradients, lr_scheduler
 
 
 def step_in_backward(optimizer: Optimizer) -> list[Tensor]:
@@ -78,15 +90,19 @@ def make_clip(
     config: OptimConfig, optimizer: Optimizer, parameters: Iterable[Parameter], parallel: Parallel
 ) -> Callable[[], Tensor]:
     """What is to be called between backward pass and step: it scales gradients down to `config.max_grad_norm` and
-    returns the norm [] that they had. With `config.in_backward` the optimiser takes its steps in the backward pass.
+    returns the norm [] that they had. With `config.fused_backward_pass` the optimizer takes its steps in the backward
+    pass.
 
-    Raises InputError where that cannot be. To be called before there is a scheduler: it changes the optimiser's groups.
+    Raises InputError where that is impossible. To be called before there is a scheduler: it changes the optimizer's
+    groups.
     """
-    if not config.in_backward:
+    if not config.fused_backward_pass:
         parameters = list(parameters)
         return lambda: parallel.clip_gradients(parameters, config.max_grad_norm or math.inf)
     if parallel.world > 1 or parallel.scaler is not None:
-        raise InputError("optim.in_backward: needs a single process and bf16 or no mixed precision; set it to false")
+        raise InputError(
+            "optim.fused_backward_pass: needs a single process and bf16 or no mixed precision; set it to false"
+        )
     squares = step_in_backward(optimizer)
 
     def norm() -> Tensor:
@@ -98,7 +114,7 @@ def make_clip(
 
 
 def make_lr_scheduler(config: OptimConfig, optimizer: Optimizer, max_train_steps: int) -> LRScheduler:
-    """diffusers' schedule, stepped once per optimiser step on any number of ranks."""
+    """diffusers' schedule, stepped once per optimizer step on any number of ranks."""
     return get_scheduler(
         config.lr_scheduler,
         optimizer=optimizer,

@@ -15,6 +15,7 @@ from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.models.family import Conditioning
 from texdiff.models.trainable import Trainable
+from texdiff.training.parallel import Parallel
 
 
 class _GroupNorm(nn.GroupNorm):
@@ -71,22 +72,20 @@ def record_graphs(trainable: Trainable, batch_size: int, textures: LatentDataset
         torch.cuda.make_graphed_callables(trainable.denoiser, inputs)
 
 
-def speed_up(
-    trainable: Trainable, config: TrainingConfig, device: torch.device, dtype: torch.dtype, textures: LatentDataset
-) -> None:
+def speed_up(trainable: Trainable, config: TrainingConfig, parallel: Parallel, textures: LatentDataset) -> Trainable:
     """Switch on for the denoiser, a diffusers model in training mode whose adapters are there already, what
-    `config.run` asks for. `dtype` is that of frozen weights and activations.
+    `config.run` asks for; returns the same module.
 
     Attention needs no switch: torch's fused one is what diffusers takes.
     """
     unet: Any = trainable.denoiser
-    run = config.run
+    run, device, dtype = config.run, parallel.device, parallel.dtype
     if run.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if run.compile:
         unet.compile_repeated_blocks()  # the same block again and again, so that one is compiled and start-up is short
     if device.type != "cuda":
-        return
+        return trainable
     # Not beside encoders that work at every visit: the setting is the whole program's, and theirs is float32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.data.cache != "off"
     if run.channels_last:
@@ -99,3 +98,4 @@ def speed_up(
     can_be = alone and not run.compile and not config.against_cuda_graphs()
     if can_be if run.cuda_graphs is None else run.cuda_graphs:
         record_graphs(trainable.to(device), run.train_batch_size, textures, dtype)
+    return trainable

@@ -21,6 +21,7 @@ from texdiff.data.cache.store import EntryStore
 from texdiff.data.records import Record, mean_coverage, read_records
 from texdiff.diffusion.draws import sample_keys
 from texdiff.files import write_atomic
+from texdiff.models.family import Family, load_family
 from texdiff.training.batching import BatchPlan
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
@@ -58,6 +59,13 @@ def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record
         )
         splits = [keep_readable(split) for split in splits]
     return splits[0], splits[1]
+
+
+def load_base(config: TrainingConfig) -> Family:
+    """The base that the run starts from."""
+    base = config.model
+    name, zero_snr = base.pretrained_model_name_or_path, config.noise.rescale_betas_zero_snr
+    return load_family(name, base.revision, base.variant, zero_snr)
 
 
 def print_summary(

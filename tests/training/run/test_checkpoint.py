@@ -193,6 +193,20 @@ def test_every_key_that_changes_the_result_is_refused_and_no_other(parallel, tmp
     assert {f"{section}.{key}" for section, keys in MAY_CHANGE.items() for key in keys} <= known
 
 
+def test_a_key_that_has_another_name_now_is_the_same_key(parallel, tmp_path):
+    """A checkpoint of a version that knew it by the old one."""
+    one = saved(parallel, tmp_path)
+    optim = dict(one.state.settings["optim"])
+    now = one.state.settings
+    one.state.settings = now | {"optim": {"in_backward": optim.pop("fused_backward_pass")} | optim}
+    one.state.save(4)
+    one.state.settings = now
+    assert one.state.load(newest_good(Run(tmp_path))) == 4
+    one.state.settings = now | {"optim": optim | {"fused_backward_pass": True}}
+    with pytest.raises(InputError, match=r"optim\.fused_backward_pass: False, now True"):
+        one.state.load(newest_good(Run(tmp_path)))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -49,9 +49,9 @@ class MetricsLog:
             write_atomic(self.run.metrics_file, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def steps(self, first: int, last: int) -> Iterator[int]:
-        """The numbers of the steps from `first` to before `last`, with a bar that shows how many are done."""
+        """The numbers of the steps after `first`, up to `last`, with a bar that shows how many are done."""
         with tqdm(total=last, initial=first, unit="step", disable=not self.parallel.is_main) as self._bar:
-            for step in range(first, last):
+            for step in range(first + 1, last + 1):
                 if not self._pending:  # what was done since the last block, validation say, is nobody's step
                     self._since = time.perf_counter()
                 yield step
