@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from texdiff.errors import InputError
 from texdiff.inference.sampler import sample
-from texdiff.models.lora_files.load import PEFT_NAME, add_lora, lora_file
+from texdiff.models.lora_files.load import add_lora, lora_file
+from texdiff.models.lora_files.strength import PEFT_NAME
 
 # diffusers' sampler hands a tensor to NumPy 2 in the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

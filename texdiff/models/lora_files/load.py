@@ -6,18 +6,10 @@ from typing import TYPE_CHECKING
 
 from texdiff.errors import InputError, one_line
 from texdiff.models.lora_files import LORA_FILE
+from texdiff.models.lora_files.strength import PEFT_NAME, layers_of, read_layers
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
-
-PEFT_NAME, PEFT_CONFIG, PEFT_PREFIX = "adapter_model.safetensors", "adapter_config.json", "base_model.model."
-
-# What follows a layer's name in the keys of a LoRA file: PEFT's names, diffusers' older ones, kohya's.
-_SUFFIXES = (
-    *(".lora_A.", ".lora_B.", ".lora_magnitude_vector"),
-    *(".lora.", ".lora_linear_layer.", "_lora.down.", "_lora.up."),
-    *(".lora_down.", ".lora_up.", ".alpha", ".dora_scale"),
-)
 
 
 def lora_file(path: Path) -> Path:
@@ -56,17 +48,14 @@ def layer_names(file: Path) -> set[str]:
     if any(key.endswith("dora_scale") for key in keys):
         # diffusers drops these and applies the rest, which is another LoRA than the one that was trained.
         raise InputError(f"{file}: DoRA weights in kohya's layout, which diffusers cannot load; merge it into the base")
-    names = {key.split(suffix)[0] for key in keys for suffix in _SUFFIXES if suffix in key}
-    if not names:
-        raise InputError(f"{file}: no LoRA weights in it")
-    return names
+    return layers_of(keys, file)
 
 
 def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]:
     """Load the LoRA at `path` (run folder or file, of texdiff or another trainer) into the pipeline's models.
 
-    The strength is the one it was trained with: alpha from the file's metadata or its alpha keys, over its rank. The
-    sampler starts from noise alone where the file says that it was trained so (`ss_zero_terminal_snr`).
+    Each layer has the strength that it was trained with, as strength.py reads it. The sampler starts from noise
+    alone where the file says that it was trained so (`ss_zero_terminal_snr`).
 
     Returns:
         (layers now changed, layers in the file).
@@ -78,6 +67,8 @@ def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]
 
     file = lora_file(path)
     names = layer_names(file)
+    tensors, scale = read_layers(file)
+    adapter = f"lora_{sum(map(len, pipeline.get_list_adapters().values()))}"
     misfit = f"{file}: does not fit this base"
     verbosity = logging.get_verbosity()
     try:
@@ -85,16 +76,13 @@ def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]
             # PEFT warns about each layer that is not in the base; they are counted below.
             warnings.simplefilter("ignore")
             logging.set_verbosity(logging.CRITICAL)  # it prints what it raises
-            if all(name.startswith(PEFT_PREFIX) for name in names):
-                _load_peft(pipeline, file)
-            else:
-                pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
+            pipeline.load_lora_weights(tensors, adapter_name=adapter)
     except (ValueError, TypeError, RuntimeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
         # diffusers and PEFT raise any of these for foreign layer names and for shapes of another base.
         raise InputError(f"{misfit} ({one_line(error)[:200]}); use the base that it was trained on") from None
     finally:
         logging.set_verbosity(verbosity)
-    changed = _changed_layers(pipeline)
+    changed = _set_scale(pipeline, adapter, scale)
     if changed == 0:
         raise InputError(f"{misfit} (none of its {len(names)} layers is in it); use the base that it was trained on")
     _follow_schedule(pipeline, file)
@@ -112,20 +100,14 @@ def _follow_schedule(pipeline: "StableDiffusionPipeline", file: Path) -> None:
         pipeline.scheduler = zero_snr_sampler(pipeline.scheduler)
 
 
-def _load_peft(pipeline: "StableDiffusionPipeline", file: Path) -> None:
-    """A U-Net's adapter as PEFT's own save_pretrained writes it: alpha is in a file beside the weights."""
-    from peft import LoraConfig
-    from safetensors.torch import load_file
-
-    if not (file.parent / PEFT_CONFIG).is_file():
-        raise InputError(f"{file}: {PEFT_CONFIG} is missing beside it, which has its alpha; put it there")
-    settings = LoraConfig.from_pretrained(str(file.parent)).to_dict()
-    weights = {name.removeprefix(PEFT_PREFIX): tensor for name, tensor in load_file(file).items()}
-    pipeline.unet.load_lora_adapter(weights, prefix=None, metadata=settings)
-
-
-def _changed_layers(pipeline: "StableDiffusionPipeline") -> int:
-    from peft.tuners.tuners_utils import BaseTunerLayer
+def _set_scale(pipeline: "StableDiffusionPipeline", adapter: str, scale: float) -> int:
+    """Give every layer of the adapter this scale, and count them. diffusers guesses one from ranks and names."""
+    from peft.tuners.lora import LoraLayer
 
     models = (pipeline.unet, pipeline.text_encoder)
-    return sum(isinstance(module, BaseTunerLayer) for model in models for module in model.modules())
+    modules = (module for model in models for module in model.modules())
+    layers = [module for module in modules if isinstance(module, LoraLayer) and adapter in module.scaling]
+    for layer in layers:
+        layer.scaling[adapter] = scale
+        layer.lora_alpha[adapter] = scale * layer.r[adapter]  # from which PEFT computes it again
+    return len(layers)
