@@ -17,7 +17,7 @@ from texdiff.render.viewer_mesh import load_triangles
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
 from texdiff.training.run.metrics_log import MetricsLog
-from texdiff.training.samples import SAMPLES, SamplePictures, dim_void, read_samples
+from texdiff.training.samples import SamplePictures, dim_void, read_samples
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -57,7 +57,7 @@ def test_the_same_samples_at_every_step(dataset: Path, loaded: Any, tmp_path: Pa
         samples = SamplePictures(config, log_of(tmp_path, config), records)
         samples.draw(loaded, 0)
     samples.draw(loaded, 7)
-    rows = read_samples(tmp_path)
+    rows = read_samples(Run(tmp_path))
     assert [row.prompt for row in rows] == ["cup", "jug", "cup"]
     pictures = {}
     for step in ("step-00000000", "step-00000007"):
@@ -89,7 +89,7 @@ def test_prompts_of_ones_own_and_a_dataset_without_meshes(dataset: Path, loaded:
         SamplePictures(config, log_of(tmp_path, config), read_records(str(dataset), "train")).draw(loaded, 3)
     finally:
         (tmp_path / "gone.json").rename(dataset / "meshes.json")
-    (row,) = read_samples(tmp_path)
+    (row,) = read_samples(Run(tmp_path))
     assert (row.prompt, row.file, row.mesh) == ("a/b <c>", "00-a-b-c.png", None)
     names = sorted(path.name for path in (tmp_path / "samples/step-00000003").iterdir())
     assert names == ["00-a-b-c-dimmed.png", "00-a-b-c.png"]
@@ -121,11 +121,11 @@ def test_textures_that_their_meshes_show_are_chosen(tmp_path: Path) -> None:
 
 
 def test_what_is_no_list_of_samples_is_none(tmp_path: Path) -> None:
-    assert read_samples(tmp_path) == []
+    assert read_samples(Run(tmp_path)) == []
     (tmp_path / "samples").mkdir()
     for text in ("{", "[1]", json.dumps([{"prompt": "x"}])):
-        (tmp_path / SAMPLES).write_text(text)
-        assert read_samples(tmp_path) == []
+        Run(tmp_path).samples_file.write_text(text)
+        assert read_samples(Run(tmp_path)) == []
 
 
 def test_dark_islands_stand_out_from_the_void() -> None:

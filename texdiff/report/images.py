@@ -24,7 +24,7 @@ _FACES = 150_000  # of a mesh at most: more would make the page tens of megabyte
 
 def timeline(run: Run) -> dict[str, Any]:
     """Samples over time: prompts, and at each step the images of each sample, as data URIs (None: not there)."""
-    samples = read_samples(run.folder)
+    samples = read_samples(run)
     steps = run.sample_folders()
     if len(steps) > _STEPS:
         steps = [steps[round(i * (len(steps) - 1) / (_STEPS - 1))] for i in range(_STEPS)]
@@ -42,7 +42,7 @@ def meshes(run: Run) -> list[dict[str, Any]]:
 
     steps = run.sample_folders()
     found = []
-    for sample in read_samples(run.folder) if steps else []:
+    for sample in read_samples(run) if steps else []:
         atlas = _filled_atlas(run, sample, steps[-1])
         if sample.mesh is None or atlas is None:
             continue

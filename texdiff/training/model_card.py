@@ -144,7 +144,7 @@ def _data(about: dict[str, Any]) -> str:
 
 def _newest_images(run: Run) -> list[tuple[str, str]]:
     """(prompt, path in the run's folder) of the newest samples, at most four."""
-    samples = read_samples(run.folder)
+    samples = read_samples(run)
     steps = run.sample_folders()
     if not steps:
         return []

@@ -16,11 +16,11 @@ from texdiff.data.records import Record
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.files import atomic_folder, slug, write_atomic
+from texdiff.training.run import Run
 from texdiff.training.run.metrics_log import MetricsLog
 from texdiff.uv.gutter import fill
 from texdiff.uv.meshes.part import MeshUse
 
-SAMPLES = "samples/samples.json"
 _LEFT, _GREY = 0.12, 96.0  # what the dimmed void keeps of its colour, beside this grey
 _LOOKED_AT = 4  # textures for each sample that is chosen
 _VIEW = 256  # pixels, the side of one of four views of a mesh
@@ -72,7 +72,7 @@ class SamplePictures:
                 Sample(prompt=prompt, file=f"{name}-{slug(prompt)}.png", mask=f"meshes/{name}.png", mesh=mesh)
             )
         rows = json.dumps([asdict(row) for row in self.rows], ensure_ascii=False, indent=1)
-        write_atomic(self.folder.parent / SAMPLES, rows.encode())
+        write_atomic(self.run.samples_file, rows.encode())
 
     def _choose(self) -> list[tuple[Record, MeshUse | None]]:
         """A texture and its mesh for each sample: of the first few those that their meshes wear most of, as on a mesh
@@ -126,9 +126,9 @@ def beside(file: str, kind: str) -> str:
     return f"{Path(file).stem}-{kind}.png"
 
 
-def read_samples(run: Path) -> list[Sample]:
+def read_samples(run: Run) -> list[Sample]:
     """What RUN's samples are of; nothing where it has none."""
     try:
-        return [Sample(**row) for row in json.loads((run / SAMPLES).read_text("utf-8"))]
+        return [Sample(**row) for row in json.loads(run.samples_file.read_text("utf-8"))]
     except (OSError, ValueError, TypeError):
         return []

@@ -40,6 +40,7 @@ class Run:
         self.pipeline_file = folder / "model_index.json"
         self.checkpoints_folder = folder / "checkpoints"
         self.samples_folder = folder / "samples"
+        self.samples_file = self.samples_folder / "samples.json"
         self.trackers_folder = folder / "logs"
 
     @classmethod
