@@ -1,7 +1,9 @@
 """Bounds of settings, in their types: `--help` shows them, and `check_bounds` refuses what is out of them."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from texdiff.errors import InputError
@@ -29,13 +31,23 @@ Resolution = Annotated[int, Must("a multiple of 8, at least 64", lambda value: v
 Names = Annotated[tuple[str, ...], Must("at least one name", bool)]
 
 
-def check_bounds(section: str, values: object) -> None:
-    """Raise InputError for the first attribute of a section, a dataclass, that its type does not allow.
+_INTEGERS = range(-(2**63), 2**64)  # what generators of random numbers take as a seed
 
-    Texts and None are within any bounds.
+
+def check_bounds(section: str, values: object) -> None:
+    """Raise InputError for the first attribute of a section, a dataclass, that its type does not allow: also for None
+    where the type does not name it, for numbers that are infinite or none, and for integers of more than 64 bits.
+
+    Texts are within any bounds.
     """
     for name, kind in get_type_hints(type(values), include_extras=True).items():
         value = getattr(values, name)
+        if value is None and NoneType not in get_args(kind):
+            raise InputError(f"{section}.{name} must not be null; give a value, or leave the key out for its default")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{section}.{name} must be a finite number (got {value})")
+        if isinstance(value, int) and value not in _INTEGERS:
+            raise InputError(f"{section}.{name} must fit into 64 bits (got {value})")
         for must in _bounds(kind) if not isinstance(value, str | None) else ():
             if not must.holds(value):
                 raise InputError(f"{section}.{name} must be {must} (got {value})")

@@ -53,7 +53,7 @@ def test_shipped_configurations_are_valid(path):
         (["--data.resolution", "100"], "data.resolution must be a multiple of 8, at least 64 (got 100)"),
         (["--data.background", "300"], "data.background must be from 0 to 255 (got 300)"),
         (["--lora.rank", "0"], "lora.rank must be at least 1 (got 0)"),
-        (["--optim.learning_rate", ".nan"], "optim.learning_rate must be above 0 (got nan)"),
+        (["--optim.learning_rate", ".nan"], "optim.learning_rate must be a finite number (got nan)"),
         (["--lora.alpha", "0"], "lora.alpha must be above 0 (got 0.0)"),
         (["--lora.target_modules", "[]"], "lora.target_modules must be at least one name (got ())"),
         (["--mask.unmasked_weight", "1.5"], "mask.unmasked_weight must be from 0 to 1 (got 1.5)"),

@@ -3,7 +3,9 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from texdiff.cli.settings_file import read_settings_file
 from texdiff.config import RENAMED, TrainingConfig
 from texdiff.errors import InputError, one_line
 
@@ -50,15 +52,18 @@ def _renamed(error: Exception) -> Exception:
 
 
 def _files_first(arguments: list[str]) -> list[str]:
-    """The same arguments, `--config FILE` first: a flag wins over a file wherever it stands."""
+    """The same arguments, `--config` first, with the text of its file: a flag wins over a file wherever it stands."""
     files: list[str] = []
     flags: list[str] = []
     rest = iter(arguments)
     for argument in rest:
-        if argument == "--config":
-            files += [argument, *([value] if (value := next(rest, None)) is not None else [])]
-        else:
-            (files if argument.startswith("--config=") else flags).append(argument)
+        name, equals, value = argument.partition("=")
+        if name != "--config":
+            flags.append(argument)
+        elif (file := value if equals else next(rest, None)) is None:
+            files.append(argument)  # the parser says that its value is missing
+        elif text := read_settings_file(Path(file), TrainingConfig.__dataclass_fields__):
+            files += [name, text]
     return files + flags
 
 

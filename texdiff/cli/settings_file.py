@@ -1,0 +1,65 @@
+"""A YAML file of settings as the parser of flags gets it: what YAML itself lets pass in silence is refused here."""
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from texdiff.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    import yaml
+
+_NULL, _FLOAT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:float"
+
+
+def read_settings_file(path: Path, sections: Collection[str]) -> str:
+    """The file's text without its empty sections, which are their defaults; nothing where nothing is left.
+
+    Raises InputError, naming file and line, for a file that is not YAML or no settings, for a section that is not a
+    mapping, a section or key that is given twice, and numbers that are infinite or not a number.
+    """
+    import yaml
+
+    try:
+        root = yaml.compose(path.read_text("utf-8-sig"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise InputError(f"--config {path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(f"--config {path}: not a valid YAML file ({one_line(error)[:200]})") from None
+    if root is None or root.tag == _NULL:
+        return ""
+    if not isinstance(root, yaml.MappingNode):
+        raise InputError(f"--config {path}: holds no settings; write sections, such as data, with keys")
+    _check(root, path, (), {})
+    kept = []
+    for key, value in root.value:
+        if key.value == "config":
+            raise _wrong(path, key, "config is not a setting; give --config once for each file")
+        if key.value in sections and value.tag != _NULL and not isinstance(value, yaml.MappingNode):
+            raise _wrong(path, key, f"{key.value} must be a section with keys, not a value")
+        if key.value not in sections or value.tag != _NULL:
+            kept.append((key, value))
+    root.value = kept
+    return yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True, width=math.inf) if kept else ""
+
+
+def _check(node: "yaml.MappingNode", path: Path, above: tuple[str, ...], lines: dict[str, int]) -> None:
+    """`lines` are those of the keys so far, by their full names: `lora.rank` may stand in a section or for itself."""
+    import yaml
+
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _wrong(path, key, "a key must be a name")
+        name = ".".join((*above, key.value))
+        if name in lines:
+            raise _wrong(path, key, f"{name} is given twice, first in line {lines[name]}; remove one")
+        lines[name] = key.start_mark.line + 1
+        if value.tag == _FLOAT and value.value.lower().lstrip("+-") in (".inf", ".nan"):
+            raise _wrong(path, key, f"{name} must be a finite number (got {value.value})")
+        if isinstance(value, yaml.MappingNode) and len(above) < 8:
+            _check(value, path, (*above, key.value), lines)
+
+
+def _wrong(path: Path, node: "yaml.Node", text: str) -> InputError:
+    return InputError(f"--config {path}, line {node.start_mark.line + 1}: {text}")
