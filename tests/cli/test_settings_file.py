@@ -24,9 +24,7 @@ def test_an_empty_section_is_its_defaults(tmp_path: Path, text: str) -> None:
 
 
 def test_beside_an_empty_section_the_others_hold(tmp_path: Path) -> None:
-    config = parse(
-        tmp_path, "lora:\ndata:\n  resolution: 128\noptim: {learning_rate: 5e-4}\nmodel: {revision: 1e-3x}\n"
-    )
+    config = parse(tmp_path, "lora:\ndata:\n  resolution: 128\noptim: {learning_rate: 5e-4}\nmodel: {revision: x}\n")
     assert (config.data.resolution, config.optim.learning_rate, config.model.revision) == (128, 5e-4, "x")
     assert config.lora == DEFAULTS.lora
 
