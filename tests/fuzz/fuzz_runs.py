@@ -162,10 +162,10 @@ STORED: dict[int, np.float32] = {}  # what the entries' means add up to: a damag
 
 def store_seeds() -> list[Files]:
     from texdiff.data.cache.keys import key_of
-    from texdiff.data.cache.store import EntryStore
+    from texdiff.data.cache.store import ArrayStore
 
     with tempfile.TemporaryDirectory() as place:
-        store = EntryStore(Path(place))
+        store = ArrayStore(Path(place))
         for number in range(6):
             mean = np.random.default_rng(number).normal(size=(4, 8, 8)).astype(np.float32)
             STORED[number] = mean.sum()
@@ -178,9 +178,9 @@ def store_seeds() -> list[Files]:
 
 def read_store(folder: Path) -> None:
     from texdiff.data.cache.keys import as_keys, key_of
-    from texdiff.data.cache.store import EntryStore
+    from texdiff.data.cache.store import ArrayStore
 
-    store = EntryStore(folder)
+    store = ArrayStore(folder)
     with contextlib.redirect_stderr(io.StringIO()):
         store.load()
     places = store.find(as_keys([key_of(number) for number in range(6)]))

@@ -17,7 +17,7 @@ from texdiff.render.viewer_mesh import load_triangles
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
 from texdiff.training.run.metrics_log import MetricsLog
-from texdiff.training.samples import SamplePictures, dim_void, read_samples
+from texdiff.training.samples import SampleImages, dim_void, read_samples
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -54,7 +54,7 @@ def test_the_same_samples_at_every_step(dataset: Path, loaded: Any, tmp_path: Pa
     )
     records = read_records(str(dataset), "train")
     for _ in range(2):  # a resumed run draws what the first part of it drew
-        samples = SamplePictures(config, log_of(tmp_path, config), records)
+        samples = SampleImages(config, log_of(tmp_path, config), records)
         samples.draw(loaded, 0)
     samples.draw(loaded, 7)
     rows = read_samples(Run(tmp_path))
@@ -86,7 +86,7 @@ def test_prompts_of_ones_own_and_a_dataset_without_meshes(dataset: Path, loaded:
             data=DataConfig(dataset=str(dataset), resolution=64),
             validation=ValidationConfig(num_images=1, num_inference_steps=1, prompts=("a/b <c>",)),
         )
-        SamplePictures(config, log_of(tmp_path, config), read_records(str(dataset), "train")).draw(loaded, 3)
+        SampleImages(config, log_of(tmp_path, config), read_records(str(dataset), "train")).draw(loaded, 3)
     finally:
         (tmp_path / "gone.json").rename(dataset / "meshes.json")
     (row,) = read_samples(Run(tmp_path))
@@ -112,7 +112,7 @@ def test_textures_that_their_meshes_show_are_chosen(tmp_path: Path) -> None:
     config = TrainingConfig(
         data=DataConfig(dataset=str(tmp_path / "set"), resolution=64), validation=ValidationConfig(num_images=2)
     )
-    samples = SamplePictures(config, log_of(tmp_path / "run", config), read_records(str(tmp_path / "set"), "train"))
+    samples = SampleImages(config, log_of(tmp_path / "run", config), read_records(str(tmp_path / "set"), "train"))
     samples.open()
     assert [row.prompt for row in samples.rows] == ["c rug", "b desk"]
     triangles = load_triangles(tmp_path / "run/samples" / str(samples.rows[1].mesh))

@@ -1,4 +1,4 @@
-"""Sample pictures while training: from the same prompts and noise each time, on the same meshes."""
+"""Sample images while training: from the same prompts and noise each time, on the same meshes."""
 
 import json
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ from texdiff.uv.gutter import fill
 from texdiff.uv.meshes.part import MeshUse
 
 _LEFT, _GREY = 0.12, 96.0  # what the dimmed void keeps of its colour, beside this grey
-_LOOKED_AT = 4  # textures for each sample that is chosen
+_CANDIDATES = 4  # textures for each sample that is chosen
 _VIEW = 256  # pixels, the side of one of four views of a mesh
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What one sample picture is of, at every step. Paths are relative to the run's samples/ folder."""
+    """What one sample is of, at every step. Paths are relative to the run's samples/ folder."""
 
     prompt: str
     file: str  # name of the atlas in each step-*/ folder; beside it are NAME-dimmed.png and NAME-mesh.png
@@ -36,20 +36,20 @@ class Sample:
     mesh: str | None  # its triangles, where the dataset knows them
 
 
-class SamplePictures:
-    """Draws RUN/samples/step-*/ of textures among `records`. Each sample wears one's mask and mesh, and has its caption
-    unless validation.prompts has others. For the main process alone."""
+class SampleImages:
+    """Draws RUN/samples/step-*/ of textures among `records`. Each sample takes mask and mesh of one of them, and its
+    caption unless validation.prompts has others. For the main process alone."""
 
     def __init__(self, config: TrainingConfig, log: MetricsLog, records: Sequence[Record]) -> None:
         self.config, self.log, self.run, self.records = config, log, log.run, records
         self.folder = self.run.samples_folder
         self.rows: list[Sample] = []
         self._masks: list[NDArray[np.bool_]] = []
-        self._worn: list[MeshUse | None] = []
+        self._meshes: list[MeshUse | None] = []
 
     def open(self) -> None:
         """Choose what the samples are of, and write samples.json with the masks and meshes that it names, once."""
-        for number, (record, worn) in enumerate(self._choose()):
+        for number, (record, mesh) in enumerate(self._choose()):
             prompts = self.config.validation.prompts or record.captions[:1]
             prompt = prompts[number % len(prompts)]
             _, mask = record.model_input(self.config.data.resolution, "fill")
@@ -57,35 +57,33 @@ class SamplePictures:
             (self.folder / "meshes").mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask.astype(np.uint8) * 255).save(self.folder / f"meshes/{name}.png")
             try:
-                if worn:
-                    # Brings trimesh and scipy: a run whose dataset knows no meshes starts sooner without.
+                if mesh:
+                    # Imports trimesh and scipy: a run whose dataset knows no meshes starts sooner without.
                     from texdiff.render.viewer_mesh import read_triangles, write_triangles
 
-                    write_triangles(read_triangles(worn), self.folder / f"meshes/{name}.npz")
+                    write_triangles(read_triangles(mesh), self.folder / f"meshes/{name}.npz")
             except InputError as error:
                 print(f"sample {number}: without its mesh ({error})")
-                worn = None
+                mesh = None
             self._masks.append(mask)
-            self._worn.append(worn)
-            mesh = f"meshes/{name}.npz" if worn else None
-            self.rows.append(
-                Sample(prompt=prompt, file=f"{name}-{slug(prompt)}.png", mask=f"meshes/{name}.png", mesh=mesh)
-            )
+            self._meshes.append(mesh)
+            file, triangles = f"{name}-{slug(prompt)}.png", f"meshes/{name}.npz" if mesh else None
+            self.rows.append(Sample(prompt=prompt, file=file, mask=f"meshes/{name}.png", mesh=triangles))
         rows = json.dumps([asdict(row) for row in self.rows], ensure_ascii=False, indent=1)
         write_atomic(self.run.samples_file, rows.encode())
 
     def _choose(self) -> list[tuple[Record, MeshUse | None]]:
-        """A texture and its mesh for each sample: of the first few those that their meshes wear most of, as on a mesh
-        of many parts a texture can be hard to find; none with a caption that another has, as long as there are such."""
+        """A texture and its mesh for each sample: of the first few those that cover most of their meshes, as on a mesh
+        of many parts a texture can be hard to find; with different captions, as long as there are such."""
         number = self.config.validation.num_images
-        looked = [(record, find_mesh(record.name)) for record in self.records[: _LOOKED_AT * number]]
-        looked.sort(key=lambda one: -one[1].share if one[1] else 0.0)
-        distinct = list({one[0].captions[0]: one for one in reversed(looked)}.values())[::-1]
+        found = [(record, find_mesh(record.name)) for record in self.records[: _CANDIDATES * number]]
+        found.sort(key=lambda pair: -pair[1].share if pair[1] else 0.0)
+        distinct = list({pair[0].captions[0]: pair for pair in reversed(found)}.values())[::-1]
         return [distinct[i % len(distinct)] for i in range(number)]
 
     def draw(self, pipeline: Any, step: int) -> None:
         """Draw each atlas with the pipeline; write it as it is, with the void dimmed, and on its mesh from four sides.
-        Trackers that take pictures get them too."""
+        Trackers that take images get them too."""
         if not self.rows:
             self.open()
         with atomic_folder(self.run.sample_folder(step)) as folder:
@@ -93,24 +91,24 @@ class SamplePictures:
         self.log.images(step, shown)
 
     def _draw_into(self, folder: Path, pipeline: Any) -> dict[str, list[NDArray[np.uint8]]]:
-        """The pictures that trackers get, of each kind one a sample."""
+        """The images that trackers get, of each kind one a sample."""
         shown: dict[str, list[NDArray[np.uint8]]] = {"atlas": [], "mesh": []}
-        for number, (row, mask, worn) in enumerate(zip(self.rows, self._masks, self._worn, strict=True)):
-            picture = pipeline(
+        for number, (row, mask, mesh) in enumerate(zip(self.rows, self._masks, self._meshes, strict=True)):
+            image = pipeline(
                 row.prompt,
                 height=self.config.data.resolution,
                 width=self.config.data.resolution,
                 num_inference_steps=self.config.validation.num_inference_steps,
                 generator=keyed_generator(self.config.run.seed, "sample", number),
             ).images[0]
-            picture.save(folder / row.file)
-            atlas = np.asarray(picture)
+            image.save(folder / row.file)
+            atlas = np.asarray(image)
             shown["atlas"].append(dim_void(atlas, mask))
             Image.fromarray(shown["atlas"][-1]).save(folder / beside(row.file, "dimmed"))
-            if worn:
+            if mesh:
                 from texdiff.render.renderer import MeshRenderer
 
-                views = MeshRenderer(worn.path, size=_VIEW).draw(fill(atlas, mask), worn.parts)
+                views = MeshRenderer(mesh.path, size=_VIEW).draw(fill(atlas, mask), mesh.parts)
                 shown["mesh"].append(np.vstack([np.hstack([*views[:2]]), np.hstack([*views[2:]])]))
                 Image.fromarray(shown["mesh"][-1]).save(folder / beside(row.file, "mesh"))
         return shown
@@ -122,7 +120,7 @@ def dim_void(atlas: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.ui
 
 
 def beside(file: str, kind: str) -> str:
-    """The name of the `dimmed` or `mesh` picture beside an atlas."""
+    """The name of the `dimmed` or `mesh` image beside an atlas."""
     return f"{Path(file).stem}-{kind}.png"
 
 

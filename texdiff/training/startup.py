@@ -17,7 +17,7 @@ from texdiff.config import MaskConfig, TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.data.cache.encoders import default_cache_dir
 from texdiff.data.cache.readability import readable
-from texdiff.data.cache.store import EntryStore
+from texdiff.data.cache.store import ArrayStore
 from texdiff.data.records import Record, mean_coverage, read_records
 from texdiff.diffusion.draws import sample_keys
 from texdiff.files import write_atomic
@@ -51,7 +51,7 @@ def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record
         folder = Path(data.cache_dir) if data.cache_dir else default_cache_dir() / "readable"
         keep_readable = partial(
             readable,
-            store=EntryStore(folder if on_disk else None),
+            store=ArrayStore(folder if on_disk else None),
             resolution=data.resolution,
             mine=parallel.share if on_disk else slice(None),
             wait=parallel.wait,

@@ -21,7 +21,7 @@ from texdiff.training.ema import Ema
 from texdiff.training.parallel import Parallel
 from texdiff.training.run.metrics_log import MetricsLog, error_figures
 from texdiff.training.run.stop_signals import Stopped, StopSignals
-from texdiff.training.samples import SamplePictures
+from texdiff.training.samples import SampleImages
 
 TIMES = 8  # points of the grid; the loss is a smooth function of t, so more of them change little
 TEXTURES = 64  # at most, so that validation stays short beside training
@@ -46,7 +46,7 @@ class Validation:
         self.config, self.family, self.trainable, self.ema = config, family, trainable, ema
         self.parallel, self.log = log.parallel, log
         self.held_out, self.stop = held_out, stop
-        self.samples = SamplePictures(config, log, held_out.records if held_out else records)
+        self.samples = SampleImages(config, log, held_out.records if held_out else records)
 
     def run(self, step: int) -> None:
         """Draw sample images and log held-out errors after `step` steps, where they are not there already. A signal to

@@ -10,7 +10,8 @@ from texdiff.uv.coverage import coverage_mask, overlap_count
 
 Measure = bool | int | float | str
 
-LATENT_CELL = 8  # texels along a side of a latent cell, in every Stable Diffusion
+# Texels along a side of a latent cell of Stable Diffusion: a dataset is audited before there is a base to ask.
+LATENT_CELL = 8
 # Less than this many texels of area is no triangle: the rounding of its float32 coordinates is larger.
 DEGENERATE_TEXELS = 1e-6
 # A UDIM tile is laid out at this size to compare it with its neighbours.

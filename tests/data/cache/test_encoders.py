@@ -12,7 +12,7 @@ from texdiff.data.batch import LatentDataset
 from texdiff.data.cache import encoders, keys
 from texdiff.data.cache.digests import digests
 from texdiff.data.cache.encodings import CachedEncodings, Cells, mask_entries
-from texdiff.data.cache.store import EntryStore
+from texdiff.data.cache.store import ArrayStore
 from texdiff.data.records import read_records
 from texdiff.diffusion.mask import cell_weights
 from texdiff.errors import InputError
@@ -35,14 +35,14 @@ def base(family):
 
 @pytest.fixture
 def store(tmp_path):
-    return EntryStore(tmp_path / "store")
+    return ArrayStore(tmp_path / "store")
 
 
 def keys_of(folder, vae, **settings):
     settings = {"resolution": 64, "background": "fill", "weights": keys.fingerprint(vae)} | settings
     records = read_records(str(folder), "train")
     sources = [source for record in records for source in (record.image, record.mask)]
-    found = digests(sources, EntryStore(None), slice(None), lambda: None, progress=False)
+    found = digests(sources, ArrayStore(None), slice(None), lambda: None, progress=False)
     return keys.texture_keys(found[0::2], found[1::2], **settings)
 
 
@@ -78,7 +78,7 @@ def test_nothing_is_encoded_twice(dataset, store, base, family, tmp_path, monkey
         os.utime(path, (1, 1))
     monkeypatch.setattr(type(base.vae), "encode", lambda *a: pytest.fail("encoded again"))
     assert np.array_equal(fill(store, moved, family), places)
-    again = EntryStore(store.folder)
+    again = ArrayStore(store.folder)
     assert (fill(again, moved, family) >= 0).all()
 
 
@@ -120,7 +120,7 @@ def cached(folder, store, family, captions=("",), mode="nearest"):
     def latent(record, entry):
         return Cells(*(plane[0].numpy() for plane in cell_weights(encoders.unpack_mask(entry)[None], (8, 8), mode)))
 
-    masks, texts = EntryStore(None), EntryStore(None)
+    masks, texts = ArrayStore(None), ArrayStore(None)
     entries = (store.get(int(place)) for place in places)
     for place, entry in enumerate(mask_entries(records, entries, latent, outside=False)):
         masks.add(place.to_bytes(16), entry)

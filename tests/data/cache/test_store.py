@@ -12,7 +12,7 @@ import pytest
 from texdiff.data.cache import store as module
 from texdiff.data.cache.digests import digests
 from texdiff.data.cache.keys import as_keys, key_of
-from texdiff.data.cache.store import EntryStore
+from texdiff.data.cache.store import ArrayStore
 from texdiff.data.image_source import StoredFile, TableCell
 from texdiff.data.records import read_records
 from texdiff.errors import InputError
@@ -23,7 +23,7 @@ def entry(number, side=3):
 
 
 def filled(folder, numbers):
-    store = EntryStore(folder)
+    store = ArrayStore(folder)
     for number in numbers:
         store.add(key_of(number), entry(number))
     store.flush()
@@ -37,7 +37,7 @@ def found(store, numbers):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_entries_come_back_as_they_were(tmp_path, in_memory):
     folder = None if in_memory else tmp_path / "store"
-    store = EntryStore(folder)
+    store = ArrayStore(folder)
     for number in range(600):
         store.add(key_of(number), entry(number, side=2 + number % 2))
     store.flush()
@@ -71,7 +71,7 @@ def test_a_damaged_shard_costs_one_line_and_its_entries(tmp_path, capsys, damage
     (spoilt,) = tmp_path.iterdir()
     spoilt.write_bytes(damage(spoilt.read_bytes()))
     filled(tmp_path, [7, 8])
-    store = EntryStore(tmp_path)
+    store = ArrayStore(tmp_path)
     store.load()
     assert found(store, [0, 1, 2, 7, 8]) == [False, False, False, True, True]
     lines = capsys.readouterr().err.splitlines()
@@ -91,7 +91,7 @@ def test_what_is_not_ours_is_left_alone_and_what_was_abandoned_goes(tmp_path, ca
     for name, age in ((".new.1.tmp", 0), (".old.1.tmp", 48 * 3600)):
         (tmp_path / name).write_bytes(b"half")
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    store = EntryStore(tmp_path)
+    store = ArrayStore(tmp_path)
     store.load()
     assert found(store, [1]) == [True]
     names = {path.name for path in tmp_path.iterdir() if path.suffix != ".arrow"}
@@ -114,7 +114,7 @@ import sys, time, numpy as np
 from pathlib import Path
 from texdiff.data.cache import keys, store
 store.SHARD_ENTRIES = 4
-kept = store.EntryStore(Path(sys.argv[1]))
+kept = store.ArrayStore(Path(sys.argv[1]))
 for number in range(10**9):
     kept.add(keys.key_of(number), {"mean": np.full(100_000, number, np.float32)})
     print(number, flush=True)
@@ -128,7 +128,7 @@ def test_a_kill_costs_one_shard_at_most(tmp_path):
     process.send_signal(signal.SIGKILL)
     rest = process.communicate()[0].split()
     last = int(rest[-1]) if rest else last
-    store = EntryStore(tmp_path)
+    store = ArrayStore(tmp_path)
     store.load()
     there = found(store, range(last + 1))
     assert all(there[: last + 1 - 4])
@@ -139,7 +139,7 @@ def test_a_kill_costs_one_shard_at_most(tmp_path):
 
 def test_a_slow_encoder_does_not_leave_its_work_waiting(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SHARD_SECONDS", 0.05)
-    store = EntryStore(tmp_path)
+    store = ArrayStore(tmp_path)
     store.add(key_of(0), entry(0))
     time.sleep(0.1)
     store.add(key_of(1), entry(1))
@@ -163,7 +163,7 @@ def test_files_are_read_again_when_anything_about_them_changed(tmp_path):
             return super().__call__()
 
     def digest():
-        store = EntryStore(tmp_path / "store")
+        store = ArrayStore(tmp_path / "store")
         return digests([Counted(str(path))] * 2, store, slice(None), lambda: None, progress=False).tolist()
 
     first = digest()
@@ -188,10 +188,10 @@ def test_ranks_share_out_files_alike_also_where_one_is_ahead(tmp_path):
     found = []
 
     def other_rank():  # comes when the first has done and written its share
-        store = EntryStore(tmp_path / "store")
+        store = ArrayStore(tmp_path / "store")
         found.append(digests(sources, store, slice(1, None, 2), lambda: None, progress=False))
 
-    found.append(digests(sources, EntryStore(tmp_path / "store"), slice(0, None, 2), other_rank, progress=False))
+    found.append(digests(sources, ArrayStore(tmp_path / "store"), slice(0, None, 2), other_rank, progress=False))
     assert found[0].tolist() == found[1].tolist()
     assert len(set(found[0].tolist())) == 9
 
@@ -217,7 +217,7 @@ def test_cells_of_a_table_are_read_again_when_the_table_changed(dataset, tmp_pat
         records = read_records(str(hub), "train")
         sources = [source for record in records for source in (record.image, record.mask)]
         assert all(isinstance(source, TableCell) for source in sources)
-        return digests(sources, EntryStore(tmp_path / "store"), slice(None), lambda: None, progress=False).tolist()
+        return digests(sources, ArrayStore(tmp_path / "store"), slice(None), lambda: None, progress=False).tolist()
 
     write([0, 1, 2])
     first = digest()

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from texdiff.data.cache.keys import KEY, Keys, as_keys, key_of
-from texdiff.data.cache.store import EntryStore
+from texdiff.data.cache.store import ArrayStore
 from texdiff.data.image_source import Source
 from texdiff.errors import InputError
 
@@ -18,7 +18,7 @@ _BLOCK = 1024
 
 
 def digests(
-    sources: Sequence[Source], store: EntryStore, mine: slice, wait: Callable[[], None], progress: bool
+    sources: Sequence[Source], store: ArrayStore, mine: slice, wait: Callable[[], None], progress: bool
 ) -> Keys:
     """A hash of each source's bytes, [n]. `store` remembers them by signature, so what has not changed is not read.
 

@@ -14,7 +14,7 @@ from texdiff.data.cache.digests import digests
 from texdiff.data.cache.encoders import Encoders, Encodes, default_cache_dir
 from texdiff.data.cache.encodings import CachedEncodings, Cells, Encodings, LiveEncodings, mask_entries
 from texdiff.data.cache.keys import Keys, as_keys, key_of
-from texdiff.data.cache.store import Entry, EntryStore
+from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.image_source import Source
 from texdiff.data.records import Record
 from texdiff.diffusion.mask import cell_weights
@@ -120,7 +120,7 @@ class _Encoding:
             "wait": ranks.wait if self.on_disk else lambda: None,
             "progress": ranks.is_main,
         }
-        self.stores: dict[str, EntryStore] = {}
+        self.stores: dict[str, ArrayStore] = {}
         self.weights, self.text_weights = self._fingerprint("images"), self._fingerprint("prompts")
 
     def dataset(self, records: Sequence[Record], posterior: str) -> LatentDataset:
@@ -141,7 +141,7 @@ class _Encoding:
             full_masks=self.mask.pixel_weight > 0,
         )
 
-    def latent_mask(self, record: Record, entry: Entry) -> Cells:
+    def latent_mask(self, record: Record, entry: Arrays) -> Cells:
         """A texture's latent cells."""
         density = None
         if self.by_surface:
@@ -209,7 +209,7 @@ class _Encoding:
     def _live(
         self, records: Sequence[Record], texture_keys: Keys, mask_keys: Keys
     ) -> tuple[Encodings, np.ndarray, np.ndarray]:
-        def prepare(record: Record) -> Entry:
+        def prepare(record: Record) -> Arrays:
             return encoders.prepare_texture(record, **self.setting)[1]
 
         def measure(record: Record) -> tuple[np.ndarray, np.ndarray]:
@@ -228,20 +228,20 @@ class _Encoding:
         )
         return live, sums, variation
 
-    def _encode_textures(self, records: Sequence[Record]) -> Iterator[Entry]:
+    def _encode_textures(self, records: Sequence[Record]) -> Iterator[Arrays]:
         self.family.move_encoders(self.device, "images")
         return encoders.encode_textures(records, self.family, self.device, **self.setting)
 
-    def _encode_captions(self, captions: Sequence[str]) -> Iterator[Entry]:
+    def _encode_captions(self, captions: Sequence[str]) -> Iterator[Arrays]:
         self.family.move_encoders(self.device, "prompts")
         return encoders.encode_captions(captions, self.family, self.device)
 
-    def _store(self, kind: str, *what: object) -> EntryStore:
+    def _store(self, kind: str, *what: object) -> ArrayStore:
         name = f"{kind}-{key_of(keys.FORMAT, *what).hex()[:16]}"
         if name not in self.stores:
             setting = self.data.cache_dir
             root = Path(setting) if setting else default_cache_dir() / "encoded"
-            self.stores[name] = EntryStore(root / name if self.on_disk else None)
+            self.stores[name] = ArrayStore(root / name if self.on_disk else None)
         return self.stores[name]
 
     def _fingerprint(self, encodes: Encodes) -> str:
@@ -262,7 +262,7 @@ class _Encoding:
         return key_of(keys.FORMAT, *self.family.encoder_state(encodes))
 
 
-def _require(places: np.ndarray, names: Sequence[str], store: EntryStore) -> None:
+def _require(places: np.ndarray, names: Sequence[str], store: ArrayStore) -> None:
     """Every entry must be there: another rank's file system may not show yet what this rank has written."""
     if (places < 0).any():
         name = names[int(np.argmin(places))]

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from texdiff.data.cache.keys import Keys
-from texdiff.data.cache.store import Entry, EntryStore
+from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.records import Record
 from texdiff.uv.inverted import variation
 
@@ -109,15 +109,15 @@ def encode_captions(
         yield from ({name: array[row] for name, array in encoded.items()} for row in range(len(batch)))
 
 
-def unpack_mask(entry: Entry) -> Tensor:
+def unpack_mask(entry: Arrays) -> Tensor:
     """The mask of a texture's entry, float [1, R, R] in {0, 1}."""
     return torch.from_numpy(np.unpackbits(entry["mask"], axis=1)).float().unsqueeze(0)
 
 
 def fill_store(
-    store: EntryStore,
+    store: ArrayStore,
     keys: Keys,
-    encode: Callable[[list[int]], Iterable[Entry]],
+    encode: Callable[[list[int]], Iterable[Arrays]],
     *,
     what: str,
     mine: slice = slice(None),

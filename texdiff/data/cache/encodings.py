@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from texdiff.data.cache.keys import caption_keys
-from texdiff.data.cache.store import Entry, EntryStore
+from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.records import Record
 from texdiff.errors import InputError
 
@@ -33,7 +33,7 @@ class Cells(NamedTuple):
         return np.array([part.sum(dtype=np.float64) for part in parts], np.float32)
 
 
-LatentMask = Callable[[Record, Entry], Cells]
+LatentMask = Callable[[Record, Arrays], Cells]
 """From a record and its texture's entry to its latent cells."""
 
 
@@ -57,7 +57,7 @@ class Encodings(Protocol):
         """A texture's latent cells alone."""
         ...
 
-    def captions(self, captions: Sequence[str]) -> list[Entry]:
+    def captions(self, captions: Sequence[str]) -> list[Arrays]:
         """Of each its embeddings by name, float32."""
         ...
 
@@ -69,11 +69,11 @@ class CachedEncodings:
     Arrays are views of the store.
     """
 
-    texture_store: EntryStore
+    texture_store: ArrayStore
     texture_places: NDArray[np.int64]
-    mask_store: EntryStore
+    mask_store: ArrayStore
     mask_places: NDArray[np.int64]
-    caption_store: EntryStore
+    caption_store: ArrayStore
     text_weights: str
 
     def textures(self, indices: Sequence[int]) -> list[Texture]:
@@ -86,13 +86,13 @@ class CachedEncodings:
     def cells(self, index: int) -> Cells:
         return self._cells(index, self.texture_store.get(int(self.texture_places[index])))
 
-    def _cells(self, index: int, entry: Entry) -> Cells:
+    def _cells(self, index: int, entry: Arrays) -> Cells:
         kept = self.mask_store.get(int(self.mask_places[index]))
         target = kept["target"]
         outside = kept["outside"] if "outside" in kept else np.zeros_like(target)
         return Cells(target, outside, covered_share(entry["mask"], target.shape[1]))
 
-    def captions(self, captions: Sequence[str]) -> list[Entry]:
+    def captions(self, captions: Sequence[str]) -> list[Arrays]:
         places = self.caption_store.find(caption_keys(captions, self.text_weights))
         if (places < 0).any():
             lost = captions[int(np.argmin(places))]
@@ -105,9 +105,9 @@ class LiveEncodings:
     """Encoded at every visit by the frozen models, which stay loaded."""
 
     records: Sequence[Record]
-    encode_textures: Callable[[Sequence[Record]], Iterator[Entry]]
-    encode_captions: Callable[[Sequence[str]], Iterator[Entry]]
-    prepare: Callable[[Record], Entry]
+    encode_textures: Callable[[Sequence[Record]], Iterator[Arrays]]
+    encode_captions: Callable[[Sequence[str]], Iterator[Arrays]]
+    prepare: Callable[[Record], Arrays]
     latent_mask: LatentMask
     skip: bool = False
     """A texture that can no longer be read counts for nothing at that visit."""
@@ -143,13 +143,13 @@ class LiveEncodings:
         record = self.records[index]
         return self.latent_mask(record, self.prepare(record))
 
-    def captions(self, captions: Sequence[str]) -> list[Entry]:
+    def captions(self, captions: Sequence[str]) -> list[Arrays]:
         return list(self.encode_captions(captions))
 
 
 def mask_entries(
-    records: Iterable[Record], entries: Iterable[Entry], latent_mask: LatentMask, outside: bool
-) -> Iterator[Entry]:
+    records: Iterable[Record], entries: Iterable[Arrays], latent_mask: LatentMask, outside: bool
+) -> Iterator[Arrays]:
     """For each record and its texture's entry: target float32 [1, h, w], the `sums` of its cells float32 [5], and
     outside float32 [1, h, w] if that is asked for. The covered share follows from the texture's own entry."""
     for record, entry in zip(records, entries, strict=True):

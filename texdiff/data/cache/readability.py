@@ -7,7 +7,7 @@ import numpy as np
 
 from texdiff.data.cache.encoders import ahead
 from texdiff.data.cache.keys import KEY, as_keys, key_of
-from texdiff.data.cache.store import EntryStore
+from texdiff.data.cache.store import ArrayStore
 from texdiff.data.records import Record
 from texdiff.errors import InputError
 
@@ -16,7 +16,7 @@ NOT_THERE = b"a file missing !"  # in place of the key of a record of which a fi
 
 def readable(
     records: Sequence[Record],
-    store: EntryStore,
+    store: ArrayStore,
     *,
     resolution: int,
     mine: slice = slice(None),

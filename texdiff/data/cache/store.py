@@ -27,10 +27,10 @@ SHARD_ENTRIES = 256  # entries of a shard at most: 100,000 textures are some 400
 SHARD_SECONDS = 30.0  # and what took longer than this to make is not left waiting for more
 _ABANDONED = 24 * 3600.0  # seconds after which a file that is still being written belongs to a process that was killed
 
-Entry = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, NDArray[Any]]
 
 
-class EntryStore:
+class ArrayStore:
     """Entries by key, in a folder, or with `folder` None in this process's memory.
 
     An entry's place is a number that stays valid while the store lives.
@@ -42,7 +42,7 @@ class EntryStore:
         self._shards: list[_Shard] = []
         self._starts = np.zeros(1, np.int64)  # [shards + 1] place of each shard's first entry
         self._keys, self._places = np.empty(0, KEY), np.empty(0, np.int64)  # sorted by key
-        self._waiting: dict[bytes, Entry] = {}
+        self._waiting: dict[bytes, Arrays] = {}
         self._since = time.monotonic()
 
     def load(self) -> None:
@@ -90,7 +90,7 @@ class EntryStore:
                 parts.append(shard.columns[name].all_rows())
         return np.concatenate(parts)[places]
 
-    def add(self, key: bytes, entry: Entry) -> None:
+    def add(self, key: bytes, entry: Arrays) -> None:
         """Keep an entry; it can be found from the next `flush` on, which comes by itself now and then."""
         if not self._waiting:
             self._since = time.monotonic()
@@ -183,7 +183,7 @@ def _damage_in(shard: _Shard) -> Iterator[None]:
         ) from None
 
 
-def _shard(entries: Mapping[bytes, Entry]) -> pa.RecordBatch:
+def _shard(entries: Mapping[bytes, Arrays]) -> pa.RecordBatch:
     fields, columns = [pa.field("key", pa.binary(KEY.itemsize))], [pa.array(entries, pa.binary(KEY.itemsize))]
     first = next(iter(entries.values()))
     for name in first:

@@ -30,6 +30,7 @@ from texdiff.data.prepare.write_stage import (
     write_splits,
 )
 from texdiff.errors import InputError, readable
+from texdiff.uv.measures import LATENT_CELL
 
 
 def prepare_dataset(
@@ -106,8 +107,10 @@ def _check_options(
     time_limit: float,
     memory_limit: float,
 ) -> None:
-    if resolution is not None and (resolution < 8 or resolution % 8):
-        raise InputError(f"--resolution must be a positive multiple of 8, a latent cell's side (got {resolution})")
+    if resolution is not None and (resolution < LATENT_CELL or resolution % LATENT_CELL):
+        raise InputError(
+            f"--resolution must be a positive multiple of {LATENT_CELL}, a latent cell's side (got {resolution})"
+        )
     if "{caption}" not in template:
         raise InputError(f'--caption_template must contain {{caption}} (got "{template}")')
     if not 0 <= validation_fraction < 1:
