@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from texdiff.data.prepare.asset import Asset
-from texdiff.data.prepare.mask_images import THRESHOLD, fit_mask, read_pair
+from texdiff.data.prepare.mask_images import THRESHOLD, fit_mask, read_pair, thresholded
 from texdiff.data.prepare.sources import find_assets
 from texdiff.data.prepare.workers import Failure, Workers
 from texdiff.errors import InputError
@@ -21,7 +21,6 @@ from texdiff.uv.inverted import looks_inverted, many_inverted, variation
 from texdiff.uv.measures import measure
 from texdiff.uv.texel_area import read_area_file
 
-_GREY = (16, 239)  # between these a texel of a mask is neither black nor white, even after JPEG
 _MUCH_GREY = 0.05  # an anti-aliased rim has less
 _TIME_LIMIT, _MEMORY_LIMIT = 120.0, 4.0  # seconds and GiB per image
 
@@ -64,7 +63,9 @@ def check_dataset(source: str, workers: int = 1) -> Iterator[str]:
                 pool.run(check_texture, assets), desc="checking", unit=" textures", total=len(assets), file=sys.stderr
             ):
                 failed = isinstance(answer, Failure)
-                checked[asset] = Checked((Finding(asset.label, answer.reason, wrong=True),)) if failed else answer
+                checked[asset] = (
+                    Checked((Finding(asset.label, answer.reason, wrong=not asset.extra),)) if failed else answer
+                )
     findings = [finding for asset in assets for finding in checked[asset].findings]
     findings += [
         *_duplicates(checked, assets),
@@ -95,7 +96,7 @@ def check_texture(asset: Asset) -> Checked:
             mask = fit_mask(grey, (height, width))
         except InputError:
             return Checked((Finding(asset.label, wrong[0], wrong=True),))
-    between = float(((grey >= _GREY[0]) & (grey <= _GREY[1])).mean())
+    between = thresholded(grey)
     if between > _MUCH_GREY:
         wrong.append(f"{between:.0%} of the mask are grey, neither 0 nor 255: is it a mask?")
     elif between:
@@ -154,6 +155,9 @@ def _inverted(checked: dict[Asset, Checked], source: str) -> Iterator[Finding]:
     if many_inverted(outside, len(shares)):
         text = f"the masks look inverted: {outside} of {len(shares)} textures vary more outside the mask than inside"
         yield Finding(source, text, wrong=True)
+    elif 2 <= outside == len(shares) and all(outer > 1.1 * inner for inner, outer in shares):
+        text = f"the masks may be inverted: all {outside} textures vary more outside the mask than inside"
+        yield Finding(source, text, wrong=False)
 
 
 def _surfaces(assets: list[Asset], source: str) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from texdiff.data.image_source import Source, StoredFile, TableCell
 from texdiff.errors import InputError, one_line
 from texdiff.paths import escapes
 from texdiff.uv.gutter import fill
-from texdiff.uv.image import ImageError, read_image
+from texdiff.uv.image import ImageError, read_image, read_mask
 from texdiff.uv.resize import resize
 from texdiff.uv.texel_area import from_grey16, read_area_file, resize_texel_area
 
@@ -50,7 +50,7 @@ class Record:
 
     def read_mask(self) -> np.ndarray:
         """Mask bool [H, W]: true where the grey is 128 or more."""
-        mask = _decode(self.mask(), f"{self.name}: the mask").mean(axis=2) >= 128
+        mask = _decode(self.mask(), f"{self.name}: the mask", read_mask) >= 128
         if not mask.any():
             raise InputError(f"{self.name}: the mask is empty (nothing is white), so there is nothing to learn from it")
         return mask
@@ -269,8 +269,8 @@ def _captions(value: object, column: str, where: str) -> tuple[str, ...]:
     return tuple(captions)
 
 
-def _decode(data: bytes, what: str) -> np.ndarray:
+def _decode(data: bytes, what: str, decode: Callable[[bytes], np.ndarray] = read_image) -> np.ndarray:
     try:
-        return read_image(data)
+        return decode(data)
     except ImageError as error:
         raise InputError(f"{what} {error}; replace the file or take it out of the dataset") from None

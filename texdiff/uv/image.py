@@ -37,6 +37,24 @@ def read_image(source: Path | bytes) -> NDArray[np.uint8]:
     return _rgb(_decode(source))
 
 
+def read_mask(source: Path | bytes) -> NDArray[np.uint8]:
+    """Decode a mask to uint8 [H, W]: the mean of its RGB. Where its alpha is not opaque, the RGB counts only if it is
+    black and white where it can be seen; else the alpha is the mask.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    image = _decode(source)
+    rgb = _rgb(image)
+    grey = np.asarray(np.rint(rgb.mean(axis=2)), np.uint8)
+    if not image.has_transparency_data:
+        return grey
+    alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    seen = rgb[alpha > 0]
+    both = len(seen) > 0 and not np.ptp(seen, axis=1).any() and seen.min() < 16 and seen.max() > 239
+    return grey if both or alpha.min() == 255 else alpha
+
+
 def read_grey16(source: Path | bytes) -> NDArray[np.uint16]:
     """Decode an image of 16-bit grey to uint16 [H, W]; ImageError for any other, also of 8 bits."""
     image = _decode(source)

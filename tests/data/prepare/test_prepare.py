@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from texdiff.data.check import check_dataset
 from texdiff.data.prepare import prepare_dataset
 from texdiff.errors import InputError
 
@@ -188,11 +189,41 @@ def test_a_dataset_is_replaced_and_nothing_else_is(prepared: tuple[Path, str], m
     assert not (tmp_path / "own.old").exists()
 
 
-def test_nothing_usable_leaves_nothing(meshes: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing usable in 1 asset") as error:
-        prepare_dataset([str(meshes / "plain.obj")], tmp_path / "dataset", workers=1)
-    assert "\n" not in str(error.value)
-    assert list(tmp_path.iterdir()) == []
+def test_nothing_usable_leaves_the_audit_alone(meshes: Path, prepared: tuple[Path, str], tmp_path: Path) -> None:
+    output, source = tmp_path / "dataset", str(meshes / "plain.obj")
+    for _ in range(2):  # the second time it is replaced
+        with pytest.raises(InputError, match=r"nothing usable in 1 asset: .*audit\.html") as error:
+            prepare_dataset([source], output, workers=1)
+        assert "\n" not in str(error.value)
+        assert str(output / "audit.html") in str(error.value)
+        assert bytes_of(tmp_path).keys() == {"dataset/audit.jsonl", "dataset/audit.html"}
+    (row,) = rows_of(output / "audit.jsonl")
+    assert (row["source"], row["kept"]) == ("plain.obj", False)
+    with pytest.raises(InputError, match="no dataset"):
+        list(check_dataset(str(output)))
+
+    prepare_dataset([str(meshes / "blueBowl.obj")], output, workers=1)
+    before = bytes_of(output)
+    with pytest.raises(InputError) as error:  # a dataset that is there stays
+        prepare_dataset([source], output, workers=1)
+    assert str(tmp_path / "dataset.audit" / "audit.html") in str(error.value)
+    assert bytes_of(output) == before
+    assert bytes_of(tmp_path / "dataset.audit").keys() == {"audit.jsonl", "audit.html"}
+
+
+def test_links_to_folders_are_named_and_not_followed(write_mesh: Callable, draw: Callable, tmp_path: Path) -> None:
+    write_mesh(tmp_path / "other" / "cup.glb", draw(1))
+    write_mesh(tmp_path / "meshes" / "bowl.glb", draw(2))
+    (tmp_path / "meshes" / "more").symlink_to(tmp_path / "other")
+    (tmp_path / "meshes" / "round").symlink_to(tmp_path / "meshes")
+    (tmp_path / "meshes" / "loop.glb").symlink_to(tmp_path / "meshes" / "loop.glb")
+    summary = prepare_dataset([str(tmp_path / "meshes")], tmp_path / "data", workers=1)
+    audit = {row["source"]: row for row in rows_of(tmp_path / "data" / "audit.jsonl")}
+    assert {name for name, row in audit.items() if row["kept"]} == {"bowl.glb"}
+    for name in ("more", "round"):
+        assert "is a link to a folder" in audit[name]["reason"]
+    assert "loop.glb" in audit
+    assert "2 x is a link to a folder" in summary
 
 
 @pytest.mark.parametrize(

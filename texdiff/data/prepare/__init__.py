@@ -18,7 +18,7 @@ from texdiff.data.prepare.dataset_card import dataset_card
 from texdiff.data.prepare.publish import to_parquet
 from texdiff.data.prepare.read_stage import read, read_assets
 from texdiff.data.prepare.sources import find_assets
-from texdiff.data.prepare.work_folder import check_output, open_work_folder, put_in_place
+from texdiff.data.prepare.work_folder import audit_place, check_output, open_work_folder, put_in_place
 from texdiff.data.prepare.workers import Workers
 from texdiff.data.prepare.write_stage import (
     count_of,
@@ -50,7 +50,7 @@ def prepare_dataset(
     """Write the dataset to `output` and return a summary of one line; see `texdiff prepare --help` for the rest.
 
     Raises InputError where an option makes no sense, a source is missing, `output` holds something else, or nothing
-    usable is found; `output` is then as it was.
+    usable is found: `output` is then as it was, or holds nothing but the audit where there was no dataset.
     """
     _check_options(resolution, caption_template, validation_fraction, workers, time_limit, memory_limit)
     output = Path(os.path.abspath(output))
@@ -73,19 +73,23 @@ def prepare_dataset(
             model.draw_views(kept, pool)
     reasons = Counter(kind_of(entry.reason) for entry in entries if entry.reason is not None)
     reasons += Counter(kind_of(item.reason) for item in unread)
+    folder, name = work / "dataset", readable(output.name)
     if not kept:
-        shutil.rmtree(work)
         most = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
-        raise InputError(f"{', '.join(sources)}: nothing usable in {count_of(len(assets), 'asset')}: {most}")
+        summary = f"nothing usable in {count_of(len(assets), 'asset')}: {most}"
+        folder.mkdir()
+        write_audit(folder, name, summary, entries, unread, {})
+        place = audit_place(output)
+        put_in_place(folder, place)
+        shutil.rmtree(work)
+        raise InputError(f"{', '.join(sources)}: {summary}; see {place / 'audit.html'}")
     if model is not None:
         kept = model.caption_entries(kept, work)
 
-    folder = work / "dataset"
     splits = split(kept, validation_fraction)
     rows = write_splits(folder, kept, splits, caption_template)
     summary = summarise(rows, kept, len(assets), len(entries) + len(unread), reasons, caption_files)
     write_mesh_index(folder, kept, output)
-    name = readable(output.name)
     write_audit(folder, name, summary, entries, unread, splits)
     (folder / "README.md").write_text(dataset_card(name, rows, reasons, format), encoding="utf-8")
     if format == "parquet":

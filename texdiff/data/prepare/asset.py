@@ -1,6 +1,7 @@
 """What `prepare` and `check` read one by one: a mesh, or an image with its mask."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Asset:
     surface: Path | None = None  # 16-bit image of the mesh area per texel, where its dataset has one
     split: str = ""  # the one that the image's dataset puts it in
     problem: str | None = None  # why there is nothing to read after all
+    extra: bool = False  # the problem is of something that may well be meant to stay out
 
     def __post_init__(self) -> None:
         for name in ("label", "license", "author"):
@@ -32,7 +34,7 @@ class Asset:
 
 def asset_key(path: Path, *others: Path, stamp: str = "") -> str:
     """A key for what these files hold, by their size and time."""
-    parts = [str(path.resolve()), stamp, *(stamp_of(file) for file in (path, *others))]
+    parts = [os.path.realpath(path), stamp, *(stamp_of(file) for file in (path, *others))]
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
@@ -43,3 +45,11 @@ def stamp_of(path: Path) -> str:
     except OSError:  # a dangling link, or a file that only a table names: reading it will say so
         return "missing"
     return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def unusable(path: Path, label: str, problem: str, *, split: str = "", extra: bool = False) -> Asset:
+    """What there is nothing to read of; it is named all the same."""
+    key = hashlib.sha256(f"{path} {label} {problem}".encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    return Asset(
+        path=path, mask=path, label=label, key=key, captions=(), named=True, split=split, problem=problem, extra=extra
+    )

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from texdiff.errors import InputError
-from texdiff.uv.image import ImageError, open_unlimited, read_image
+from texdiff.uv.image import ImageError, open_unlimited, read_image, read_mask
 
+_GREY = (16, 239)
 THRESHOLD = 128  # from here on a texel of a grey mask counts as mapped, in training too
 
 
@@ -20,7 +21,15 @@ def read_pair(image: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.ui
     texture = _decoded(image, "the image")
     if mask == image:
         return texture, _alpha(image)
-    return texture, np.rint(_decoded(mask, "the mask").mean(axis=2)).astype(np.uint8)
+    try:
+        return texture, read_mask(mask)
+    except ImageError as error:
+        raise InputError(f"{mask}: the mask {error}") from None
+
+
+def thresholded(grey: NDArray[np.uint8]) -> float:
+    """Share of a mask's texels that are neither black nor white, whatever JPEG did to them."""
+    return float(((grey >= _GREY[0]) & (grey <= _GREY[1])).mean())
 
 
 def fit_mask(grey: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -49,4 +58,7 @@ def _alpha(path: Path) -> NDArray[np.uint8]:
     with open_unlimited(path) as image:
         if not image.has_transparency_data:
             raise InputError(f"{path}: has neither a mask of its own nor alpha; put the mask beside it or into alpha")
-        return np.asarray(image.convert("RGBA").getchannel("A"))
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    if alpha.min() == 255:
+        raise InputError(f"{path}: has no mask of its own, and its alpha is opaque everywhere; put the mask beside it")
+    return alpha

@@ -8,17 +8,24 @@ from texdiff import __version__
 from texdiff.data.prepare.dataset_card import TAG
 from texdiff.errors import InputError
 
+_AUDIT = {"audit.jsonl", "audit.html"}
 _LAYOUT = f"2 {__version__}"  # of the work folder: another one, and nothing in it is used again
 
 
 def check_output(output: Path) -> None:
-    """An output that is there must be empty, or a dataset written here: only these are replaced."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+    """An output that is there must be empty, or a dataset or an audit written here: only these are replaced."""
+    if audit_place(output) == output:
         return
     card = output / "README.md"
     ours = (output / "audit.jsonl").is_file() and card.is_file() and f"- {TAG}\n" in card.read_text(errors="replace")
     if not ours:
         raise InputError(f"{output}: exists and is not a dataset written by texdiff; name another folder, or empty it")
+
+
+def audit_place(output: Path) -> Path:
+    """Where the audit goes that is all there is to write: to the output, or beside a dataset there."""
+    free = not output.exists() or (output.is_dir() and {path.name for path in output.iterdir()} <= _AUDIT)
+    return output if free else output.with_name(f"{output.name}.audit")
 
 
 def open_work_folder(output: Path) -> tuple[Path, bool]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from texdiff.data.prepare.asset import Asset, asset_key, stamp_of
+from texdiff.data.prepare.asset import Asset, asset_key, stamp_of, unusable
 from texdiff.data.prepare.sources.captions import (
     CaptionFile,
     caption_from_name,
@@ -26,7 +26,8 @@ _HUB_ID = r"[\w.-]+/[\w.-]+"
 def find_assets(
     sources: list[str], captions: Path | None, spool: Path, skip: tuple[Path, ...] = ()
 ) -> tuple[list[Asset], list[CaptionFile]]:
-    """All meshes in the sources, or images where there is no mesh, in order of source and path, each once.
+    """All meshes in the sources, or images where there is no mesh, in order of source and path, each once; and what
+    is left out on purpose, as assets with a `problem`: links to folders, images of unknown kinds, masks of no image.
 
     Also returns the captions files that were read. What is not a file yet (an image in Parquet) is written to `spool`.
     Folders in `skip` are not searched: what is being written may lie within a source.
@@ -46,7 +47,7 @@ def find_assets(
         else:
             found = _folder(path, given, files, spool, skip)
         for asset in found:
-            assets.setdefault((asset.path.resolve(), asset.key), asset)
+            assets.setdefault((Path(os.path.realpath(asset.path)), asset.key), asset)
     return list(assets.values()), files
 
 
@@ -64,18 +65,23 @@ def _folder(
 ) -> list[Asset]:
     meshes: list[Path] = []
     others: list[Path] = []
+    links: list[Asset] = []
     for path in _walk(folder, skip):
-        (meshes if path.suffix.lower() in MESH_SUFFIXES else others).append(path)
+        if path.is_dir():
+            problem = "is a link to a folder, which is not followed; give the folder itself as a source"
+            links.append(unusable(path, path.relative_to(folder).as_posix(), problem, extra=True))
+        else:
+            (meshes if path.suffix.lower() in MESH_SUFFIXES else others).append(path)
     if meshes:
         stamp, captions = _stamp_all(others), _captions(folder, given, files)
         meshes.sort(key=Path.as_posix)
-        return [_mesh(path, path.relative_to(folder).as_posix(), stamp, captions) for path in meshes]
+        return [_mesh(path, path.relative_to(folder).as_posix(), stamp, captions) for path in meshes] + links
     if metadata := find_metadata(folder):
         return [asset for path in metadata for asset in read_metadata(path, folder, spool)]
     if any(path.suffix in (".parquet", ".arrow") for path in others):
         return list(read_table(str(folder), spool))
-    if images := find_images(folder, others):
-        return images
+    if found := find_images(folder, others) + links:
+        return found
     raise InputError(f"{folder}: contains no mesh ({', '.join(MESH_SUFFIXES)}), no images and no dataset")
 
 
@@ -105,11 +111,11 @@ def _mesh(path: Path, label: str, stamp: str, captions: CaptionFile | None) -> A
 
 
 def _walk(folder: Path, skip: tuple[Path, ...]) -> Iterator[Path]:
-    """Every visible file under a folder, in an order that does not depend on the file system."""
+    """Every visible file under a folder, and the links to folders, in an order that is the same on all file systems."""
     for root, folders, names in os.walk(folder):
         visible = [name for name in folders if not name.startswith(".")]
         folders[:] = sorted(name for name in visible if Path(root, name).resolve() not in skip)
-        for name in sorted(names):
+        for name in sorted([*names, *(name for name in folders if Path(root, name).is_symlink())]):
             if not name.startswith("."):
                 yield Path(root, name)
 

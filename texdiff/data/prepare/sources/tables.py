@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from texdiff.data.prepare.asset import Asset, asset_key
+from texdiff.data.prepare.asset import Asset, asset_key, unusable
 from texdiff.data.prepare.sources.captions import caption_from_name, read_text
 from texdiff.errors import InputError, one_line
 from texdiff.files import write_atomic
@@ -56,7 +56,7 @@ def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
                     raise InputError(f"{file.name!r} is outside of the dataset's folder; put the file itself there")
             credit = _credit(row, image.stem)
         except InputError as error:
-            yield _unusable(path, f"{path.relative_to(root).as_posix()}, line {number}", split, str(error))
+            yield unusable(path, f"{path.relative_to(root).as_posix()}, line {number}", str(error), split=split)
             continue
         label = image.relative_to(root).as_posix() if image.is_relative_to(root) else image.name
         key = asset_key(image, mask, *([surface] if surface else []))
@@ -81,11 +81,6 @@ def _files(row: dict[str, Any], folder: Path, spool: Path) -> tuple[Path, Path]:
         return folder / name, folder / name
     is_name = len(text) < 256 and (folder / text).is_file()
     return folder / name, folder / text if is_name else _unpacked(text, spool)
-
-
-def _unusable(path: Path, label: str, split: str, problem: str) -> Asset:
-    key = hashlib.sha256(f"{path} {label} {problem}".encode("utf-8", "surrogatepass")).hexdigest()[:24]
-    return Asset(path=path, mask=path, label=label, key=key, captions=(), named=True, split=split, problem=problem)
 
 
 def read_table(source: str, spool: Path) -> Iterator[Asset]:
@@ -115,7 +110,7 @@ def read_table(source: str, spool: Path) -> Iterator[Asset]:
                 mask = _unpacked(row["mask"], spool) if packed else _spooled(_bytes(row["mask"]), spool)
                 surface = _spooled(_bytes(row["surface"]), spool) if isinstance(row.get("surface"), dict) else None
             except InputError as error:
-                yield _unusable(folder, label, split, str(error))
+                yield unusable(folder, label, str(error), split=split)
                 continue
             name = row.get("asset_id") if isinstance(row.get("asset_id"), str) else label.replace("/", "-")
             names = " ".join([label, texture.name, mask.name, *([surface.name] if surface else [])])
