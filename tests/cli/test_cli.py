@@ -67,5 +67,5 @@ def test_prepare_prints_one_line_and_nothing_usable_is_another(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines()[-1].startswith("texdiff: error: ")
-    assert not (tmp_path / "no").exists()
+    assert sorted(path.name for path in (tmp_path / "no").iterdir()) == ["audit.html", "audit.jsonl"]
     assert not (tmp_path / "no.partial").exists()
