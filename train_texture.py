@@ -46,7 +46,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     records, held_out = startup.read_splits(config, parallel)
     family = startup.load_base(config)  # encoders, noise process, denoiser
     plan = BatchPlan(setting.train_batch_size, setting.gradient_accumulation_steps, parallel.rank, parallel.world)
-    sizes = startup.print_summary(config, run, plan, parallel, records, held_out)
+    sizes = startup.print_summary(config, run, family, plan, parallel, records, held_out)
     if dry_run:
         return
 

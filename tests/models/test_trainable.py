@@ -6,8 +6,9 @@ import torch
 from texdiff.config import LoraConfig
 from texdiff.errors import InputError
 from texdiff.models.base import load_base
+from texdiff.models.family import load_family
 from texdiff.models.lora_files.write import write_lora
-from texdiff.models.trainable import add_lora, trainable_parameters
+from texdiff.models.trainable import add_lora, describe_training, trainable_parameters
 
 
 @pytest.fixture
@@ -65,9 +66,40 @@ def test_adapters_are_float32_in_a_half_precision_base(unet):
     assert unet.conv_in.weight.dtype == torch.bfloat16
 
 
-def test_layers_that_are_not_there_are_refused(unet):
-    with pytest.raises(InputError, match=r"lora\.target_modules: nowhere does not fit"):
-        add_lora(unet, LoraConfig(target_modules=("nowhere",)), seed=0)
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("zzz",), "zzz is the name of no layer that can have an adapter; there are conv, conv1"),
+        (("to_q", "to_kk"), "to_kk is the name of no layer .*; nearest are to_k"),
+        (("to_k", "attn2.to_qq"), "attn2.to_qq is the name of no layer .*; nearest are attn2.to_q, "),
+        (("to_out",), "to_out is the name of no layer .*; nearest are to_out.0"),
+        (("to_k", "norm1"), "norm1 is the name of no layer that can have an adapter"),
+        (("to_k", "o_q"), "o_q is the name of no layer"),
+    ],
+)
+def test_names_of_layers_that_are_not_there_are_refused(names, said, unet):
+    with pytest.raises(InputError, match=rf"lora\.target_modules: {said}") as refused:
+        add_lora(unet, LoraConfig(target_modules=names), seed=0)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [LoraConfig(rank=4), LoraConfig(rank=3, target_modules=("to_k", "conv1"), use_dora=True)],
+    ids=["attention", "convolutions, DoRA"],
+)
+def test_what_will_be_trained_is_known_without_weights(settings, unet):
+    said = describe_training(load_family("nano"), "lora", settings)
+    add_lora(unet, settings, seed=0)
+    size = sum(parameter.numel() for parameter in trainable_parameters(unet).values())
+    adapted = [name for name, module in unet.named_modules() if hasattr(module, "lora_A")]
+    counts = [f"{end} {sum(name.endswith(end) for name in adapted)}" for end in settings.target_modules]
+    assert said == f"adapters of rank {settings.rank} on {', '.join(counts)}: {size:,} parameters"
+
+
+def test_of_full_training_every_weight_is_counted(unet):
+    size = sum(parameter.numel() for parameter in unet.parameters())
+    assert describe_training(load_family("nano"), "full", LoraConfig()).endswith(f": {size:,} parameters")
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,7 @@ def test_dry_run_stops_before_anything_is_written(dataset, train, tmp_path):
     result = succeed(train("--data.dataset", dataset, "--run.output_dir", tmp_path / "run", "--dry_run"))
     assert "learning_rate: 0.0001" in result.stdout
     assert "mean coverage    50.0%" in result.stdout
+    assert "trained          adapters of rank 8 on to_q 14, to_k 14, to_v 14, to_out.0 14: " in result.stdout
     cores = os.cpu_count()
     if cores > 1:
         assert f", 1 thread of {cores} cores each; OMP_NUM_THREADS={cores} before the command" in result.stdout

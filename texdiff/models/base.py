@@ -75,6 +75,15 @@ class Base:
     def unet(self) -> UNet2DConditionModel:
         return self._load(UNet2DConditionModel, "unet")
 
+    def unet_outline(self) -> UNet2DConditionModel:
+        """The U-Net's layers on the meta device: names and shapes, known without its weights."""
+        try:
+            settings = UNet2DConditionModel.load_config(self.source, subfolder="unet", revision=self.revision)
+            with torch.device("meta"):
+                return UNet2DConditionModel.from_config(settings)
+        except Exception as error:  # hub, JSON, settings of another model
+            raise self._cannot_load("unet", error) from None
+
     @cached_property
     def vae(self) -> AutoencoderKL:
         return self._load(AutoencoderKL, "vae")

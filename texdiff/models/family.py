@@ -45,6 +45,10 @@ class Family(Encoders, Protocol):
         """The base's own: float32, on the CPU, and the one object that is then trained."""
         ...
 
+    def denoiser_outline(self) -> nn.Module:
+        """Another of its kind on the meta device: layers' names and shapes, known without its weights."""
+        ...
+
     def encoders_on(self, device: torch.device) -> AbstractContextManager[None]:
         """All encoders and the decoder are loaded and on `device` inside, and back where they were afterwards."""
         ...

@@ -46,6 +46,9 @@ class StableDiffusion:
     def denoiser(self) -> UNet2DConditionModel:
         return self.base.unet
 
+    def denoiser_outline(self) -> UNet2DConditionModel:
+        return self.base.unet_outline()
+
     @cached_property
     def scaling_factor(self) -> float:
         """s of z = s · (μ + σ ε₀), which gives the latents a variance near 1."""

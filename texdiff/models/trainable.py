@@ -1,6 +1,7 @@
 """What is trained of a denoiser: low-rank adapters, or every weight. One module for accelerate to wrap."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +13,9 @@ from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_entries
 from texdiff.models.family import Conditioning, Family
 from texdiff.models.lora_files.write import write_lora
+
+# Kinds of layers that PEFT puts adapters on, and a denoiser has.
+_CAN_BE_ADAPTED = (nn.Linear, nn.Conv2d)
 
 
 class LoraSettings(Protocol):
@@ -95,9 +99,10 @@ def make_trainable(family: Family, train: str, lora: LoraSettings, seed: int, dt
 def add_lora(denoiser: Any, settings: LoraSettings, seed: int) -> None:
     """Put adapters into `denoiser`, a diffusers model; they alone can be trained then, in float32.
 
-    A starts normal, from `seed`, and B at 0, so that nothing changes before the first step. Raises InputError where
-    no layer has one of the names in `target_modules`.
+    A starts normal, from `seed`, and B at 0, so that nothing changes before the first step. Raises InputError for a
+    name in `target_modules` that no layer has.
     """
+    count_targets(denoiser, settings.target_modules)
     denoiser.requires_grad_(False)
     # An integer stays one: other programs read alpha from the file, and expect it as diffusers writes it.
     alpha = settings.rank if settings.alpha is None else settings.alpha
@@ -118,6 +123,35 @@ def add_lora(denoiser: Any, settings: LoraSettings, seed: int) -> None:
             raise InputError(f"lora.target_modules: {names} does not fit ({one_line(error)[:200]})") from None
     for parameter in trainable_parameters(denoiser).values():
         parameter.data = parameter.data.float()  # steps of 1e-4 vanish in half precision
+
+
+def count_targets(denoiser: nn.Module, target_modules: Sequence[str]) -> dict[str, int]:
+    """How many layers of a model each name stands for: those whose own names are it, or end in it after a dot.
+
+    Raises InputError, with the nearest names that exist, for one that stands for none.
+    """
+    layers = [name for name, module in denoiser.named_modules() if isinstance(module, _CAN_BE_ADAPTED)]
+    counts = {end: sum(f".{name}".endswith(f".{end}") for name in layers) for end in target_modules}
+    for end in (end for end, count in counts.items() if count == 0):
+        parts = [name.split(".") for name in layers]
+        last = {".".join(p[-2:] if p[-1].isdigit() else p[-1:]) for p in parts}  # such as to_q, to_out.0
+        alike = {".".join(p[-end.count(".") - 1 :]) for p in parts}
+        near = get_close_matches(end, sorted(last | alike), n=3)
+        there = f"nearest are {', '.join(near)}" if near else f"there are {', '.join(sorted(last))}"
+        raise InputError(f"lora.target_modules: {end} is the name of no layer that can have an adapter; {there}")
+    return counts
+
+
+def describe_training(family: Family, train: str, lora: LoraSettings) -> str:
+    """What will be trained, in one line, known without the weights. Raises InputError as `add_lora` does."""
+    outline = family.denoiser_outline()
+    if train != "lora":
+        return f"every weight of the denoiser: {sum(p.numel() for p in outline.parameters()):,} parameters"
+    counts = count_targets(outline, lora.target_modules)
+    add_lora(outline, lora, seed=0)
+    size = sum(parameter.numel() for parameter in trainable_parameters(outline).values())
+    names = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return f"adapters of rank {lora.rank} on {names}: {size:,} parameters"
 
 
 def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -22,6 +22,7 @@ from texdiff.data.records import Record, mean_coverage, read_records
 from texdiff.diffusion.draws import sample_keys
 from texdiff.files import write_atomic
 from texdiff.models.family import Family, load_family
+from texdiff.models.trainable import describe_training
 from texdiff.training.batching import BatchPlan
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
@@ -71,12 +72,16 @@ def load_base(config: TrainingConfig) -> Family:
 def print_summary(
     config: TrainingConfig,
     run: Run,
+    family: Family,
     plan: BatchPlan,
     parallel: Parallel,
     records: Sequence[Record],
     held_out: Sequence[Record],
 ) -> Sizes:
-    """Print, once, what is about to happen, and return what the run is made of."""
+    """Print, once, what is about to happen, and return what the run is made of.
+
+    Raises InputError for adapters that the base has no layers for."""
+    trained = describe_training(family, config.model.train, config.lora)
     sizes = Sizes(len(records), len(held_out), mean_coverage(records), plan.effective_batch)
     if not parallel.is_main:
         return sizes
@@ -92,6 +97,7 @@ def print_summary(
     print(config.to_yaml())
     print(f"textures         {sizes.textures} to train on, {sizes.held_out} held out")
     print(f"mean coverage    {sizes.coverage:.1%} of a texture; {outside}")
+    print(f"trained          {trained}")
     print(f"processes        {processes}")
     print(f"effective batch  {sizes.effective_batch} = {micro_batches} x {parallel.world} processes")
     epochs = samples / sizes.textures
