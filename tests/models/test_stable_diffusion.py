@@ -5,14 +5,20 @@ import shutil
 
 import pytest
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+)
 
 from texdiff.config import DataConfig, MaskConfig
 from texdiff.data.cache.encode import encode_dataset
 from texdiff.errors import InputError
 from texdiff.models.base import Base
 from texdiff.models.family import Conditioning, load_family
-from texdiff.models.stable_diffusion import StableDiffusion, mean_latents
+from texdiff.models.stable_diffusion import StableDiffusion, mean_latents, zero_snr_sampler
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +124,32 @@ def test_a_resolution_that_latents_cannot_have_is_refused(family, tmp_path):
     data = DataConfig(dataset="nowhere", resolution=80, cache_dir=str(tmp_path))
     with pytest.raises(InputError, match=r"data\.resolution must be a multiple of 32, .*\(got 80\)"):
         encode_dataset(data, MaskConfig(), Coarser(family.base), [], [], None)
+
+
+def velocity(base):
+    """The base as if it predicted v."""
+    other = copy.copy(base)
+    other.__dict__["scheduler"] = DDPMScheduler.from_config(base.scheduler.config, prediction_type="v_prediction")
+    return other
+
+
+def test_a_zero_terminal_schedule_needs_a_base_that_predicts_v(family):
+    base = family.base
+    with pytest.raises(InputError, match=r"noise.rescale_betas_zero_snr: .* predicts epsilon"):
+        StableDiffusion(base, rescale_betas_zero_snr=True)
+    alphas = StableDiffusion(velocity(base), rescale_betas_zero_snr=True).process.alphas_cumprod
+    theirs = DDPMScheduler.from_config(base.scheduler.config, rescale_betas_zero_snr=True).alphas_cumprod
+    torch.testing.assert_close(alphas, theirs, rtol=2e-4, atol=1e-7)  # diffusers computes it in float32
+    assert alphas[-1] == 0
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers' own, of NumPy 2
+def test_the_samplers_of_a_zero_terminal_base_start_from_noise_alone():
+    plain = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    for kind in (PNDMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, DDPMScheduler):
+        sampler = zero_snr_sampler(kind(**plain, prediction_type="v_prediction"))
+        assert sampler.config.rescale_betas_zero_snr
+        assert sampler.config.prediction_type == "v_prediction"
+        sampler.set_timesteps(10)
+        assert sampler.timesteps[0] == 999
+        assert sampler.alphas_cumprod[-1] < 1e-6

@@ -6,9 +6,10 @@ import torch
 from texdiff.config import LoraConfig
 from texdiff.errors import InputError
 from texdiff.models.base import load_base
-from texdiff.models.family import load_family
+from texdiff.models.family import Conditioning, load_family
 from texdiff.models.lora_files.write import write_lora
-from texdiff.models.trainable import add_lora, describe_training, trainable_parameters
+from texdiff.models.stable_diffusion import StableDiffusion
+from texdiff.models.trainable import LoraDenoiser, add_lora, describe_training, trainable_parameters
 
 
 @pytest.fixture
@@ -127,3 +128,29 @@ def test_exported_adapters_predict_the_same_in_a_pipeline(settings, unet, tmp_pa
         loaded = predict(pipeline.unet)
     torch.testing.assert_close(loaded, trained, rtol=1e-5, atol=1e-6)
     assert (loaded - base).abs().max() > 1e-3
+
+
+@pytest.fixture
+def trained(unet):
+    """A denoiser with adapters that do something, and an input for it."""
+    trainable = LoraDenoiser(StableDiffusion(load_base("nano")), LoraConfig(rank=2), 0, torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in trainable.trained().items():
+        if "lora_B" in name:
+            parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
+    noisy = torch.randn(2, 4, 8, 8, generator=generator)
+    text = torch.randn(2, 77, unet.config.cross_attention_dim, generator=generator)
+    return trainable, noisy, torch.tensor([10, 700]), Conditioning(prompt={"text": text})
+
+
+def test_the_frozen_prediction_is_that_of_the_base_and_leaves_the_adapters_as_they_were(unet, trained):
+    trainable, noisy, t, conditioning = trained
+    before = trainable(noisy, t, conditioning)
+    gradients = {name: p.requires_grad for name, p in trainable.named_parameters()}
+    own = trainable.frozen_prediction(noisy, t, conditioning)
+    assert torch.equal(own, unet(noisy, t, conditioning.prompt["text"]).sample)
+    assert not own.requires_grad
+    assert (own - before).abs().max() > 1e-3
+    assert torch.equal(trainable(noisy, t, conditioning), before)
+    assert gradients == {name: p.requires_grad for name, p in trainable.named_parameters()}
+    assert any(gradients.values())
