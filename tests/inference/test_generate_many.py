@@ -10,7 +10,7 @@ from PIL import Image
 from texdiff import cli
 from texdiff.errors import InputError
 from texdiff.inference.generate import generate, numbered_files, truncated_prompts
-from texdiff.inference.sampler import sample
+from texdiff.inference.sampler import sample, sample_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -59,6 +59,7 @@ def test_a_prompt_too_long_for_the_text_encoder_is_said(loaded: Any) -> None:
         ({"init_image": Path("none.png")}, "--init_image none.png"),
         ({"batch_size": 0}, "--batch_size"),
         ({"prompt": []}, "at least one"),
+        ({"negative_prompt": "rust", "guidance_scale": 1.0}, "--negative_prompt: has no effect"),
         ({"seed": [0, -1]}, r"--seed must be at least 0 .*got -1"),
     ],
 )
@@ -70,3 +71,26 @@ def test_what_cannot_be_is_said_before_anything_is_loaded(
         settings["mesh"] = four_squares_obj
     with pytest.raises(InputError, match=what):
         generate(model="./no model here", output=tmp_path / "x.png", **settings)
+
+
+@pytest.mark.parametrize("from_mesh", [False, True])
+def test_one_step_is_one_step(
+    base: Path, four_squares_obj: Path, tmp_path: Path, from_mesh: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "atlas.png"
+    Image.new("RGB", (32, 32), (90, 120, 40)).save(old)
+    settings = {"mesh": four_squares_obj, "init_image": old} if from_mesh else {}
+    generate(model=str(base), prompt="x", output=tmp_path / "x.png", num_inference_steps=1, **settings)
+    assert np.asarray(Image.open(tmp_path / "x.png")).shape == ((32, 32, 3) if from_mesh else (64, 64, 3))
+    assert "1/1" in capfd.readouterr().err
+
+
+def test_a_negative_prompt_is_what_the_pipeline_gets(base: Path, loaded: Any, tmp_path: Path) -> None:
+    settings = {"model": str(base), "prompt": ["a crate", "a box"], "num_inference_steps": 2}
+    generate(**settings, output=tmp_path / "x.png", negative_prompt="rust")
+    generate(**settings, output=tmp_path / "y.png")
+    for number, prompt in enumerate(settings["prompt"]):
+        (with_it,) = sample_batch(loaded, [prompt], [0], 2, 7.5, "rust")
+        shown = np.asarray(Image.open(tmp_path / f"x-{number:02d}.png")).astype(int)
+        assert np.abs(shown - with_it).max() <= 1
+        assert (shown != np.asarray(Image.open(tmp_path / f"y-{number:02d}.png"))).any()

@@ -27,6 +27,7 @@ def generate(
     batch_size: int = 4,
     num_inference_steps: int = 30,
     guidance_scale: float = 7.5,
+    negative_prompt: str = "",
 ) -> list[Path]:
     """Sample textures from prompts, as images or on a mesh.
 
@@ -45,23 +46,37 @@ def generate(
         batch_size: Textures sampled at once.
         num_inference_steps: Denoising steps; img2img takes the last of them, as many as strength says.
         guidance_scale: Weight of the prompt (classifier-free guidance); 1 is without guidance.
+        negative_prompt: What to stay away from; needs guidance.
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     seeds = [seed] if isinstance(seed, int) else seed
     output, lora = Path(output), None if lora is None else Path(lora)
     # Everything that is quick to check comes before the libraries and the weights are read.
     from_image = init_image is not None or strength is not None
-    strength = STRENGTH if strength is None else strength
+    if strength is None:  # of one step all of it
+        strength = max(STRENGTH, 1 / num_inference_steps) if num_inference_steps >= 1 else STRENGTH
     _check_numbers(prompts, seeds, batch_size, num_inference_steps, guidance_scale, strength)
+    if negative_prompt and guidance_scale <= 1:
+        raise InputError("--negative_prompt: has no effect without guidance; raise --guidance_scale above 1")
     jobs = [(words, number) for words in prompts for number in seeds]
     files = numbered_files(output, len(jobs))
     _check_output(output, files, mesh)
 
     from texdiff.inference.img2img import read_initial_image
-    from texdiff.inference.retexture import encode_png, fill_void, read_target, retextured_glb, write_output
+    from texdiff.inference.retexture import (
+        check_retexture,
+        encode_png,
+        fill_void,
+        read_target,
+        retextured_glb,
+        write_output,
+    )
     from texdiff.models.lora_files.load import add_lora, layer_names, lora_file
 
     target = read_target(Path(mesh)) if mesh is not None else None
+    # What is wrong with the mesh file, beyond its textures, shows when it is written: better now than after sampling.
+    for line in check_retexture(target) if target and output.suffix.lower() == ".glb" else []:
+        print(line)
     initial = read_initial_image(Path(init_image) if init_image else None, target) if from_image else None
     if lora is not None:
         layer_names(lora_file(lora))
@@ -73,7 +88,7 @@ def generate(
         changed, in_file = add_lora(pipeline, lora)
         left_out = f", {in_file - changed} of the file are not in this base" if changed < in_file else ""
         print(f"LoRA {lora}: {changed} layers{left_out}")
-    for line in truncated_prompts(pipeline, prompts):
+    for line in truncated_prompts(pipeline, [*prompts, negative_prompt]):
         print(line)
     if target is not None:
         print(target.choice)
@@ -83,9 +98,9 @@ def generate(
             pipeline.set_progress_bar_config(desc=f"{start + 1}-{start + len(now)} of {len(jobs)}")
         batch = [words for words, _ in now], [number for _, number in now]
         if initial is None:
-            textures = sample_batch(pipeline, *batch, num_inference_steps, guidance_scale)
+            textures = sample_batch(pipeline, *batch, num_inference_steps, guidance_scale, negative_prompt)
         else:
-            textures = initial.img2img(pipeline, *batch, strength, num_inference_steps, guidance_scale)
+            textures = initial.img2img(pipeline, *batch, strength, num_inference_steps, guidance_scale, negative_prompt)
         for texture, file, (words, number) in zip(textures, files[start:], now, strict=False):
             as_glb = target is not None and file.suffix.lower() == ".glb"
             if target is not None and (as_glb or initial is None):

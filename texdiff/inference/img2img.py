@@ -35,6 +35,7 @@ class InitialImage:
         strength: float,
         num_inference_steps: int,
         guidance_scale: float,
+        negative_prompt: str = "",
     ) -> list[NDArray[np.uint8]]:
         """The atlas anew for each prompt and its seed, uint8 [H, W, 3] each; texels that are not touched stay the same.
 
@@ -67,9 +68,8 @@ class InitialImage:
         redrawing = Img2Img(**pipeline.components, requires_safety_checker=False)
         redrawing.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         image = latents.expand(len(prompts), -1, -1, -1)  # [B, 4, h, w]
-        drawn = sample_batch(
-            redrawing, prompts, seeds, num_inference_steps, guidance_scale, image=image, strength=strength
-        )
+        sampling = num_inference_steps, guidance_scale, negative_prompt
+        drawn = sample_batch(redrawing, prompts, seeds, *sampling, image=image, strength=strength)
         size = (self.texture.shape[0], self.texture.shape[1])
         return [np.where(self.touched[..., None], _resize(one, size), self.texture) for one in drawn]
 

@@ -40,7 +40,7 @@ def retexture(mesh: str | Path, texture: NDArray[np.uint8], output: str | Path) 
         InputError: the mesh cannot be read or has no UV map, or `output` cannot be written.
     """
     target = read_target(Path(mesh))
-    print(target.choice)
+    print(target.choice, *check_retexture(target), sep="\n")
     write_output(Path(output), retextured_glb(target, fill_void(target, texture)))
 
 
@@ -61,6 +61,9 @@ def read_target(path: Path) -> RetextureTarget:
             raise InputError(f"{path}: no UV map, so it cannot be textured; unwrap the mesh first")
         triangles = np.concatenate([np.asarray(part.visual.uv)[part.faces][..., :2] for part in mapped.values()])
         parts, replaced = tuple(mapped), None
+    if not len(triangles):
+        reason = "all its UV coordinates lie outside [0, 1], where its texture does not repeat, so no texel is on it"
+        raise InputError(f"{path}: {reason}; unwrap the mesh again")
     if not np.isfinite(triangles).all(axis=(1, 2)).any():
         raise InputError(f"{path}: its UV coordinates are not finite numbers; unwrap the mesh again")
     return RetextureTarget(
@@ -83,6 +86,17 @@ def _choice(path: Path, atlases: list[Atlas]) -> str:
 def fill_void(target: RetextureTarget, texture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The texture with its void filled from the islands; every texel that the UV map touches at all is kept."""
     return fill(texture, coverage_mask(target.triangles, texture.shape[:2], mode="conservative"))
+
+
+def check_retexture(target: RetextureTarget) -> list[str]:
+    """Whether the mesh can be written with a new texture, and a line for each image that it names in vain: left out.
+
+    Raises:
+        InputError: it cannot.
+    """
+    retextured_glb(target, np.zeros((8, 8, 3), np.uint8))
+    is_gltf = target.path.suffix.lower() in (".glb", ".gltf")
+    return [f"{target.path.name}: {line}; left out" for line in glb.read(target.path).missing] if is_gltf else []
 
 
 def retextured_glb(target: RetextureTarget, texture: NDArray[np.uint8]) -> bytes:

@@ -72,6 +72,7 @@ def sample_batch(
     seeds: Sequence[int],
     num_inference_steps: int,
     guidance_scale: float,
+    negative_prompt: str = "",
     **inputs: object,
 ) -> list[NDArray[np.uint8]]:
     """A texture for each prompt and its seed, at once: uint8 [H, W, 3] each. `inputs` go to the pipeline as they are.
@@ -88,6 +89,7 @@ def sample_batch(
         prompt=list(prompts),
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
+        negative_prompt=[negative_prompt] * len(prompts) if negative_prompt else None,
         generator=generators,  # some samplers draw at every step
         output_type="np",  # float32 [B, H, W, 3] in [0, 1]
         **inputs,

@@ -7,15 +7,13 @@ glTF 2.0 specification, https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.htm
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from texdiff.errors import InputError, readable
+from texdiff.inference.glb.textures import Json, drop_images, slots_of
 from texdiff.uv.meshes.gltf_document import BINARY_CHUNK, JSON_CHUNK, Document, open_gltf
 from texdiff.uv.meshes.part import PartError
-
-Json = dict[str, Any]
 
 TRIANGLE_MODES = (4, 5, 6)  # triangles, strip, fan: section 5.24.4
 WEBP = "EXT_texture_webp"
@@ -27,13 +25,14 @@ class EditableGltf:
 
     tree: Json
     views: list[bytes]
+    missing: list[str] = field(default_factory=list)  # a line for each image that could not be read, so is not in tree
 
 
 def read(path: Path) -> EditableGltf:
     """Read a .glb, or a .gltf with the files that it names.
 
     Raises:
-        InputError: not glTF 2.0, cut short, a named file is missing, or the buffers are compressed.
+        InputError: not glTF 2.0, cut short, a file with buffers is missing, or they are compressed.
     """
     document = open_gltf(path)
     try:
@@ -48,12 +47,22 @@ def _gather(document: Document) -> EditableGltf:
     """All that the document names, in one place: views of several buffers, images in files of their own."""
     tree = document.tree
     gltf = EditableGltf(tree, [document.view(i) for i in range(len(document.objects("bufferViews")))])
-    for image in document.objects("images"):
+    gone = set()
+    for number, image in enumerate(document.objects("images")):
         if "uri" in image:
-            found = document.uri(image.pop("uri"))
-            content = found.read_bytes() if isinstance(found, Path) else found
+            try:
+                found = document.uri(image["uri"])
+                content = found.read_bytes() if isinstance(found, Path) else found
+            except (PartError, OSError) as error:
+                reason = error if isinstance(error, PartError) else f"cannot be read ({error.strerror})"
+                gltf.missing.append(f"{', '.join(slots_of(tree, number)) or 'an image'} {reason}")
+                gone.add(number)
+                continue
+            del image["uri"]
             image["mimeType"] = "image/jpeg" if content[:2] == b"\xff\xd8" else image.get("mimeType", "image/png")
             image["bufferView"] = add_view(gltf, content)
+    if gone:
+        drop_images(tree, gone)
     return gltf
 
 

@@ -1,9 +1,10 @@
 """Put another base colour texture on some primitives of a glTF asset, and touch nothing else."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from texdiff.inference.glb import EditableGltf, Json, add_view
+from texdiff.inference.glb.textures import sources, texture_infos
 
 # What glTF assumes without a material, or for factors left out, is bare metal (metallicFactor 1), which is black
 # where there is nothing to reflect. Painted surfaces want this.
@@ -24,10 +25,12 @@ def set_base_color(gltf: EditableGltf, primitives: list[Json], png: bytes) -> No
     images = tree.setdefault("images", [])
     old = {info["index"] for _, info in slots if "index" in info}
     ours = {id(info) for _, info in slots}
-    shared = {info["index"] for info in _texture_infos(tree.get("materials", [])) if id(info) not in ours}
+    shared = {
+        holder[key]["index"] for holder, key in texture_infos(tree.get("materials", [])) if id(holder[key]) not in ours
+    }
     # The new image takes the place of one that nothing else uses; so no index in the file changes.
-    replaced = {i for t in old - shared for i in _sources(textures[t])}
-    replaced -= {i for t, texture in enumerate(textures) if t not in old - shared for i in _sources(texture)}
+    replaced = {i for t in old - shared for i in sources(textures[t])}
+    replaced -= {i for t, texture in enumerate(textures) if t not in old - shared for i in sources(texture)}
     kept_views = {images[i]["bufferView"] for i in range(len(images)) if i not in replaced}
     free = sorted({images[i]["bufferView"] for i in replaced} - kept_views)
     for view in free:
@@ -78,24 +81,6 @@ def _base_color_slots(materials: list[Json]) -> Iterator[tuple[Json, Json]]:
         if gloss is not None:
             gloss["diffuseFactor"] = [1.0, 1.0, 1.0, gloss.get("diffuseFactor", [1.0] * 4)[3]]
             yield gloss, gloss.setdefault("diffuseTexture", {})
-
-
-def _texture_infos(node: object) -> Iterator[Json]:
-    """All texture infos at any depth, those of extensions too: {"index": ...} under a key that ends in "Texture"."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _texture_infos(item)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key.endswith("Texture") and isinstance(value, dict) and "index" in value:
-                yield value
-            yield from _texture_infos(value)
-
-
-def _sources(texture: Json) -> set[int]:
-    """The images of one texture: the core specification's, and those that extensions (WebP, KTX2) name beside it."""
-    places: Iterable[Json] = [texture, *texture.get("extensions", {}).values()]
-    return {place["source"] for place in places if "source" in place}
 
 
 def _forget_image_formats(tree: Json) -> None:
