@@ -1,17 +1,18 @@
 """Captions, licences and authors of meshes: from a captions file, a sidecar beside the mesh, or the mesh's name."""
 
 import csv
+import io
 import json
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from texdiff.errors import InputError, one_line
 
 NAMES = ("captions.jsonl", "captions.csv")
-_KEYS = ("mesh", "file_name", "text", "license", "author")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,12 @@ def read_captions(path: Path) -> CaptionFile:
     number where the file is not like that.
     """
     credits: dict[str, Credit] = {}
-    for number, row in _rows(path):
+    if path.suffix.lower() not in (".jsonl", ".csv"):
+        raise InputError(f"{path}: captions must be in a .jsonl or .csv file")
+    for number, row in read_rows(path):
         where = f"{path}, line {number}"
+        if isinstance(row, str):
+            raise InputError(f"{where}: {row}")
         mesh = row.get("mesh") or row.get("file_name")
         if not isinstance(mesh, str):
             raise InputError(f'{where}: no "mesh"; give the path of the mesh relative to {path.parent}')
@@ -102,25 +107,23 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: not readable as UTF-8 text ({one_line(error)}); save it as UTF-8") from None
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict]]:
-    if path.suffix.lower() not in (".jsonl", ".csv"):
-        raise InputError(f"{path}: captions must be in a .jsonl or .csv file")
-    lines = read_text(path).splitlines()
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Rows of a .csv or .jsonl and their line numbers; where one cannot be read, what is wrong with it instead."""
+    text = read_text(path)
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(lines)
+        csv.field_size_limit(1 << 27)  # packed masks are long
+        reader = csv.DictReader(io.StringIO(text))
         for row in reader:
-            yield reader.line_num, {key: row.get(key) for key in _KEYS}
+            yield reader.line_num, row
         return
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}: not valid JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: not a JSON object; write one object with mesh and text per line")
-        yield number, row
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                yield number, f"not valid JSON ({error})"
+            else:
+                yield number, row if isinstance(row, dict) else "not a JSON object"
 
 
 def _relative(path: Path, folder: Path) -> str:

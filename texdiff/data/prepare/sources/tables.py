@@ -8,10 +8,8 @@ The column surface, surface_file_name in metadata files, is what `texdiff prepar
 
 import base64
 import binascii
-import csv
 import hashlib
 import io
-import json
 import os
 import zlib
 from collections.abc import Iterator
@@ -22,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from texdiff.data.prepare.asset import Asset, asset_key, unusable
-from texdiff.data.prepare.sources.captions import caption_from_name, read_text
+from texdiff.data.prepare.sources.captions import caption_from_name, read_rows
 from texdiff.errors import InputError, one_line
 from texdiff.files import write_atomic
 from texdiff.paths import escapes
@@ -42,7 +40,7 @@ def find_metadata(folder: Path) -> list[Path]:
 def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
     """The rows of a metadata file as assets; packed masks are written into `spool` as images."""
     split = "" if path.parent == root else path.parent.name
-    for number, row in _rows(path):
+    for number, row in read_rows(path):
         try:
             if isinstance(row, str):
                 raise InputError(row)
@@ -160,22 +158,3 @@ def _bytes(cell: Any) -> bytes:
     if cell is None or isinstance(cell, dict):
         return b""  # the reader says that it is empty
     raise InputError(f"a cell of type {type(cell).__name__} is not an image; cast the column to Image")
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Line numbers and rows; instead of a row a line on what is wrong with it."""
-    text = read_text(path)
-    if path.suffix == ".csv":
-        csv.field_size_limit(1 << 27)  # packed masks are long
-        reader = csv.DictReader(io.StringIO(text))
-        for row in reader:
-            yield reader.line_num, row
-        return
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                yield number, f"not valid JSON ({error})"
-            else:
-                yield number, row if isinstance(row, dict) else "not a JSON object"
