@@ -1,4 +1,4 @@
-"""The one error that a user causes and a user can mend."""
+"""The one error that a user causes and can correct."""
 
 _LONGEST = 1500  # letters of a message
 

@@ -15,7 +15,7 @@ def normalised(field: Field) -> Field:
 def fractal(
     rng: np.random.Generator, size: int, cells: float, octaves: int = 4, stretch: tuple[float, float] = (1.0, 1.0)
 ) -> Field:
-    """Fractal value noise in [0, 1]: `cells` lattice cells across the picture, each octave twice as fine.
+    """Fractal value noise in [0, 1]: `cells` lattice cells across the image, each octave twice as fine.
 
     `stretch` (rows, columns) makes the grain longer along an axis: (1, 8) is streaks that run left to right.
     """
@@ -29,7 +29,7 @@ def fractal(
 
 
 def warped(field: Field, rng: np.random.Generator, cells: float, strength: float) -> Field:
-    """`field` with its places moved by smooth noise, by at most `strength` of the picture's side."""
+    """`field` with its places moved by smooth noise, by at most `strength` of the image's side."""
     size = field.shape[0]
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32)
     dx, dy = ((fractal(rng, size, cells, 3) - 0.5) * (2 * strength * size) for _ in range(2))
@@ -44,7 +44,7 @@ def cobbles(rng: np.random.Generator, size: int, cells: int) -> tuple[Field, Fie
     step = size / cells
     rows, columns = np.mgrid[-1 : cells + 1, -1 : cells + 1]
     points = np.stack([rows, columns], -1).reshape(-1, 2) + rng.uniform(0.12, 0.88, ((cells + 2) ** 2, 2))
-    # The lattice reaches one cell past the picture, so that the border cells look like the others.
+    # The lattice reaches one cell past the image, so that the border cells look like the others.
     pad = int(np.ceil(step))
     seeds = np.full((size + 2 * pad, size + 2 * pad), 255, np.uint8)
     y, x = np.clip((points * step + pad).astype(int), 0, size + 2 * pad - 1).T

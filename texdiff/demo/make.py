@@ -25,7 +25,7 @@ VOIDS = [(0, 0, 0), (128, 128, 128), (255, 0, 255), (255, 255, 255), None]
 
 def paint_atlas(mesh: Mesh, pattern: Pattern, size: int, rng: np.random.Generator) -> np.ndarray:
     """The atlas of `mesh`: the pattern on each island, two texels further out, over a void. uint8 [size, size, 3]."""
-    picture = paint(pattern, size, rng)
+    image = paint(pattern, size, rng)
     void = VOIDS[rng.integers(len(VOIDS))]
     noise = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
     atlas = noise if void is None else np.full((size, size, 3), void, np.uint8)
@@ -36,7 +36,7 @@ def paint_atlas(mesh: Mesh, pattern: Pattern, size: int, rng: np.random.Generato
         for triangle in np.round(corners[mesh.island == island] * 256).astype(np.int32):
             cv2.fillConvexPoly(mask, triangle, 1, cv2.LINE_8, 8)
         reached = cv2.dilate(mask, np.ones((5, 5), np.uint8))
-        piece = np.rot90(picture, int(rng.integers(2)))
+        piece = np.rot90(image, int(rng.integers(2)))
         atlas = np.where(reached[..., None] > 0, piece, atlas)
     return atlas
 

@@ -12,7 +12,7 @@ Paint = Callable[[np.random.Generator, int, float, np.ndarray], np.ndarray]
 
 
 class Material(NamedTuple):
-    """`cells`: how many of its bricks, tiles, stripes... lie across a picture of medium scale."""
+    """`cells`: how many of its bricks, tiles, stripes... lie across an image of medium scale."""
 
     cells: float
     paint: Paint
@@ -80,11 +80,11 @@ def _grass(rng: np.random.Generator, size: int, cells: float, base: np.ndarray) 
 
 
 def _camouflage(rng: np.random.Generator, size: int, cells: float, base: np.ndarray) -> np.ndarray:
-    picture = np.broadcast_to(shade(np.array([[0.5]], np.float32), base), (size, size, 3))
+    image = np.broadcast_to(shade(np.array([[0.5]], np.float32), base), (size, size, 3))
     for tone, edge in ((0.95, 0.55), (0.22, 0.57), (0.0, 0.63)):
         blobs = warped(fractal(rng, size, cells, 2), rng, 2 * cells, 0.02)
-        picture = mix(picture, shade(np.array([[tone]], np.float32), base), step(blobs, edge, 0.012))
-    return picture * (0.96 + 0.08 * fractal(rng, size, 40, 1)[..., None])
+        image = mix(image, shade(np.array([[tone]], np.float32), base), step(blobs, edge, 0.012))
+    return image * (0.96 + 0.08 * fractal(rng, size, 40, 1)[..., None])
 
 
 def _stone(rng: np.random.Generator, size: int, cells: float, base: np.ndarray) -> np.ndarray:
@@ -117,7 +117,7 @@ def _leather(rng: np.random.Generator, size: int, cells: float, base: np.ndarray
 def _scales(rng: np.random.Generator, size: int, cells: float, base: np.ndarray) -> np.ndarray:
     n = max(3, round(cells))
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size * n
-    picture = np.zeros((size, size), np.float32)
+    image = np.zeros((size, size), np.float32)
     # Rows of discs from the bottom up; each row covers the upper part of the one below it.
     for row in range(2 * n + 2, -2, -1):
         centre = row / 2
@@ -125,8 +125,8 @@ def _scales(rng: np.random.Generator, size: int, cells: float, base: np.ndarray)
         radius = np.hypot(x - cx, y - centre)
         inside = radius < 0.56
         lit = 0.02 + 0.95 * np.clip(y - centre + 0.42, 0, 1) - 0.40 * step(radius, 0.50, 0.06)
-        picture = np.where(inside, lit, picture)
-    return shade(picture + 0.12 * (fractal(rng, size, 10, 3) - 0.5), base)
+        image = np.where(inside, lit, image)
+    return shade(image + 0.12 * (fractal(rng, size, 10, 3) - 0.5), base)
 
 
 MATERIALS: dict[str, Material] = {

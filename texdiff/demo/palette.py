@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# sRGB in [0, 1]. Far enough from each other that a look at the picture names the word.
+# sRGB in [0, 1]. Far enough apart that anyone who sees the image names the word.
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.74, 0.12, 0.11),
     "orange": (0.94, 0.50, 0.08),

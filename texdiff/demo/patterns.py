@@ -1,8 +1,8 @@
 """Patterns: what a texture shows, in words and in pixels.
 
-    pattern = random_pattern(rng)       # Pattern(material="brick", colour="red", scale="large", worn=False)
-    caption(pattern)                    # "large red brick"
-    picture = paint(pattern, 256, rng)  # uint8 [256, 256, 3]
+    pattern = random_pattern(rng)     # Pattern(material="brick", colour="red", scale="large", worn=False)
+    caption(pattern)                  # "large red brick"
+    image = paint(pattern, 256, rng)  # uint8 [256, 256, 3]
 
 The words and the pixels come from the same few choices, so that a model trained on them can be asked for
 combinations it has not seen, and its answer can be checked.
@@ -18,7 +18,7 @@ from texdiff.demo.materials import MATERIALS
 from texdiff.demo.palette import COLOURS, jittered, mix
 
 SCALES = {"small": 1.6, "": 1.0, "large": 0.6}
-"""How many times the material's own number of cells fit across the picture."""
+"""How many times the material's own number of cells fit across the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,18 +61,18 @@ def paint(pattern: Pattern, size: int, rng: np.random.Generator) -> np.ndarray:
     material = (MATERIALS | HELD_OUT_MATERIALS)[pattern.material]
     cells = material.cells * SCALES[pattern.scale] * rng.uniform(0.92, 1.08)
     base = jittered(pattern.colour, rng)
-    picture = material.paint(rng, size, cells, base)
+    image = material.paint(rng, size, cells, base)
     if pattern.worn:
-        picture = _worn(picture, base, rng)
-    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+        image = _worn(image, base, rng)
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _worn(picture: np.ndarray, base: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _worn(image: np.ndarray, base: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Soft fading, specks and long scratches; the colour stays the same to the eye."""
-    size = picture.shape[0]
+    size = image.shape[0]
     faded = 0.5 * step(fractal(rng, size, 4, 3), 0.55, 0.5)
-    grey = picture.mean(-1, keepdims=True) * 0.6 + (0.14 if base.mean() < 0.2 else 0.30)
+    grey = image.mean(-1, keepdims=True) * 0.6 + (0.14 if base.mean() < 0.2 else 0.30)
     specks = 0.6 * step(fractal(rng, size, 40, 2), 0.80, 0.06)
     scratches = 0.6 * step(fractal(rng, size, 60, 2, (1, 14)), 0.84, 0.06)
     chipped = np.full(3, 0.25 if base.mean() > 0.5 else 0.80)
-    return mix(mix(mix(picture, grey, faded), picture * 0.3, specks), chipped, scratches)
+    return mix(mix(mix(image, grey, faded), image * 0.3, specks), chipped, scratches)

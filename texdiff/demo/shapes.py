@@ -77,7 +77,7 @@ def disc(radius: float, height: float, segments: int, up: bool) -> Chart:
     i = np.arange(segments)
     rim, after = i + 1, (i + 1) % segments + 1
     faces = np.stack([np.zeros_like(i), rim, after] if up else [np.zeros_like(i), after, rim], -1)
-    # Seen from its own side: a picture on it must not be mirrored.
+    # Seen from its own side: an image on it must not be mirrored.
     mirrored = flat * ([1, -1] if up else [1, 1])
     return Chart(vertices, mirrored + radius, faces)
 
