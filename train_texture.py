@@ -42,7 +42,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     # Where the run is, and what is about to happen.
     setting, last_step = config.run, config.run.max_train_steps
     parallel = Parallel()
-    run = stop.run = Run.choose(setting.output_dir, setting.resume, parallel)
+    run = stop.run = Run.choose(setting.output_dir, setting.resume, last_step, parallel)
     records, held_out = startup.read_splits(config, parallel)
     family = startup.load_base(config)  # encoders, noise process, denoiser
     plan = BatchPlan(setting.train_batch_size, setting.gradient_accumulation_steps, parallel.rank, parallel.world)

@@ -20,9 +20,9 @@ from texdiff.training.run import Run
 def main() -> None:
     parallel = Parallel()
     os.chdir(Path(sys.argv[1]) / str(parallel.rank))
-    run = Run.choose("run", "auto", parallel)
+    run = Run.choose("run", "auto", 9, parallel)
     try:
-        Run.choose("file", "auto", parallel)
+        Run.choose("file", "auto", 9, parallel)
     except InputError as error:
         refused = str(error)
     said = {

@@ -118,6 +118,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, dataset, train, tmp_path):
     run, _ = whole
     again = [*BATCH, "--data.dataset", dataset, "--run.output_dir", tmp_path / "run"]
     succeed(train(*again, "--run.max_train_steps", 3))
+    after_3 = (tmp_path / "run" / LORA).read_bytes()
     result = succeed(train(*again))
     assert "continues from" in result.stdout
     one, other = load_file(run / LORA), load_file(tmp_path / "run" / LORA)
@@ -125,6 +126,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, dataset, train, tmp_path):
     assert [m["loss"] for m in metrics(run) if "loss" in m] == [
         m["loss"] for m in metrics(tmp_path / "run") if "loss" in m
     ]
+    succeed(train(*again, "--run.max_train_steps", 3))  # and back
+    assert (tmp_path / "run" / LORA).read_bytes() == after_3
+    assert [m["step"] for m in metrics(tmp_path / "run") if "loss" in m] == [1, 2, 3]
 
 
 def test_what_would_train_something_else_is_refused(whole, dataset, train, tmp_path):

@@ -288,3 +288,30 @@ def test_a_limit_on_file_sizes_too(parallel, tmp_path):
 def test_the_settings_have_no_place_for_a_secret():
     names = {field.name for section in fields(CONFIG) for field in fields(getattr(CONFIG, section.name))}
     assert not {name for name in names if "token" in name or "key" in name or "password" in name}
+
+
+def test_a_run_that_did_more_steps_continues_from_the_last_one_that_is_asked_for_or_not_at_all(parallel, tmp_path):
+    saved(parallel, tmp_path, steps=(1, 2, 4))
+    (tmp_path / "config.yaml").write_text("{}")
+
+    def chosen(steps):
+        return Run.choose(str(tmp_path), "auto", steps, parallel).resume_from
+
+    assert [chosen(steps) for steps in (2, 4, 9)] == [Run(tmp_path).checkpoint_folder(step) for step in (2, 4, 4)]
+    with pytest.raises(InputError, match=r"max_train_steps 3: .* has done 4 and has no good checkpoint of step 3 \("):
+        chosen(3)
+    (Run(tmp_path).checkpoint_folder(2) / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="has done 4 and has no good checkpoint of step 2") as refused:
+        chosen(2)
+    assert len(str(refused.value).splitlines()) == 1
+    shutil.rmtree(Run(tmp_path).checkpoints_folder)
+    assert chosen(9) is None  # nothing was finished, so nothing is lost
+
+
+@pytest.mark.parametrize("export", ["pytorch_lora_weights.safetensors", "model_index.json"])
+def test_a_finished_run_without_checkpoints_is_not_overwritten(parallel, export, tmp_path):
+    (tmp_path / "config.yaml").write_text("{}")
+    (tmp_path / export).write_text("weights")
+    with pytest.raises(InputError, match=r"a finished run without checkpoints.*--run\.resume never or another"):
+        Run.choose(str(tmp_path), "auto", 9, parallel)
+    assert Run.choose(str(tmp_path), "never", 9, parallel).folder == tmp_path.with_name(f"{tmp_path.name}-2")

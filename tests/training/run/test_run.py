@@ -11,7 +11,7 @@ from texdiff.training.run import Run
 
 
 def chosen(folder, resume):
-    run = Run.choose(str(folder), resume, Parallel(cpu=True))
+    run = Run.choose(str(folder), resume, 1, Parallel(cpu=True))
     return run.folder, run.resume_from
 
 

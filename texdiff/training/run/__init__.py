@@ -44,13 +44,15 @@ class Run:
         self.trackers_folder = folder / "logs"
 
     @classmethod
-    def choose(cls, output_dir: str, resume: str, parallel: "Parallel") -> "Run":
+    def choose(cls, output_dir: str, resume: str, max_train_steps: int, parallel: "Parallel") -> "Run":
         """The run's folder, and the checkpoint to continue from if there is one. Nothing is written yet.
 
         With `never`, a folder that is in use stays as it is and the run goes to NAME-2, NAME-3, ...
-        Raises InputError for a folder that holds something else than a run. Every rank must call it.
+        Raises InputError for a folder that holds something else than a run, for a finished run that has no checkpoint,
+        and for one that has done more than `max_train_steps` and has no checkpoint of that step. Every rank must call
+        it.
         """
-        return cls(*parallel.decide(lambda: _choose(Path(output_dir), resume)))
+        return cls(*parallel.decide(lambda: _choose(Path(output_dir), resume, max_train_steps)))
 
     def create(self, config: "TrainingConfig", sizes: "Sizes", parallel: "Parallel") -> None:
         """Create the folder, keep other processes out, and write config.yaml and about.json. Every rank must call it;
@@ -153,7 +155,7 @@ class Run:
         return self.lora_file.is_file() or self.pipeline_file.is_file()
 
 
-def _choose(folder: Path, resume: str) -> tuple[Path, Path | None]:
+def _choose(folder: Path, resume: str, last_step: int) -> tuple[Path, Path | None]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"run.output_dir: {folder} is a file; name a folder")
     if resume == "never":
@@ -165,9 +167,32 @@ def _choose(folder: Path, resume: str) -> tuple[Path, Path | None]:
     others = folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
     if others and not Run(folder).config_file.is_file():
         raise InputError(f"run.output_dir: {folder} holds other files and no run; name a new folder, or empty it")
-    from texdiff.training.run.checkpoint import newest_good
+    return folder, _checkpoint(Run(folder), last_step)
 
-    return folder, newest_good(Run(folder))
+
+def _checkpoint(run: Run, last_step: int) -> Path | None:
+    """The checkpoint to continue from, of which no step is beyond the last."""
+    from texdiff.training.run.checkpoint import damage_of, newest_good
+
+    start_over = "start a new run with --run.resume never or another run.output_dir"
+    there, wanted = run.checkpoints(), run.checkpoint_folder(last_step)
+    if not there and run.is_finished:
+        raise InputError(f"{run.folder}: a finished run without checkpoints, which would be overwritten; {start_over}")
+    done = max(map(step_of, there), default=0)
+    if done <= last_step:
+        return newest_good(run)
+    if wanted in there and damage_of(wanted) is None:
+        return wanted
+    steps = ", ".join(str(step_of(path)) for path in there)
+    raise InputError(
+        f"run.max_train_steps {last_step}: {run.folder} has done {done} and has no good checkpoint of step {last_step} "
+        f"(there are {steps}); name another step, or {start_over}"
+    )
+
+
+def step_of(folder: Path) -> int:
+    """The steps after which a folder of a checkpoint or of samples was written, by its name."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from texdiff.config import RENAMED, TrainingConfig
 from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_folder, remove
 from texdiff.training.ema import Ema
-from texdiff.training.run import Run
+from texdiff.training.run import Run, step_of
 from texdiff.training.run.metrics_log import MetricsLog
 from texdiff.training.run.state_file import read_state, write_state
 
@@ -45,7 +45,7 @@ def newest_good(run: Run) -> Path | None:
     """
     damaged: list[str] = []
     for checkpoint in reversed(run.checkpoints()):
-        if (damage := _damage(checkpoint)) is None:
+        if (damage := damage_of(checkpoint)) is None:
             if damaged:
                 print(f"{', '.join(damaged)}; continuing from {checkpoint} instead", file=sys.stderr, flush=True)
             return checkpoint
@@ -111,9 +111,12 @@ class Checkpointer:
 
     def resume(self) -> int:
         """Take over the checkpoint that the run continues from, if there is one, and return the steps that were done;
-        the figures of later ones are dropped. Raises as `load` does."""
+        the figures and samples of later ones are dropped. Raises as `load` does."""
         step = self.load(self.run.resume_from) if self.run.resume_from else 0
         self.log.drop_after(step)
+        if self.parallel.is_main:
+            for later in [folder for folder in self.run.sample_folders() if step_of(folder) > step]:
+                remove(later)
         return step
 
     def load(self, checkpoint: Path) -> int:
@@ -181,7 +184,7 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _damage(checkpoint: Path) -> str | None:
+def damage_of(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files, None where nothing is."""
     try:
         sums = dict(line.split("  ")[::-1] for line in (checkpoint / SUMS).read_text("ascii").splitlines())
