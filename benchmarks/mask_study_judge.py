@@ -24,7 +24,7 @@ from texdiff.evaluation.textures import read_evaluation_textures
 from texdiff.models.base import load_base
 from texdiff.models.stable_diffusion import StableDiffusion
 from texdiff.models.trainable import add_lora
-from texdiff.training.run.checkpoint import checkpoints
+from texdiff.training.run import Run
 
 RESOLUTION, TEXTURES, TIMESTEPS = 256, 32, 8
 
@@ -67,7 +67,7 @@ def main() -> None:
     errors = {0: error_inside(base.unet.eval(), alphas, atlases)}
     add_lora(base.unet, LoraConfig(rank=16), seed=0)
     base.unet.eval()
-    for checkpoint in checkpoints(Path(run)):
+    for checkpoint in Run(Path(run)).checkpoints():
         base.unet.load_state_dict(load_file(checkpoint / "weights.safetensors"), strict=False)
         errors[int(checkpoint.name.split("-")[1])] = error_inside(base.unet, alphas, atlases)
     columns = {"image_column": "image", "mask_column": "mask", "caption_column": "text", "resolution": RESOLUTION}
