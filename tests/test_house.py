@@ -75,10 +75,20 @@ def test_the_algorithm_stays_readable():
 
 def test_what_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    needs = project["dependencies"] + project["optional-dependencies"]["metrics"]
+    needs = (
+        project["dependencies"]
+        + project["optional-dependencies"]["metrics"]
+        + project["optional-dependencies"]["compressed"]
+    )
     declared = {re.split(r"[\[<>=]", need)[0].replace("_", "-") for need in needs}
     pinned = {line.split("==")[0].replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    names = {"cv2": "opencv-python-headless", "PIL": "pillow", "collada": "pycollada", "yaml": "pyyaml"}
+    names = {
+        "DracoPy": "dracopy",
+        "cv2": "opencv-python-headless",
+        "PIL": "pillow",
+        "collada": "pycollada",
+        "yaml": "pyyaml",
+    }
     for path in [*MODULES, ROOT / "train_texture.py"]:
         for name in imports(path):
             top = name.split(".")[0]

@@ -92,7 +92,7 @@ class Gltf:
         return index
 
     def glb(self) -> bytes:
-        tree = {**self.tree, "buffers": [{"byteLength": len(self.binary)}]}
+        tree = {**self.tree, "buffers": [{"byteLength": len(self.binary)}, *self.tree.get("buffers", [])]}
         text = json.dumps(tree).encode()
         text += b" " * (-len(text) % 4)
         chunks = struct.pack("<II", len(text), 0x4E4F534A) + text

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from texdiff.errors import InputError, readable
 from texdiff.inference.glb.textures import Json, drop_images, slots_of
-from texdiff.uv.meshes.gltf_document import BINARY_CHUNK, JSON_CHUNK, Document, open_gltf
+from texdiff.uv.meshes.gltf_document import BINARY_CHUNK, JSON_CHUNK, MESHOPT, Document, open_gltf
 from texdiff.uv.meshes.part import PartError
 
 TRIANGLE_MODES = (4, 5, 6)  # triangles, strip, fan: section 5.24.4
@@ -47,6 +47,14 @@ def _gather(document: Document) -> EditableGltf:
     """All that the document names, in one place: views of several buffers, images in files of their own."""
     tree = document.tree
     gltf = EditableGltf(tree, [document.view(i) for i in range(len(document.objects("bufferViews")))])
+    for view in tree.get("bufferViews", []):  # read from the fallback, so no longer compressed
+        extensions = {name: value for name, value in view.pop("extensions", {}).items() if name not in MESHOPT}
+        view.update({"extensions": extensions} if extensions else {})
+    for key in ("extensionsUsed", "extensionsRequired"):
+        if not set(tree.get(key, [])).isdisjoint(MESHOPT):
+            tree[key] = [name for name in tree[key] if name not in MESHOPT]
+            if not tree[key]:
+                del tree[key]
     gone = set()
     for number, image in enumerate(document.objects("images")):
         if "uri" in image:

@@ -22,7 +22,8 @@ def find_file(name: str, folders: list[Path]) -> Path | None:
     if not posix or "\0" in posix:
         return None
     posix = re.sub(r"^file:/*(?=[A-Za-z]:|/)", "", posix, flags=re.IGNORECASE)
-    tries = [posix, PurePosixPath(re.sub(r"^[A-Za-z]:", "", posix)).name]
+    names = [posix, posix.replace("/ ", " ")] if "\\ " in name else [posix]  # a space may be escaped
+    tries = [*names, *(PurePosixPath(re.sub(r"^[A-Za-z]:", "", one)).name for one in names)]
     tries += [decoded for name in tries if (decoded := unquote(name, errors="surrogateescape")) != name]
     beside = [folder.parent / "textures" for folder in folders]
     for candidate, places in [*((name, folders) for name in tries), *((PurePosixPath(n).name, beside) for n in tries)]:

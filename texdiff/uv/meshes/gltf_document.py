@@ -20,6 +20,7 @@ MAX_BYTES = 4 << 30  # a GLB cannot hold more: its lengths are 32 bits
 MAX_ELEMENTS = 1 << 26  # of an accessor without data of its own, which would be all zeros: 1 GiB of positions
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 COLUMNS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 JSON_CHUNK, BINARY_CHUNK = 0x4E4F534A, 0x004E4942
 
 
@@ -101,10 +102,13 @@ class Document:
         view = dig(self.tree, "bufferViews", index, kind=dict)
         if view is None:
             raise PartError(f"names the buffer view {index}, which does not exist")
-        for extension in ("EXT_meshopt_compression", "KHR_meshopt_compression"):
-            if extension in dig(view, "extensions", kind=dict, default={}):
-                raise PartError(f"is compressed ({extension}), which is not supported; export without compression")
         data = self._buffer(view.get("buffer"))
+        for extension in MESHOPT:
+            # The buffer that the view itself names is the fallback, for programs like this one, and may have no data.
+            if not data and extension in dig(view, "extensions", kind=dict, default={}):
+                raise PartError(
+                    f"is compressed ({extension}), without the data as fallback; export without compression"
+                )
         start, length = view.get("byteOffset", 0), view.get("byteLength")
         if not (isinstance(start, int) and isinstance(length, int) and 0 <= start <= start + length <= len(data)):
             raise PartError(f"needs bytes {start} + {length} of a buffer of {len(data)}: the file is damaged")

@@ -10,11 +10,11 @@ from trimesh.transformations import quaternion_matrix
 
 from texdiff.errors import InputError
 from texdiff.uv.meshes.gltf_document import Document, dig, numbers, open_gltf
+from texdiff.uv.meshes.gltf_draco import decode, is_compressed
 from texdiff.uv.meshes.gltf_materials import UVLookup, read_materials
 from texdiff.uv.meshes.part import Material, Part, PartError
 
 TRIANGLES, STRIP, FAN = 4, 5, 6
-DRACO = "KHR_draco_mesh_compression"
 
 
 def read_gltf(path: Path) -> list[Part]:
@@ -97,20 +97,24 @@ def _part(
     transforms: tuple[NDArray[np.float64], ...],
 ) -> Part:
     attributes = dig(primitive, "attributes", kind=dict, default={})
-    position = attributes.get("POSITION")
-    compressed = DRACO in dig(primitive, "extensions", kind=dict, default={})
-    if compressed and "bufferView" not in dig(document.tree, "accessors", position, kind=dict, default={}):
-        raise PartError("is Draco-compressed, which is not supported; export without compression")
-    vertices = document.accessor(position, 3)
-    faces = _faces(document, primitive, len(vertices))
+    decoded, faces = decode(document, primitive) if is_compressed(document, primitive) else ({}, None)
+
+    def values(name: str, columns: int) -> NDArray[np.float64]:
+        if name in decoded and decoded[name].shape[1] == columns:
+            return decoded[name]
+        return document.accessor(attributes.get(name), columns)
+
+    vertices = values("POSITION", 3)
+    if faces is None:
+        faces = _faces(document, primitive, len(vertices))
     normals = None
     if "NORMAL" in attributes:
-        normals = document.accessor(attributes["NORMAL"], 3)
+        normals = values("NORMAL", 3)
         normals = normals if normals.shape == vertices.shape else None
     uv, problem = None, ""
     texcoord = f"TEXCOORD_{lookup.set}"
     if texcoord in attributes:
-        uv = document.accessor(attributes[texcoord], 2)
+        uv = values(texcoord, 2)
         if len(uv) != len(vertices):
             raise PartError(f"has {len(vertices)} vertices but {len(uv)} UV coordinates")
         uv = lookup.apply(uv) * [1, -1] + [0, 1]

@@ -51,11 +51,11 @@ def read_obj(path: Path) -> list[Part]:
     normals = _floats(path, "vn", lines.normals, 3)
     corners, lengths = _corners(path, lines)
     corners[corners[:, 2] >= len(normals), 2] = -1  # a wrong normal costs nothing but the shading
-    for column, (what, have) in enumerate((("vertex", len(vertices)), ("UV", len(uvs)))):
-        wrong = (corners[:, column] >= have) | (corners[:, column] < -1) | ((corners[:, column] < 0) & (column == 0))
-        if wrong.any():
-            number = int(corners[np.argmax(wrong), column]) + 1
-            raise InputError(f"{path}: a face names {what} {number}, but the file has {have}; export the mesh again")
+    corners[(corners[:, 1] >= len(uvs)) | (corners[:, 1] < -1), 1] = -1  # a wrong UV costs its face its place, no more
+    wrong = (corners[:, 0] >= len(vertices)) | (corners[:, 0] < 0)
+    if wrong.any():
+        number, have = int(corners[np.argmax(wrong), 0]) + 1, len(vertices)
+        raise InputError(f"{path}: a face names vertex {number}, but the file has {have}; export the mesh again")
 
     starts = np.cumsum(lengths) - lengths
     has_uv = np.minimum.reduceat(corners[:, 1], starts) >= 0
@@ -162,7 +162,7 @@ def _part(
         vertices=vertices[unique[:, 0]],
         faces=faces.reshape(-1, 3).astype(np.int64),
         uv=uv,
-        problem=f"{len(corners)} of its triangles have no UV coordinates",
+        problem=f"{len(corners)} of its triangles have no UV coordinates in the file",
         normals=normals[unique[:, 2]] if shaded else None,
     )
 
@@ -174,7 +174,7 @@ def _materials(path: Path, lines: _Lines) -> list[Material]:
     for library in lines.libraries:
         exact = find_file(library, [path.parent])
         # Several files on one line, or one file whose name holds spaces.
-        for name in [library] if exact else re.split(r"\s+", library):
+        for name in [library] if exact else re.split(r"(?<!\\)\s+", library):
             found = find_file(name, [path.parent])
             if found is None:
                 missing.append(library)
