@@ -28,13 +28,13 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     from texdiff.training import startup
     from texdiff.training.batching import BatchPlan
     from texdiff.training.ema import Ema
-    from texdiff.training.export import export
     from texdiff.training.micro_batches import feed, make_micro_batches
     from texdiff.training.objective import Objective
     from texdiff.training.optimizer import prepare_optimizer
     from texdiff.training.parallel import Parallel
     from texdiff.training.run import Run
     from texdiff.training.run.checkpoint import Checkpointer
+    from texdiff.training.run.export import export
     from texdiff.training.run.metrics_log import MetricsLog
     from texdiff.training.speed import speed_up
     from texdiff.training.validation import Validation

@@ -256,7 +256,8 @@ def _import_what_training_imports() -> None:
 
     from texdiff.data.cache import encode
     from texdiff.models import trainable
-    from texdiff.training import export, optimizer, validation
+    from texdiff.training import optimizer, validation
+    from texdiff.training.run import export
     from texdiff.training.run import checkpoint
 
     # Their classes are imported when they are first named.

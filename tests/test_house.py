@@ -71,6 +71,9 @@ def test_every_room_is_known_to_this_test():
 def test_the_algorithm_stays_readable():
     assert len((ROOT / "train_texture.py").read_text("utf-8").splitlines()) <= 130
     assert not list(ROOT.rglob("texdiff/**/utils.py"))
+    for path in MODULES:
+        assert len(path.read_text("utf-8").splitlines()) <= 300, path
+        assert len([one for one in path.parent.iterdir() if one.is_file()]) <= 13, path.parent
 
 
 def test_what_is_imported_is_declared():

@@ -9,8 +9,8 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from texdiff.config import DataConfig, ModelConfig, TrainingConfig
-from texdiff.training.model_card import plain, write_card
 from texdiff.training.run import Run
+from texdiff.training.run.model_card import plain, write_card
 
 NASTY = 'a "red" chair: | `x` <b>${1}</b> it\'s # 50% \\ ```\n--- 椅子'
 

@@ -3,9 +3,9 @@
 from texdiff.config import TrainingConfig
 from texdiff.models.lora_files.metadata import lora_metadata
 from texdiff.models.trainable import Trainable
-from texdiff.training.model_card import write_card
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
+from texdiff.training.run.model_card import write_card
 
 
 def export(config: TrainingConfig, trainable: Trainable, run: Run, parallel: Parallel) -> None:
