@@ -69,8 +69,9 @@ def check(source: str, /, *, workers: int = 1) -> int:
         workers: Processes that read.
     """
     from texdiff.data.check import check_dataset
+    from texdiff.models.nano import count_clip_tokens
 
-    *findings, summary = check_dataset(source, workers)
+    *findings, summary = check_dataset(source, workers, count_clip_tokens)
     print(*findings, summary, sep="\n")
     return 0 if summary.startswith("0 errors") else 1
 

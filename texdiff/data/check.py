@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from texdiff.data.caption_length import CountTokens, find_long_captions
 from texdiff.data.prepare.asset import Asset
 from texdiff.data.prepare.mask_images import THRESHOLD, fit_mask, read_pair, thresholded
 from texdiff.data.prepare.sources import find_assets
@@ -47,8 +48,13 @@ class Checked:
     variation: tuple[float, float] | None = None  # inside the mask and outside
 
 
-def check_dataset(source: str, workers: int = 1) -> Iterator[str]:
+def check_dataset(source: str, workers: int = 1, count_tokens: CountTokens | None = None) -> Iterator[str]:
     """Yield a line per finding, and a summary as the last one, which names the number of errors first.
+
+    Args:
+        source: The dataset.
+        workers: Processes that read.
+        count_tokens: Those of CLIP; with it captions are looked at that its text encoder would cut.
 
     Raises InputError where the source cannot be read as a dataset at all.
     """
@@ -69,7 +75,7 @@ def check_dataset(source: str, workers: int = 1) -> Iterator[str]:
     findings = [finding for asset in assets for finding in checked[asset].findings]
     findings += [
         *_duplicates(checked, assets),
-        *_captions(assets),
+        *_captions(assets, count_tokens),
         *_inverted(checked, source),
         *_surfaces(assets, source),
         *_strangers(Path(source), assets),
@@ -140,13 +146,16 @@ def _duplicates(checked: dict[Asset, Checked], assets: list[Asset]) -> Iterator[
             yield Finding(asset.label, f"the same image as {same.label}", wrong=False)
 
 
-def _captions(assets: list[Asset]) -> Iterator[Finding]:
+def _captions(assets: list[Asset], count_tokens: CountTokens | None) -> Iterator[Finding]:
     for asset in assets:
         if asset.named and not asset.problem:
             yield Finding(asset.label, "has no caption", wrong=True)
     given = [asset for asset in assets if not asset.named]
     if len(given) > 2 and len({asset.captions for asset in given}) == 1:
         yield Finding(given[0].label, f"all captions are the same: {given[0].captions[0]}", wrong=False)
+    named = ((asset.label, asset.captions) for asset in given)
+    if count_tokens is not None and (long := find_long_captions(named, count_tokens)):
+        yield Finding(long.first, str(long), wrong=False)
 
 
 def _inverted(checked: dict[Asset, Checked], source: str) -> Iterator[Finding]:

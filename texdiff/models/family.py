@@ -1,5 +1,6 @@
 """The seam between model families and everything else: what a family provides, and how one is chosen."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -43,6 +44,15 @@ class Family(Encoders, Protocol):
     @property
     def denoiser(self) -> nn.Module:
         """The base's own: float32, on the CPU, and the one object that is then trained."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """What `encode_prompts` reads of a prompt, without marks of start and end; the rest is cut."""
+        ...
+
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """The tokens of each, without marks of start and end. Known without the encoder."""
         ...
 
     def denoiser_outline(self) -> nn.Module:

@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,13 @@ def clip_tokenizer(folder: Path) -> "CLIPTokenizer":
         pad_token="<|endoftext|>",
     )
     return tokenizer
+
+
+def count_clip_tokens(texts: Sequence[str]) -> list[int]:
+    """The tokens of each text, without marks of start and end."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = clip_tokenizer(Path(folder))
+    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids]
 
 
 def _byte_symbols() -> list[str]:

@@ -99,6 +99,14 @@ class StableDiffusion:
         )
         return {"text": encoder(tokens.input_ids.to(encoder.device))[0].float()}
 
+    @property
+    def max_tokens(self) -> int:
+        return self.base.tokenizer.model_max_length - 2
+
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        tokens = self.base.tokenizer(list(prompts), add_special_tokens=False, verbose=False)
+        return [len(ids) for ids in tokens.input_ids]
+
     def latents(self, mean: Tensor, std: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         return self.scaling_factor * (mean if std is None or noise is None else mean + std * noise)
 

@@ -18,6 +18,7 @@ from texdiff.data.batch import LatentDataset
 from texdiff.data.cache.encoders import default_cache_dir
 from texdiff.data.cache.readability import readable
 from texdiff.data.cache.store import ArrayStore
+from texdiff.data.caption_length import find_long_captions
 from texdiff.data.records import Record, mean_coverage, read_records
 from texdiff.diffusion.draws import sample_keys
 from texdiff.files import write_atomic
@@ -96,6 +97,9 @@ def print_summary(
         processes += _threads(parallel.world)
     print(config.to_yaml())
     print(f"textures         {sizes.textures} to train on, {sizes.held_out} held out")
+    named = ((record.name, record.captions) for record in (*records, *held_out))
+    if long := find_long_captions(named, family.count_tokens, family.max_tokens):
+        print(f"captions         warning: {long}")
     print(f"mean coverage    {sizes.coverage:.1%} of a texture; {outside}")
     print(f"trained          {trained}")
     print(f"processes        {processes}")
