@@ -257,8 +257,7 @@ def _import_what_training_imports() -> None:
     from texdiff.data.cache import encode
     from texdiff.models import trainable
     from texdiff.training import optimizer, validation
-    from texdiff.training.run import export
-    from texdiff.training.run import checkpoint
+    from texdiff.training.run import checkpoint, export
 
     # Their classes are imported when they are first named.
     _ = diffusers.StableDiffusionPipeline, transformers.CLIPTextModel, transformers.CLIPTokenizer

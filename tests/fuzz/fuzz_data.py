@@ -107,7 +107,7 @@ def kohya_seeds() -> list[Files]:
 
 
 def read_kohya(folder: Path) -> None:
-    from texdiff.data.prepare.sources.image_folders import read_kohya_config
+    from texdiff.data.prepare.sources.kohya_config import read_kohya_config
 
     read_kohya_config(folder / "set.toml")
 

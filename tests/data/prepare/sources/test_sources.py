@@ -172,7 +172,7 @@ def test_inverted_is_said_of_inverted_masks_only(draw: Draw, islands_mask: Draw)
     ("content", "says"),
     [
         ("= 3", "not a valid TOML file"),
-        ("[[datasets]]\n[[datasets.subsets]]\nflip_aug = true\n", "names no image_dir"),
+        ("[[datasets]]\n[[datasets.subsets]]\nflip_aug = false\n", "names no image_dir"),
         ('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "gone"\n', "gone is not a folder"),
     ],
 )

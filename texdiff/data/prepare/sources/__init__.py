@@ -14,7 +14,8 @@ from texdiff.data.prepare.sources.captions import (
     read_captions,
     read_sidecar,
 )
-from texdiff.data.prepare.sources.image_folders import find_images, read_kohya_config
+from texdiff.data.prepare.sources.image_folders import find_images
+from texdiff.data.prepare.sources.kohya_config import read_kohya_config
 from texdiff.data.prepare.sources.tables import find_metadata, read_metadata, read_table
 from texdiff.errors import InputError
 

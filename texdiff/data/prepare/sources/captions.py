@@ -86,7 +86,7 @@ def find_captions(folder: Path) -> CaptionFile | None:
 
 def read_sidecar(path: Path, suffix: str = ".txt") -> tuple[str, ...]:
     """Captions in a `.txt` beside a mesh or image (same name), one a line; none where there is no such file."""
-    sidecar = path.with_suffix(suffix)
+    sidecar = path.with_name(path.stem + suffix)
     if not sidecar.is_file():
         return ()
     lines = read_text(sidecar).splitlines()

@@ -7,20 +7,18 @@
 """
 
 import re
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from texdiff.data.prepare.asset import Asset, asset_key, unusable
-from texdiff.data.prepare.sources.captions import caption_from_name, read_sidecar, read_text
-from texdiff.errors import InputError, one_line
+from texdiff.data.prepare.sources.captions import caption_from_name, read_sidecar
+from texdiff.errors import one_line
 
 IMAGE_SUFFIXES = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif", ".bmp", ".dib", ".tif", ".tiff",
     ".tga", ".ppm", ".pgm", ".pnm", ".pcx", ".dds", ".jp2",
 )  # fmt: skip
-_UNREAD_SUFFIXES = (
+UNREAD_SUFFIXES = (
     ".exr", ".hdr", ".heic", ".heif", ".jxl", ".svg", ".ktx", ".ktx2", ".basis", ".psd", ".psb", ".xcf", ".kra", ".ora",
     ".dng", ".nef", ".cr2", ".raw", ".sbsar",
 )  # fmt: skip
@@ -37,87 +35,47 @@ def find_images(folder: Path, files: list[Path]) -> list[Asset]:
     places = {_place(path) for path in images}
     all_masks = {path for path in images if _is_mask(path, mask_folders, places)}
     masks = {_place(path): path for path in images if path in all_masks}
-    assets = [_asset(path, folder, _mask_of(path, folder, masks)) for path in images if path not in all_masks]
+    assets = [image_asset(path, folder, _mask_of(path, folder, masks)) for path in images if path not in all_masks]
     used = {asset.mask for asset in assets}
     for path in images:
         if path in all_masks - used:
             problem = "is a mask, by its name or folder, but there is no image that it belongs to; name both alike"
             assets.append(unusable(path, path.relative_to(folder).as_posix(), problem))
-    return assets + [_unread(path, folder) for path in files if path.suffix.lower() in _UNREAD_SUFFIXES]
+    return assets + [unread_image(path, folder) for path in files if path.suffix.lower() in UNREAD_SUFFIXES]
 
 
-def _unread(path: Path, root: Path) -> Asset:
+def unread_image(path: Path, root: Path) -> Asset:
+    """An image of a kind that is not read."""
     problem = f"images in {path.suffix.lower()} are not read; save it as PNG"
     return unusable(path, path.relative_to(root).as_posix(), problem, extra=True)
 
 
-def read_kohya_config(path: Path) -> list[Asset]:
-    """The subsets of a kohya dataset .toml: image_dir, conditioning_data_dir, caption_extension, class_tokens."""
-    try:
-        config = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not a valid TOML file ({error})") from None
-    try:
-        subsets = list(_subsets(config))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    assets = []
-    for subset, options in subsets:
-        if not isinstance(options.get("image_dir"), str):
-            raise InputError(f"{path}: {subset} names no image_dir")
-        images = _folder(path, options["image_dir"])
-        masks = _folder(path, options["conditioning_data_dir"]) if "conditioning_data_dir" in options else None
-        by_stem = {mask.stem: mask for mask in sorted(masks.iterdir())} if masks else {}
-        for image in sorted(images.iterdir()):
-            if image.suffix.lower() in IMAGE_SUFFIXES:
-                mask = by_stem.get(image.stem, image)
-                assets.append(_asset(image, images.parent, mask, options.get("class_tokens")))
-            elif image.suffix.lower() in _UNREAD_SUFFIXES:
-                assets.append(_unread(image, images.parent))
-    return assets
+class CaptionRules(NamedTuple):
+    """Where an image's captions are, and what is put before and after each."""
+
+    suffixes: tuple[str, ...] = (".txt", ".caption")  # of the file beside it, tried in order
+    class_tokens: str = ""  # where there is none
+    prefix: str = ""
+    suffix: str = ""
 
 
-def _subsets(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    general = _table(config.get("general", {}), "general")
-    for i, dataset in enumerate(_list(config.get("datasets", []), "datasets")):
-        options = general | _table(dataset, f"datasets[{i}]")
-        for j, subset in enumerate(_list(options.get("subsets", []), f"datasets[{i}].subsets")):
-            yield f"datasets[{i}].subsets[{j}]", options | _table(subset, f"datasets[{i}].subsets[{j}]")
+BESIDE = CaptionRules()
 
 
-def _table(value: Any, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"{name} must be a table of settings")
-    return value
-
-
-def _list(value: Any, name: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise InputError(f"{name} must be a list of tables")
-    return value
-
-
-def _folder(config: Path, name: str) -> Path:
-    """A folder named in a config: relative to the config's own folder or, as kohya has it, to the current one."""
-    for folder in (config.parent / name, Path(name)):
-        if folder.is_dir():
-            return folder
-    raise InputError(f"{config}: {name} is not a folder, neither beside the file nor here; correct the path")
-
-
-def _asset(path: Path, root: Path, mask: Path, tokens: Any = None) -> Asset:
-    texts = read_sidecar(path) or read_sidecar(path, ".caption")
-    if not texts and isinstance(tokens, str) and tokens.strip():
-        texts = (one_line(tokens),)
+def image_asset(path: Path, root: Path, mask: Path, rules: CaptionRules = BESIDE) -> Asset:
+    """An image with its captions, at last those of its folder's name or of its own."""
+    texts = next(filter(None, (read_sidecar(path, ending) for ending in rules.suffixes)), ())
     repeated = re.fullmatch(r"\d+_(.+)", path.parent.name)  # kohya: repeats and class tokens
-    if not texts and repeated:
-        texts = (one_line(repeated[1]),)
+    for words in (rules.class_tokens, repeated[1] if repeated else ""):
+        if not texts and words.strip():
+            texts = (one_line(words),)
+    captions = (f"{rules.prefix} {text} {rules.suffix}" for text in texts or (caption_from_name(path.stem),))
     return Asset(
         path=path,
         mask=mask,
         label=path.relative_to(root).as_posix(),
         key=asset_key(path, mask),
-        captions=texts or (caption_from_name(path.stem),),
+        captions=tuple(map(one_line, captions)),
         named=not texts,
     )
 
