@@ -19,6 +19,7 @@ class Asset:
     named: bool  # the captions are only the file's name
     license: str | None = None
     author: str | None = None
+    title: str | None = None
     mask: Path | None = None  # None for a mesh; for an image its mask's file, or the image itself, whose alpha is it
     surface: Path | None = None  # 16-bit image of the mesh area per texel, where its dataset has one
     split: str = ""  # the one that the image's dataset puts it in
@@ -26,7 +27,7 @@ class Asset:
     extra: bool = False  # the problem is of something that may well be meant to stay out
 
     def __post_init__(self) -> None:
-        for name in ("label", "license", "author"):
+        for name in ("label", "license", "author", "title"):
             text = getattr(self, name)
             object.__setattr__(self, name, text and readable(text))
         object.__setattr__(self, "captions", tuple(map(readable, self.captions)))

@@ -46,6 +46,7 @@ class TextureEntry:
     assets: tuple[Asset, ...]
     folder: Path  # texture.png, mask.png (where it is kept), surface.png (where the mesh area is known), entry.json
     reason: str | None  # why it is rejected; None where it is kept
+    notes: tuple[str, ...] = ()  # what was taken for granted to read it
     generated: str | None = None  # a captioner's caption
 
     @property
@@ -99,7 +100,10 @@ def build_entries(
         folder = work / jobs[content].place
         assets = tuple(dict.fromkeys(use.asset for use in used))
         reason = json.loads((folder / "entry.json").read_bytes())["properties"]["reason"]
-        entries.append(TextureEntry(content=content, name=used[0].name, assets=assets, folder=folder, reason=reason))
+        notes = tuple(dict.fromkeys(note for use in used for note in use.notes))
+        entries.append(
+            TextureEntry(content=content, name=used[0].name, assets=assets, folder=folder, reason=reason, notes=notes)
+        )
     return entries
 
 

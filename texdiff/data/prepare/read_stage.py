@@ -8,7 +8,7 @@ exists, the asset has been read. Textures go to `textures/CONTENT.png`, one per 
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from texdiff.data.prepare.asset import Asset
-from texdiff.data.prepare.mask_images import fit_mask, read_pair
+from texdiff.data.prepare.mask_images import THRESHOLD, fit_mask, read_pair, thresholded
 from texdiff.data.prepare.workers import Failure, Workers, with_bar
 from texdiff.errors import InputError, one_line, readable
 from texdiff.files import write_atomic
 from texdiff.uv.image import content_hash, write_png
 from texdiff.uv.inverted import looks_inverted
 from texdiff.uv.meshes.atlases import read_atlases
+from texdiff.uv.meshes.gltf_credit import read_credit
 from texdiff.uv.texel_area import read_area_file
+
+# Properties of an atlas that show that something in the file was mended, and what is said of it.
+_NOTES = {
+    "material_assumed": "the mesh names no material, so the only one of its material file was taken",
+    "material_file": "the mesh names a material file that does not exist, so the one beside it was taken",
+    "image_folder": "the image was found by its name in ../textures",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class TextureUse:
     asset: Asset
     name: str  # of the texture there
     file: str  # with the triangles or the mask, relative to the work folder
+    notes: tuple[str, ...]  # what was taken for granted to use it
 
 
 @dataclass(frozen=True)
@@ -64,10 +73,22 @@ def read_assets(assets: list[Asset], work: Path, pool: Workers) -> tuple[dict[st
     unread = []
     for asset in assets:
         found = json.loads(_found(work, asset).read_bytes())
+        asset = _credited(asset, found["credit"])
         for texture in found["textures"]:
-            uses.setdefault(texture["content"], []).append(TextureUse(asset, texture["name"], texture["file"]))
+            use = TextureUse(asset, texture["name"], texture["file"], tuple(texture["notes"]))
+            uses.setdefault(texture["content"], []).append(use)
         unread += [Unread(asset, rejected["name"], rejected["reason"]) for rejected in found["rejected"]]
     return uses, unread
+
+
+def _credited(asset: Asset, credit: dict[str, str]) -> Asset:
+    """The asset with what its own file says of title, author and licence, where nobody has said otherwise."""
+    license, author, title = asset.license or credit.get("license"), asset.author or credit.get("author"), None
+    captions = asset.captions
+    if "title" in credit:
+        title = credit["title"]
+        captions = (title,) if asset.named else captions
+    return replace(asset, license=license, author=author, title=title, captions=captions)
 
 
 def read(job: ReadJob) -> None:
@@ -86,7 +107,8 @@ def _read_mesh(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[di
     textures = []
     for number, atlas in enumerate(found.atlases):
         np.savez(place / f"{number}.npz", triangles=atlas.triangles, mesh_area=atlas.mesh_area)
-        textures.append(_texture(job, atlas.texture, atlas.name, f"{number}.npz"))
+        notes = [note for key, note in _NOTES.items() if key in atlas.properties]
+        textures.append(_texture(job, atlas.texture, atlas.name, f"{number}.npz", notes))
     return textures, [{"name": readable(one.name), "reason": one_line(one.reason)} for one in found.rejected]
 
 
@@ -101,17 +123,19 @@ def _read_image(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[d
     if asset.surface is not None:
         write_png(read_area_file(asset.surface, texture.shape[:2]), place / "0-surface.png")
     write_png(mask.astype(np.uint8) * 255, place / "0.png")
-    return [_texture(job, texture, Path(asset.label).name, "0.png")], []
+    notes = [f"the mask has grey texels, which count as mapped from {THRESHOLD} on"] if thresholded(grey) else []
+    return [_texture(job, texture, Path(asset.label).name, "0.png", notes)], []
 
 
-def _texture(job: ReadJob, texture: NDArray[np.uint8], name: str, file: str) -> dict[str, Any]:
+def _texture(job: ReadJob, texture: NDArray[np.uint8], name: str, file: str, notes: list[str]) -> dict[str, Any]:
     content = content_hash(texture)
     write_png(texture, job.folder / "textures" / f"{content}.png")
-    return {"content": content, "name": readable(name), "file": f"assets/{job.asset.key}/{file}"}
+    return {"content": content, "name": readable(name), "file": f"assets/{job.asset.key}/{file}", "notes": notes}
 
 
 def _record(job: ReadJob, textures: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> None:
-    text = json.dumps({"textures": textures, "rejected": rejected})
+    credit = read_credit(job.asset.path) if textures and job.asset.mask is None else {}
+    text = json.dumps({"textures": textures, "rejected": rejected, "credit": credit})
     write_atomic(_found(job.folder, job.asset), text.encode(), durable=False)
 
 

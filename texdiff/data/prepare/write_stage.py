@@ -42,6 +42,7 @@ def write_splits(
     """
     several = any(len(entry.captions) > 1 for entry in entries)
     surfaces = all(entry.has_surface for entry in entries)
+    titles = any(asset.title for entry in entries for asset in entry.assets)
     rows = []
     for entry in sorted(entries, key=lambda entry: entry.asset_id):
         side = folder / splits[entry.content]
@@ -57,6 +58,7 @@ def write_splits(
             "meshes": [asset.label for asset in entry.assets],
             "license": _all_of([asset.license for asset in entry.assets], " AND "),
             "author": _all_of([asset.author for asset in entry.assets], "; "),
+            **({"title": _all_of([asset.title for asset in entry.assets], "; ")} if titles else {}),
             "coverage": properties["measures"]["coverage"],
             "width": properties["width"],
             "height": properties["height"],
@@ -120,6 +122,8 @@ def summarise(
     text += f" of {looked_at} textures and materials in {count_of(assets, 'asset')}"
     if reasons:
         text += "; set aside: " + ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+    for note, count in Counter(note for entry in kept for note in entry.notes).most_common():
+        text += f"; {count} x {note}"
     for file in caption_files:
         if file.unused:
             lines = count_of(len(file.unused), "line")
@@ -157,6 +161,7 @@ def _audit_rows(entries: list[TextureEntry], unread: list[Unread], splits: dict[
             "source": item.assets[0].label,
             "meshes": [asset.label for asset in item.assets],
             "texture": item.name,
+            "notes": "; ".join(item.notes) or None,
             "content": item.content,
             **{key: value for key, value in properties.items() if key not in ("measures", "reason")},
             **properties.get("measures", {}),

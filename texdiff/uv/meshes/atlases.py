@@ -68,7 +68,7 @@ def read_atlases(path: Path) -> MeshAtlases:
         else:
             users.setdefault(result[0], []).append(part)
     textures = {result[0]: result[1] for result in decoded.values() if not isinstance(result, ImageError)}
-    atlases = tuple(_atlas(textures[digest], parts) for digest, parts in users.items())
+    atlases = tuple(_atlas(path, textures[digest], parts) for digest, parts in users.items())
     return MeshAtlases(atlases=atlases, rejected=tuple(Rejected(name=n, reason=r) for n, r in rejected))
 
 
@@ -82,7 +82,7 @@ def _decode(source: Path | bytes) -> tuple[bytes, NDArray[np.uint8]] | ImageErro
     return digest.digest(), texture
 
 
-def _atlas(texture: NDArray[np.uint8], parts: list[Part]) -> Atlas:
+def _atlas(path: Path, texture: NDArray[np.uint8], parts: list[Part]) -> Atlas:
     triangles, areas = [], []
     properties: dict[str, Property] = {}
     for part in parts:
@@ -91,6 +91,9 @@ def _atlas(texture: NDArray[np.uint8], parts: list[Part]) -> Atlas:
         areas.append(area)
         properties = {**part.material.properties, **properties}
     assert parts[0].material.image is not None
+    source = parts[0].material.image.source
+    if isinstance(source, Path) and source.parent == path.parent.parent / "textures":
+        properties["image_folder"] = "../textures"  # which the file does not name
     return Atlas(
         name=parts[0].material.image.name,
         texture=texture,

@@ -97,14 +97,14 @@ def _material(
     wrap = (along_u, along_v)
     if wrap != ("repeat", "repeat"):
         properties["wrap"] = " ".join(wrap)
-    image = _image_of(document, info, images)
+    image = _image_of(document, info, images, dig(tree, "name", kind=str, default=""))
     if isinstance(image, str):
         return Material(name=name, problem=image, properties=properties, to_pbr=to_pbr)
     return Material(name=name, image=image, wrap=wrap, properties=properties, to_pbr=to_pbr)
 
 
-def _image_of(document: Document, info: Any, images: dict[int, ImageRef | str]) -> ImageRef | str:
-    """The image of a textureInfo, or why there is none."""
+def _image_of(document: Document, info: Any, images: dict[int, ImageRef | str], material: str = "") -> ImageRef | str:
+    """The image of a textureInfo, called as its material where it has no name; or why there is none."""
     texture = dig(document.tree, "textures", dig(info, "index", kind=int), kind=dict)
     if texture is None:
         return "names a texture that does not exist"
@@ -114,15 +114,15 @@ def _image_of(document: Document, info: Any, images: dict[int, ImageRef | str]) 
         kind = ", ".join(sorted(map(str, extensions))) or "no image source"
         return f"has a base-colour texture with {kind}, which is not supported"
     if source not in images:
-        images[source] = _image(document, source)
+        images[source] = _image(document, source, material)
     return images[source]
 
 
-def _image(document: Document, index: int) -> ImageRef | str:
+def _image(document: Document, index: int, material: str) -> ImageRef | str:
     image = dig(document.tree, "images", index, kind=dict)
     if image is None:
         return f"names the image {index}, which does not exist"
-    name = dig(image, "name", kind=str, default="") or f"image {index}"
+    name = dig(image, "name", kind=str, default="") or material or f"image {index}"
     try:
         if "bufferView" in image:
             return ImageRef(name=name, source=document.view(image["bufferView"]))

@@ -21,6 +21,7 @@ from texdiff.errors import InputError
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".dae")
 _TEXT_SUFFIXES = (".txt", ".jsonl", ".csv", ".md", ".html")  # never part of how a mesh is drawn
+_NAMES_OF_ALL = ("scene", "model", "mesh", "untitled", "source", "gltf", "glb", "obj", "meshes", "models", "")
 _HUB_ID = r"[\w.-]+/[\w.-]+"
 
 
@@ -104,11 +105,17 @@ def _mesh(path: Path, label: str, stamp: str, captions: CaptionFile | None) -> A
         label=label,
         # A GLB holds all it needs; the other formats refer to files, which may lie anywhere in the source.
         key=asset_key(path, stamp="" if path.suffix.lower() == ".glb" else stamp),
-        captions=texts or (caption_from_name(path.stem),),
+        captions=texts or (caption_from_name(_name_of(path)),),
         named=not texts,
         license=credit.license if credit else None,
         author=credit.author if credit else None,
     )
+
+
+def _name_of(path: Path) -> str:
+    """The mesh's own name, or, where every download has that (scene.gltf), the name of a folder that it is in."""
+    names = [path.stem, *(folder.name for folder in path.absolute().parents[:3])]
+    return next((name for name in names if name.lower() not in _NAMES_OF_ALL), path.stem)
 
 
 def _walk(folder: Path, skip: tuple[Path, ...]) -> Iterator[Path]:
