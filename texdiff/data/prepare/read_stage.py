@@ -23,7 +23,7 @@ from texdiff.files import write_atomic
 from texdiff.uv.image import content_hash, write_png
 from texdiff.uv.inverted import looks_inverted
 from texdiff.uv.meshes.atlases import read_atlases
-from texdiff.uv.meshes.gltf_credit import read_credit
+from texdiff.uv.meshes.gltf.credit import read_credit
 from texdiff.uv.texel_area import read_area_file
 
 # Properties of an atlas that show that something in the file was mended, and what is said of it.

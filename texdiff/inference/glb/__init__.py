@@ -12,7 +12,7 @@ from pathlib import Path
 
 from texdiff.errors import InputError, readable
 from texdiff.inference.glb.textures import Json, drop_images, slots_of
-from texdiff.uv.meshes.gltf_document import BINARY_CHUNK, JSON_CHUNK, MESHOPT, Document, open_gltf
+from texdiff.uv.meshes.gltf.document import BINARY_CHUNK, JSON_CHUNK, MESHOPT, Document, open_gltf
 from texdiff.uv.meshes.part import PartError
 
 TRIANGLE_MODES = (4, 5, 6)  # triangles, strip, fan: section 5.24.4

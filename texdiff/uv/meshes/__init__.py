@@ -37,7 +37,7 @@ def read_parts(path: Path) -> "list[Part]":
 def _reader(suffix: str) -> "Callable[[Path], list[Part]]":
     # Imported here: trimesh and scipy take half a second, which training without meshes has no use for.
     from texdiff.uv.meshes.dae import read_dae
-    from texdiff.uv.meshes.gltf_parts import read_gltf
+    from texdiff.uv.meshes.gltf.parts import read_gltf
     from texdiff.uv.meshes.obj import read_obj
     from texdiff.uv.meshes.ply import read_ply
 

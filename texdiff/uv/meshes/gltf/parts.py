@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from trimesh.transformations import quaternion_matrix
 
 from texdiff.errors import InputError
-from texdiff.uv.meshes.gltf_document import Document, dig, numbers, open_gltf
-from texdiff.uv.meshes.gltf_draco import decode, is_compressed
-from texdiff.uv.meshes.gltf_materials import UVLookup, read_materials
+from texdiff.uv.meshes.gltf.document import Document, dig, numbers, open_gltf
+from texdiff.uv.meshes.gltf.draco import decode, is_compressed
+from texdiff.uv.meshes.gltf.materials import UVLookup, read_materials
 from texdiff.uv.meshes.part import Material, Part, PartError
 
 TRIANGLES, STRIP, FAN = 4, 5, 6

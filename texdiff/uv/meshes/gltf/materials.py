@@ -11,7 +11,7 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
 from texdiff.uv.image import open_image
-from texdiff.uv.meshes.gltf_document import Document, dig, numbers
+from texdiff.uv.meshes.gltf.document import Document, dig, numbers
 from texdiff.uv.meshes.part import ImageRef, Material, PartError, Property
 
 WRAPS = {10497: "repeat", 33071: "clamp", 33648: "mirror"}

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from texdiff.errors import InputError, one_line
-from texdiff.uv.meshes.gltf_document import dig, open_gltf
+from texdiff.uv.meshes.gltf.document import dig, open_gltf
 
 _KEYS = {"title": ("title",), "author": ("author",), "license": ("license", "licence")}
 

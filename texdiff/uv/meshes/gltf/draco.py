@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from texdiff.uv.meshes.gltf_document import Document, dig
+from texdiff.uv.meshes.gltf.document import Document, dig
 from texdiff.uv.meshes.part import PartError
 
 DRACO = "KHR_draco_mesh_compression"
