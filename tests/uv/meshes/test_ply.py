@@ -116,3 +116,19 @@ def test_a_vertex_that_does_not_exist_is_named(tmp_path: Path) -> None:
     path.write_text(PLY.format(comment="comment x").replace("3 0 2 3", "3 0 2 9"))
     with pytest.raises(InputError, match="names vertex 9, but the file has 4"):
         read_atlases(path)
+
+
+def test_text_that_the_header_does_not_announce(tmp_path: Path) -> None:
+    """As real programs write it: a line of the header that means nothing, more numbers in a row, empty rows."""
+    Image.fromarray(PAINT).save(tmp_path / "my  paint.png")
+    path = tmp_path / "square.ply"
+    text = PLY.format(comment="Created by a program, www.example.org\n\ncomment TextureFile my  paint.png")
+    path.write_text(text.replace("0 0 0 0 0.5\n", "0 0 0 0 0.5 9 9\n\n").replace("3 0 1 2\n", "3 0 1 2 4 1 1 1 1\n"))
+    (atlas,) = read_atlases(path).atlases
+    assert atlas.name == "my  paint.png"
+    path.write_text(PLY.format(comment="comment TextureFile my  paint.png"))
+    np.testing.assert_array_equal(atlas.triangles, read_atlases(path).atlases[0].triangles)
+    for broken in (text.replace("vertex 4", "vertex"), text.replace("3 0 2 3", "3 0 2"), text.replace("uchar", "")):
+        path.write_text(broken)
+        with pytest.raises(InputError, match=r"square\.ply: not a valid PLY file"):
+            read_atlases(path)

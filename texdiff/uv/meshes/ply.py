@@ -1,5 +1,7 @@
 """Read PLY: UV coordinates at vertices or at the corners of faces, and as many textures as the file names."""
 
+import io
+import itertools
 import re
 import warnings
 from pathlib import Path
@@ -19,6 +21,7 @@ from texdiff.uv.meshes.triangulate import triangulate_polygons
 MAX_BYTES = 1 << 30
 # What programs call the two coordinates of a vertex.
 UV_NAMES = (("s", "t"), ("u", "v"), ("texture_u", "texture_v"), ("texture_s", "texture_t"))
+HEADER_WORDS = (b"ply", b"format", b"comment", b"obj_info", b"element", b"property")
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -37,7 +40,10 @@ def read_ply(path: Path) -> list[Part]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ply = PlyData.read(str(path), mmap=False)
+            try:
+                ply = PlyData.read(str(path), mmap=False)
+            except (PlyHeaderParseError, PlyElementParseError):
+                ply = PlyData.read(io.BytesIO(_tidied(path.read_bytes())))
         elements: dict[str, Any] = {element.name: element.data for element in ply.elements}
         if "face" not in elements or not len(elements["face"]):
             raise InputError(f"{path}: holds no faces; give a mesh")
@@ -55,7 +61,15 @@ def read_ply(path: Path) -> list[Part]:
             )
         uv = _corner_uv(vertex, face, corners, lengths)
         texture = np.asarray(face["texnumber"], np.int64) if "texnumber" in face.dtype.names else np.zeros_like(lengths)
-    except (PlyHeaderParseError, PlyElementParseError, KeyError, ValueError, EOFError, UnicodeDecodeError) as error:
+    except (
+        PlyHeaderParseError,
+        PlyElementParseError,
+        KeyError,
+        ValueError,
+        EOFError,
+        UnicodeDecodeError,
+        IndexError,
+    ) as error:
         raise InputError(f"{path}: not a valid PLY file ({one_line(error)}); export it again") from None
     triangles, of_face = triangulate_polygons(vertices[corners], np.cumsum(lengths) - lengths, lengths)
     if not len(triangles):
@@ -77,6 +91,32 @@ def read_ply(path: Path) -> list[Part]:
             )
         )
     return parts
+
+
+def _tidied(data: bytes) -> bytes:
+    """The file without lines of the header that mean nothing and, where it is text, without what the header does not
+    announce at the ends of rows, and without empty rows."""
+    header, end, body = data.partition(b"end_header")
+    lines = [line.split(None, 1) if b"comment" in line else line.split() for line in header.splitlines()]
+    lines = [words for words in lines if words and words[0] in HEADER_WORDS]
+    tidy = b"\n".join(b" ".join(words) for words in lines) + b"\nend_header\n"
+    if not end or [b"format", b"ascii"] not in [words[:2] for words in lines]:
+        return tidy + body.removeprefix(b"\r").removeprefix(b"\n")
+    elements: list[tuple[int, list[bool]]] = []  # rows, and of each property whether it is a list
+    for words in lines:
+        if words[0] == b"element":
+            elements.append((int(words[2]), []))
+        elif words[0] == b"property" and elements:
+            elements[-1][1].append(words[1] == b"list")
+    rows = iter([row for line in body.splitlines() if (row := line.split())])
+    kept = []
+    for count, properties in elements:
+        for row in itertools.islice(rows, count):
+            length = 0
+            for is_list in properties:
+                length += 1 + (int(row[length]) if is_list and length < len(row) else 0)
+            kept.append(b" ".join(row[:length]))
+    return tidy + b"\n".join(kept) + b"\n"
 
 
 def _comments(ply: PlyData) -> list[str]:
