@@ -238,24 +238,24 @@ def main() -> None:
     parser.add_argument("--try_on_cpu", action="store_true", help="go the whole way on the embedded base")
     given = parser.parse_args()
     start, trial = time.monotonic(), given.try_on_cpu
-    # What is measured, and against what. Each of these is a program or two, which take long to import their libraries.
-    peer, work = programs.peer_script(given.peer), given.work.resolve()
+    # What is measured. Each of these is a program or two, which take long to import their libraries.
+    work = given.work.resolve()
     resolution, turns = (64, Turns(1, 2, 1)) if trial else (512, Turns(5, 3, 5))
+    ask = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+    device = programs.python("-c", ask).strip()
+    if not device and not trial:
+        sys.exit("benchmarks.gpu: PyTorch finds no GPU here; --try_on_cpu goes the same way without measuring")
     with ThreadPoolExecutor() as pool:
-        ask = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
-        asked = pool.submit(programs.python, "-c", ask)
         made = pool.submit(programs.fresh_dataset, work, max(given.batches), resolution, held_out=False)
         base, title = (
             (programs.nano(), "nano") if trial else (programs.sd15(given.base), "Stable Diffusion 1.5's shapes")
         )
-        device = asked.result().strip()
-        if not device and not trial:
-            sys.exit("benchmarks.gpu: PyTorch finds no GPU here; --try_on_cpu goes the same way without measuring")
         load = programs.Workload(base=base, dataset=made.result(), resolution=resolution, batch=1, steps=1)
         ranks = {"lora": programs.RANK, "full": 0}
         floors = dict(
             zip(ranks, pool.map(lambda rank: programs.floor(load, rank, "bfloat16"), ranks.values()), strict=True)
         )
+    peer = programs.peer_script(given.peer)
     about: dict[str, Any] = {
         "device": device or programs.machine(),
         "title": f"{title}, {resolution} px",
