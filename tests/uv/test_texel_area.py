@@ -1,6 +1,7 @@
 """Surface on the texels of a texture, against a brute force over texel centres."""
 
 import time
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from texdiff.uv.coverage import coverage_mask, overlap_count
+from texdiff.uv.measures import measure
 from texdiff.uv.resize import resize
 from texdiff.uv.texel_area import from_grey16, resize_texel_area, texel_area, to_grey16
 
@@ -165,3 +167,22 @@ def test_shrinking_keeps_the_sum() -> None:
     cells = mask.reshape(16, 4, 16, 3)
     kept = np.where(covered[:, None, :, None], np.where(mask, density, 0).reshape(16, 4, 16, 3), 0).sum()
     assert (small * cells.mean(axis=(1, 3)) * 12).sum() == pytest.approx(kept, rel=1e-5)
+
+
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_large_textures_fit_into_a_workers_memory(by_columns: bool) -> None:
+    """One of 13400 x 13400 within a worker's 4 GiB: 24 bytes per texel, of which 4 hold texture and mask."""
+    side = 2048
+    corners = np.array([[[0, 0.1], [1, 0.1], [1, 0.9]], [[-0.5, 0.2], [0.4, 0.2], [0.4, 0.9]]])
+    triangles = corners[..., ::-1].copy() if by_columns else corners
+    texture, mask = np.zeros((side, side, 3), np.uint8), coverage_mask(triangles, (side, side))
+    steps = {
+        "measure": lambda: measure(texture, mask, triangles, np.ones(2)),
+        "texel_area": lambda: to_grey16(texel_area(triangles, np.ones(2), (side, side)), mask),
+    }
+    for name, step in steps.items():
+        tracemalloc.start()
+        step()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 20 * side * side, name

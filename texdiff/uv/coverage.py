@@ -52,5 +52,9 @@ def _count(triangles: ArrayLike, size: tuple[int, int], mode: Mode) -> NDArray[n
     columns = np.zeros((width, height + 1), dtype=np.int64)
     for group in groups:
         draw(columns if group.by_columns else rows, group, mode)
-    count = np.cumsum(rows, axis=1)[:, :width] + np.cumsum(columns, axis=1)[:, :height].T
+    np.cumsum(rows, axis=1, out=rows)  # in place: of the largest textures one such array takes 2 GiB
+    np.cumsum(columns, axis=1, out=columns)
+    count = rows[:, :width]
+    count += columns[:, :height].T
+    del columns
     return count + int(repeats.sum())

@@ -48,12 +48,14 @@ def measure(
     if texture.shape != (*mask.shape, 3):
         raise ValueError(f"mask has shape {mask.shape}, texture {texture.shape}; use [H, W] and [H, W, 3]")
     height, width = mask.shape
+    digest = hashlib.sha256(f"{width}x{height}".encode())
+    digest.update(np.ascontiguousarray(texture).data)  # without a copy
     measures: dict[str, Measure] = {
         "height": height,
         "width": width,
         "square": height == width,
         "coverage": float(mask.mean()),
-        "texture_sha256": hashlib.sha256(f"{width}x{height}".encode() + texture.tobytes()).hexdigest(),
+        "texture_sha256": digest.hexdigest(),
     }
     measures |= _colours(texture, mask)
     measures |= _latent(mask)
@@ -64,23 +66,21 @@ def measure(
 
 def _colours(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> dict[str, Measure]:
     """Contrast: RMS distance from the mean colour, per channel, in 8-bit levels."""
-    code = texture.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)  # [H, W], 0xRRGGBB
-    void = code[~mask]
-    found = _distinct(void)
+    inside, outside = np.zeros((2, 1 << 24), dtype=bool)  # which colours are met, 0xRRGGBB
+    for top in range(0, len(texture), 256):  # in bands: as 32-bit numbers all of a large texture needs gigabytes
+        band, here = texture[top : top + 256], mask[top : top + 256]
+        code = band.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)
+        inside[code[here]] = True
+        outside[code[~here]] = True
+    found = np.flatnonzero(outside)
     return {
         "contrast": _contrast(texture, mask),
-        "colours": len(_distinct(code[mask])),
+        "colours": int(np.count_nonzero(inside)),
         "void_contrast": _contrast(texture, ~mask),
         "void_colours": len(found),
         "void_constant": len(found) == 1,
         "void_colour": f"#{int(found[0]):06x}" if len(found) == 1 else "",
     }
-
-
-def _distinct(codes: NDArray[np.uint32]) -> NDArray[np.intp]:
-    seen = np.zeros(1 << 24, dtype=bool)
-    seen[codes] = True
-    return np.flatnonzero(seen)
 
 
 def _contrast(texture: NDArray[np.uint8], where: NDArray[np.bool_]) -> float:

@@ -42,7 +42,7 @@ def texel_area(triangles: ArrayLike, mesh_area: ArrayLike, size: tuple[int, int]
     units = area / unit  # [F]
     rows = np.zeros((height, width + 1), dtype=np.int64)
     columns = np.zeros((width, height + 1), dtype=np.int64)
-    points = np.zeros((height, width), dtype=np.int64)
+    points: list[tuple[tuple[NDArray[np.int64], ...], NDArray[np.int64]]] = []  # (row, column) and units of triangles
     for group in groups:
         texels = np.zeros(len(group.numbers), dtype=np.int64)
         for owner, _, start, end in spans_of(group, height, width, "center"):
@@ -50,12 +50,21 @@ def texel_area(triangles: ArrayLike, mesh_area: ArrayLike, size: tuple[int, int]
         share = np.rint(units[group.numbers] / np.maximum(texels, 1)).astype(np.int64)
         draw(columns if group.by_columns else rows, group, weight=share)
         missed = texels == 0
-        np.add.at(points, _centroids(group, missed, height, width), share[missed])
+        points.append((_centroids(group, missed, height, width), share[missed]))
     thin = repeats == 0
-    np.add.at(points, _centroids(giants, thin, height, width), np.rint(units[giants.numbers[thin]]).astype(np.int64))
-    sums = np.cumsum(rows, axis=1)[:, :width] + np.cumsum(columns, axis=1)[:, :height].T + points
+    points.append((_centroids(giants, thin, height, width), np.rint(units[giants.numbers[thin]]).astype(np.int64)))
+    np.cumsum(rows, axis=1, out=rows)  # in place: of the largest textures one such array takes 2 GiB
+    np.cumsum(columns, axis=1, out=columns)
+    sums = rows[:, :width]
+    sums += columns[:, :height].T
+    del columns
+    for at, what in points:
+        np.add.at(sums, at, what)
     everywhere = float(area[giants.numbers[~thin]].sum()) / (height * width)
-    return np.asarray(sums * unit + everywhere)
+    result = sums.astype(np.float64)
+    result *= unit
+    result += everywhere
+    return result
 
 
 def to_grey16(density: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray[np.uint16]:
@@ -71,10 +80,13 @@ def to_grey16(density: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDArray
     Returns:
         uint16 [H, W].
     """
-    inside = np.where(mask, density, 0.0)
-    largest = float(inside.max(initial=0.0))
-    root = np.sqrt(inside / largest) if largest > 0 else np.ones(mask.shape)
-    return np.where(mask, np.maximum(np.rint(65535 * root), 1), 0).astype(np.uint16)
+    largest = float(np.max(density, initial=0.0, where=mask))
+    grey = np.zeros(mask.shape, np.uint16)
+    for top in range(0, len(mask), 256):  # in bands, which keeps what is in memory at once small
+        band, here = density[top : top + 256], mask[top : top + 256]
+        root = np.sqrt(np.where(here, band, 0.0) / largest) if largest > 0 else np.ones(band.shape)
+        grey[top : top + 256] = np.where(here, np.maximum(np.rint(65535 * root), 1), 0)
+    return grey
 
 
 def from_grey16(grey: NDArray[np.uint16]) -> NDArray[np.float32]:
