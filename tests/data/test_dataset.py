@@ -140,7 +140,7 @@ def test_faults_of_the_table_are_named(copy, change, match):
     with pytest.raises(InputError, match=match):
         read_records(str(copy), "train")
     (copy / "train/metadata.jsonl").write_text("{\n")
-    with pytest.raises(InputError, match="line 1: not JSON"):
+    with pytest.raises(InputError, match="line 1: not valid JSON"):
         read_records(str(copy), "train")
     (copy / "train/metadata.jsonl").write_text("")
     with pytest.raises(InputError, match="has no texture"):

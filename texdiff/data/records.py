@@ -1,8 +1,7 @@
 """A dataset's records: where each texture, mask and caption comes from, and how it becomes the model's input."""
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from texdiff.data.image_source import Source, StoredFile, TableCell
+from texdiff.data.rows import CAPTION_COLUMNS, caption_of, read_rows
 from texdiff.errors import InputError, one_line
 from texdiff.paths import escapes
 from texdiff.uv.gutter import fill
@@ -137,12 +137,26 @@ def _read_records(
     dataset: str, split: str, image_column: str, mask_column: str, caption_column: str, missing_ok: bool
 ) -> list[Record]:
     folder = Path(dataset)
-    if (folder / "train" / "metadata.jsonl").is_file():
+    metadata = folder / "train" / "metadata.jsonl"
+    usual = (image_column, mask_column) == ("image", "mask")
+    if metadata.is_file() and not (usual and _has_other_keys(metadata)):
         metadata = folder / split / "metadata.jsonl"
         if not metadata.is_file():
             return []
         return _folder_records(metadata, image_column, mask_column, caption_column, missing_ok)
+    if usual and caption_column in CAPTION_COLUMNS and folder.exists():
+        from texdiff.data.cache.encoders import default_cache_dir
+        from texdiff.data.layouts import is_table, layout_records
+
+        if not is_table(folder):
+            return layout_records(dataset, split, default_cache_dir() / "unpacked", missing_ok)
     return _loaded_records(dataset, split, image_column, mask_column, caption_column)
+
+
+def _has_other_keys(metadata: Path) -> bool:
+    """Whether the first row names its image or mask otherwise than `texdiff prepare` does."""
+    row = next((row for _, row in read_rows(metadata)), "")
+    return isinstance(row, dict) and bool(row) and not {"file_name", "mask_file_name"} <= row.keys()
 
 
 def mean_coverage(records: Sequence[Record]) -> float:
@@ -162,14 +176,10 @@ def _folder_records(
     )
     records = []
     folder = str(metadata.parent)
-    for number, line in _lines(metadata):
+    for number, row in read_rows(metadata):
         where = f"{metadata}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not JSON ({error}); write the dataset again") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: not a JSON object; write the dataset again")
+        if isinstance(row, str):
+            raise InputError(f"{where}: {row}; write the dataset again")
         image, mask = (_inside(folder, row, key, where, exists=not missing_ok) for key in (image_key, mask_key))
         coverage = row.get("coverage")
         has_surface = row.get(_SURFACE_KEY) is not None
@@ -178,7 +188,7 @@ def _folder_records(
                 name=image,
                 image=StoredFile(image),
                 mask=StoredFile(mask),
-                captions=_captions(row.get(caption_column), caption_column, where),
+                captions=_captions(caption_of(row, caption_column), caption_column, where),
                 coverage=coverage if isinstance(coverage, float | int) else None,
                 surface=StoredFile(_inside(folder, row, _SURFACE_KEY, where, exists=False)) if has_surface else None,
             )
@@ -188,21 +198,14 @@ def _folder_records(
     return records
 
 
-def _lines(metadata: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not empty, and their numbers."""
-    try:
-        with metadata.open(encoding="utf-8") as lines:
-            yield from ((number, line) for number, line in enumerate(lines, start=1) if not line.isspace())
-    except UnicodeDecodeError:
-        raise InputError(f"{metadata}: is not text in UTF-8; write the dataset again") from None
-
-
 def _loaded_records(dataset: str, split: str, image_column: str, mask_column: str, caption_column: str) -> list[Record]:
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        table = datasets.load_dataset(dataset)
+        saved = any((Path(dataset) / name).is_file() for name in ("dataset_dict.json", "state.json"))
+        loaded = datasets.load_from_disk(dataset) if saved else datasets.load_dataset(dataset)
+        table = loaded if isinstance(loaded, dict) else {"train": loaded}
     except Exception as error:  # the library raises a dozen kinds; each is the user's name for a dataset being wrong
         raise InputError(
             f"data.dataset: {dataset} cannot be read as a folder or from the hub ({one_line(error)})"
@@ -212,6 +215,8 @@ def _loaded_records(dataset: str, split: str, image_column: str, mask_column: st
             raise InputError(f"data.dataset: {dataset} has no split `train`; it has {', '.join(map(str, table))}")
         return []
     rows = table[split]
+    if caption_column == CAPTION_COLUMNS[0]:
+        caption_column = next((name for name in CAPTION_COLUMNS if name in rows.column_names), caption_column)
     for key, column in (("image", image_column), ("mask", mask_column), ("caption", caption_column)):
         if column not in rows.column_names:
             raise InputError(

@@ -20,7 +20,7 @@ def read_pair(image: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.ui
     """
     texture = _decoded(image, "the image")
     if mask == image:
-        return texture, _alpha(image)
+        return texture, read_alpha(image)
     try:
         return texture, read_mask(mask)
     except ImageError as error:
@@ -53,8 +53,9 @@ def _decoded(path: Path, what: str) -> NDArray[np.uint8]:
         raise InputError(f"{path}: {what} {error}") from None
 
 
-def _alpha(path: Path) -> NDArray[np.uint8]:
-    """The alpha of an image that `read_image` has decoded, so its size is known to be sound."""
+def read_alpha(path: Path) -> NDArray[np.uint8]:
+    """The alpha of an image that `read_image` has decoded, so its size is known to be sound. Raises InputError where
+    there is none, or it is opaque everywhere."""
     with open_unlimited(path) as image:
         if not image.has_transparency_data:
             raise InputError(f"{path}: has neither a mask of its own nor alpha; put the mask beside it or into alpha")

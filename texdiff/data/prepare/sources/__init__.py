@@ -53,6 +53,12 @@ def find_assets(
     return list(assets.values()), files
 
 
+def is_table(folder: Path) -> bool:
+    """Whether what a folder holds is for `datasets` to read: Parquet, or what `save_to_disk` wrote."""
+    tables = (path.suffix in (".parquet", ".arrow") for path in _walk(folder, ()))
+    return folder.is_dir() and not find_metadata(folder) and any(tables)
+
+
 def _file(path: Path, given: CaptionFile | None, files: list[CaptionFile]) -> list[Asset]:
     if path.suffix.lower() == ".toml":
         return read_kohya_config(path)

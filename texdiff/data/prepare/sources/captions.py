@@ -1,15 +1,11 @@
 """Captions, licences and authors of meshes: from a captions file, a sidecar beside the mesh, or the mesh's name."""
 
-import csv
-import io
-import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from texdiff.data.rows import read_rows, read_text
 from texdiff.errors import InputError, one_line
 
 NAMES = ("captions.jsonl", "captions.csv")
@@ -89,7 +85,7 @@ def read_sidecar(path: Path, suffix: str = ".txt") -> tuple[str, ...]:
     sidecar = path.with_name(path.stem + suffix)
     if not sidecar.is_file():
         return ()
-    lines = read_text(sidecar).splitlines()
+    lines = read_text(sidecar).split("\n")
     return tuple(dict.fromkeys(one_line(line) for line in lines if line.strip()))
 
 
@@ -97,33 +93,6 @@ def caption_from_name(stem: str) -> str:
     """`oldOakTable_02` -> `old oak table`: split at capitals, underscores and digits, lower case."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", stem))
     return " ".join(words).lower() or stem.lower()
-
-
-def read_text(path: Path) -> str:
-    """Text of a file in UTF-8 (with or without a mark). InputError where it is not."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as UTF-8 text ({one_line(error)}); save it as UTF-8") from None
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Rows of a .csv or .jsonl and their line numbers; where one cannot be read, what is wrong with it instead."""
-    text = read_text(path)
-    if path.suffix.lower() == ".csv":
-        csv.field_size_limit(1 << 27)  # packed masks are long
-        reader = csv.DictReader(io.StringIO(text))
-        for row in reader:
-            yield reader.line_num, row
-        return
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                yield number, f"not valid JSON ({error})"
-            else:
-                yield number, row if isinstance(row, dict) else "not a JSON object"
 
 
 def _relative(path: Path, folder: Path) -> str:

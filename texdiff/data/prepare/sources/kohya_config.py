@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from texdiff.data.prepare.asset import Asset, unusable
-from texdiff.data.prepare.sources.captions import read_text
 from texdiff.data.prepare.sources.image_folders import (
     IMAGE_SUFFIXES,
     UNREAD_SUFFIXES,
@@ -18,6 +17,7 @@ from texdiff.data.prepare.sources.image_folders import (
     image_asset,
     unread_image,
 )
+from texdiff.data.rows import read_text
 from texdiff.errors import InputError
 
 _FOLLOWED = {"image_dir", "conditioning_data_dir", "caption_extension", "caption_prefix", "caption_suffix"}

@@ -20,13 +20,13 @@ import numpy as np
 from PIL import Image
 
 from texdiff.data.prepare.asset import Asset, asset_key, unusable
-from texdiff.data.prepare.sources.captions import caption_from_name, read_rows
+from texdiff.data.prepare.sources.captions import caption_from_name
+from texdiff.data.rows import caption_of, read_rows
 from texdiff.errors import InputError, one_line
 from texdiff.files import write_atomic
 from texdiff.paths import escapes
 
 _IMAGE = ("image", "texture", "diffuse")
-_TEXT = ("text", "caption", "prompt", "captions")
 _MAX_PACKED = 1 << 25  # bytes after zlib: a mask of 16384 x 16384
 
 
@@ -118,7 +118,7 @@ def read_table(source: str, spool: Path) -> Iterator[Asset]:
 
 
 def _credit(row: dict[str, Any], stem: str) -> dict[str, Any]:
-    texts = next((row[key] for key in _TEXT if row.get(key)), ())
+    texts = caption_of(row)
     texts = texts if isinstance(texts, list) else [texts]
     given = tuple(dict.fromkeys(one_line(text) for text in texts if isinstance(text, str) and text.strip()))
     kept = {key: row[key] for key in ("license", "author") if isinstance(row.get(key), str) and row[key] != "unknown"}

@@ -1,0 +1,46 @@
+"""Tables of a dataset, row by row: metadata and captions in .jsonl or .csv."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from texdiff.errors import InputError, one_line
+
+CAPTION_COLUMNS = ("text", "caption", "prompt", "captions")
+
+
+def caption_of(row: Mapping[str, Any], column: str = CAPTION_COLUMNS[0]) -> Any:
+    """What a row has in its caption's column; where that is the usual one and empty, in the next of them that is
+    not."""
+    columns = (column, *CAPTION_COLUMNS[1:]) if column == CAPTION_COLUMNS[0] else (column,)
+    return next((row[name] for name in columns if row.get(name)), row.get(column))
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Rows of a .csv or .jsonl and their line numbers; where one cannot be read, what is wrong with it instead."""
+    text = read_text(path)
+    if path.suffix.lower() == ".csv":
+        csv.field_size_limit(1 << 27)  # packed masks are long
+        reader = csv.DictReader(io.StringIO(text))
+        for row in reader:
+            yield reader.line_num, row
+        return
+    for number, line in enumerate(text.split("\n"), start=1):  # a line separator of Unicode's may stand in a caption
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield number, f"not valid JSON ({error})"
+            else:
+                yield number, row if isinstance(row, dict) else "not a JSON object"
+
+
+def read_text(path: Path) -> str:
+    """Text of a file in UTF-8 (with or without a mark). InputError where it is not."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as UTF-8 text ({one_line(error)}); save it as UTF-8") from None
