@@ -57,13 +57,15 @@ class DataConfig:
     """The dataset, and what of it the model sees."""
 
     dataset: str
-    """Folder written by `texdiff prepare`, or a hub id with the three columns below."""
+    """Folder written by `texdiff prepare`, or any dataset that `texdiff check` accepts: images with masks in other
+    trainers' layouts, kohya's .toml, a hub id with the three columns below."""
     image_column: str = "image"
     """Column that holds the texture."""
     mask_column: str = "mask"
     """Column that holds the UV mask: white where the UV map uses the texture."""
     caption_column: str = "text"
-    """Column that holds the caption, or a list of captions of which each visit draws one."""
+    """Column that holds the caption, or a list of captions of which each visit draws one. Where there is no `text`,
+    caption, prompt or captions is taken."""
     resolution: Resolution = 512
     """Side in pixels of the square that every texture is brought to; a multiple of 8."""
     background: Literal["fill", "keep"] | Grey = "fill"
