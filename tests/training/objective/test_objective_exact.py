@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from texdiff.training.run.state_file import read_state
 
-WORKER = Path(__file__).parents[1] / "support/several_runs.py"
+WORKER = Path(__file__).parents[2] / "support/several_runs.py"
 STEPS = 3
 CUTS = {"1x8": (8, 1), "8x1": (1, 8), "2x4": (4, 1), "2x2x2": (2, 2)}  # samples a pass, passes; 2... is on two ranks
 REDUCTIONS = ("texel", "sample")

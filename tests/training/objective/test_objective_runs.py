@@ -18,7 +18,7 @@ from texdiff.models.lora_files.load import add_lora
 from texdiff.training.run.state_file import read_state
 
 LORA = "pytorch_lora_weights.safetensors"
-WORKER = Path(__file__).parents[1] / "support/several_runs.py"
+WORKER = Path(__file__).parents[2] / "support/several_runs.py"
 QUICK = ["--data.resolution", 64, "--validation.num_images", 0, "--run.report_to", "none", "--run.train_batch_size", 2]
 QUICK += ["--run.checkpointing_steps", 1, "--optim.learning_rate", 1e-3]
 ERRORS = ("error_inside", "error_border", "error_outside")
