@@ -22,9 +22,12 @@ from texdiff.errors import InputError, one_line, readable
 from texdiff.files import write_atomic
 from texdiff.uv.image import content_hash, write_png
 from texdiff.uv.inverted import looks_inverted
+from texdiff.uv.meshes import load_readers
 from texdiff.uv.meshes.atlases import read_atlases
 from texdiff.uv.meshes.gltf.credit import read_credit
 from texdiff.uv.texel_area import read_area_file
+
+load_readers()  # now, so that their imports are not part of the first asset's time and memory
 
 # Properties of an atlas that show that something in the file was mended, and what is said of it.
 _NOTES = {

@@ -27,18 +27,19 @@ def read_parts(path: Path) -> "list[Part]":
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: is empty (0 bytes); copy or export it again")
-        return _reader(path.suffix.lower())(path)
+        return load_readers()[path.suffix.lower()](path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from None
     except MemoryError:
         raise InputError(f"{path}: does not fit into memory; split the mesh") from None
 
 
-def _reader(suffix: str) -> "Callable[[Path], list[Part]]":
-    # Imported here: trimesh and scipy take half a second, which training without meshes has no use for.
+def load_readers() -> "dict[str, Callable[[Path], list[Part]]]":
+    """The reader of each suffix. They are imported here: trimesh and scipy take half a second, which training without
+    meshes has no use for."""
     from texdiff.uv.meshes.dae import read_dae
     from texdiff.uv.meshes.gltf.parts import read_gltf
     from texdiff.uv.meshes.obj import read_obj
     from texdiff.uv.meshes.ply import read_ply
 
-    return {".glb": read_gltf, ".gltf": read_gltf, ".obj": read_obj, ".dae": read_dae}.get(suffix, read_ply)
+    return {".glb": read_gltf, ".gltf": read_gltf, ".obj": read_obj, ".ply": read_ply, ".dae": read_dae}
