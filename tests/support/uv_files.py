@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from texdiff.uv.meshes.atlases import Atlas, read_atlases
+
 SQUARE = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=np.float64)
 SQUARE_FACES = np.array([[0, 1, 2], [0, 2, 3]])
 
@@ -127,3 +129,11 @@ def square_obj(
         f"mtllib {mtl}\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nusemtl paint\n{faces}\n"
     )
     return path
+
+
+def only_atlas(path: Path) -> Atlas:
+    """The one atlas of a mesh file in which nothing is rejected."""
+    read = read_atlases(path)
+    assert [item.reason for item in read.rejected] == []
+    (atlas,) = read.atlases
+    return atlas

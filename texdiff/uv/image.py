@@ -136,7 +136,7 @@ def _rgb(image: Image.Image) -> NDArray[np.uint8]:
 def content_hash(texture: np.ndarray) -> str:
     """SHA-256 of the decoded pixels, uint8 [H, W, 3], and their shape: the same image in any file or format."""
     digest = hashlib.sha256(f"{texture.shape[0]}x{texture.shape[1]}:".encode())
-    digest.update(np.ascontiguousarray(texture).data)
+    digest.update(np.ascontiguousarray(texture).data)  # without a copy: it may be of 800 MB
     return digest.hexdigest()
 
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from texdiff.uv.raster import FULL_TILE_RADIUS, Group, Spans, check_triangles, sort_triangles, spans_of
+from texdiff.uv.raster import FULL_TILE_RADIUS, Group, Spans, areas_and_radii, check_triangles, sort_triangles, spans_of
 
 Floats = NDArray[np.float64]
 
@@ -157,10 +157,8 @@ def _draw_tiled(
 ) -> int:
     """Fill the texture from the highest-ranked triangle that holds a whole tile, if there is one: the repeat around its
     incentre. Returns its rank, below which nothing can be seen; else 0."""
-    sides = np.linalg.norm(np.roll(triangles, 1, axis=1) - np.roll(triangles, 2, axis=1), axis=-1)  # opposite [F, 3]
-    (ax, ay), (bx, by) = (triangles[:, 1] - triangles[:, 0]).T, (triangles[:, 2] - triangles[:, 0]).T
     with np.errstate(all="ignore"):
-        fat = np.abs(ax * by - ay * bx) / sides.sum(axis=1) >= FULL_TILE_RADIUS  # radius of the inscribed circle
+        fat = areas_and_radii(triangles)[1] >= FULL_TILE_RADIUS
     fat &= np.isfinite(triangles).all(axis=(1, 2))
     if not fat.any():
         return 0
@@ -168,7 +166,9 @@ def _draw_tiled(
     number = int(np.flatnonzero(fat)[rank[fat].argmax()])
     group = Group(np.array([number]), triangles[[number]], wrapped=True)
     (x0, y0), value, slopes = _planes(group, corners, height, width)
-    middle = (sides[number][:, None] * triangles[number]).sum(axis=0) / sides[number].sum()  # incentre
+    corners_uv = triangles[number]
+    opposite = np.linalg.norm(np.roll(corners_uv, 1, axis=0) - np.roll(corners_uv, 2, axis=0), axis=-1)  # sides, [3]
+    middle = (opposite[:, None] * corners_uv).sum(axis=0) / opposite.sum()  # incentre
     left, upper = np.floor((middle[0] - 0.5) * width), np.floor((0.5 - middle[1]) * height)
     row, column = upper + np.arange(height), left + np.arange(width)
     texel = (row[:, None] % height * width + column % width).astype(np.int64).reshape(-1)

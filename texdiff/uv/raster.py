@@ -85,11 +85,19 @@ def sort_triangles(uv: NDArray[np.float64]) -> tuple[list[Group], Group, NDArray
 
 
 def _repeats(uv: NDArray[np.float64]) -> NDArray[np.float64]:
+    area, radius = areas_and_radii(uv)
+    return np.where(radius >= FULL_TILE_RADIUS, np.minimum(area, 2.0**30), 0.0)
+
+
+def areas_and_radii(uv: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Area of each triangle [F, 3, 2] in tiles, and the radius of its inscribed circle: float64 [F] each.
+
+    A triangle with a radius of FULL_TILE_RADIUS or more holds a whole tile somewhere.
+    """
     sides = np.linalg.norm(uv - np.roll(uv, 1, axis=1), axis=-1)  # [F, 3]
     (ax, ay), (bx, by) = (uv[:, 1] - uv[:, 0]).T, (uv[:, 2] - uv[:, 0]).T
     area = np.abs(ax * by - ay * bx) / 2
-    fat = 2 * area / sides.sum(axis=1) >= FULL_TILE_RADIUS  # radius of the inscribed circle
-    return np.where(fat, np.minimum(area, 2.0**30), 0.0)
+    return area, 2 * area / sides.sum(axis=1)
 
 
 def spans_of(group: Group, height: int, width: int, mode: Mode) -> Iterator[Spans]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from uv_files import lettered_checker
+from uv_files import lettered_checker, only_atlas
 
 from texdiff.errors import InputError
 from texdiff.uv.coverage import coverage_mask
@@ -82,13 +82,6 @@ def dae(
     return path
 
 
-def only(path: Path) -> Atlas:
-    read = read_atlases(path)
-    assert read.rejected == ()
-    (atlas,) = read.atlases
-    return atlas
-
-
 def covered(atlas: Atlas) -> np.ndarray:
     return coverage_mask(atlas.triangles, (64, 64))
 
@@ -101,7 +94,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_plain_square(folder: Path) -> None:
     path = dae(folder)
-    atlas = only(path)
+    atlas = only_atlas(path)
     assert np.array_equal(atlas.texture, PAINT)
     assert covered(atlas).all()
     assert atlas.mesh_area.sum() == pytest.approx(1)
@@ -112,7 +105,7 @@ def test_a_plain_square(folder: Path) -> None:
 @pytest.mark.parametrize(("number", "share"), [("0", 1.0), ("1", 0.25)])
 def test_the_uv_set_that_the_scene_binds_is_used(folder: Path, number: str, share: float) -> None:
     bound = f'<bind_vertex_input semantic="UV" input_semantic="TEXCOORD" input_set="{number}"/>'
-    mask = covered(only(dae(folder, uvs=(FIRST, SECOND), bound=bound)))
+    mask = covered(only_atlas(dae(folder, uvs=(FIRST, SECOND), bound=bound)))
     assert mask.mean() == share
     assert mask[:32, :32].all()
 
@@ -120,7 +113,7 @@ def test_the_uv_set_that_the_scene_binds_is_used(folder: Path, number: str, shar
 @pytest.mark.parametrize(("word", "share"), [("WRAP", 1.0), ("CLAMP", 0.25), ("MIRROR", 0.25)])
 def test_the_samplers_wrap_modes(folder: Path, word: str, share: float) -> None:
     beyond = "-0.5 -0.5 0.5 -0.5 0.5 0.5 -0.5 0.5"
-    atlas = only(dae(folder, uvs=(beyond,), sampler=f"<wrap_s>{word}</wrap_s><wrap_t>{word}</wrap_t>"))
+    atlas = only_atlas(dae(folder, uvs=(beyond,), sampler=f"<wrap_s>{word}</wrap_s><wrap_t>{word}</wrap_t>"))
     assert covered(atlas).mean() == share
 
 
@@ -142,7 +135,7 @@ def test_images_are_found_as_in_every_format(tmp_path: Path, written: str, store
     (folder / stored).parent.mkdir(parents=True)
     folder.mkdir(exist_ok=True)
     Image.fromarray(PAINT).save(folder / stored)
-    assert np.array_equal(only(dae(folder, file_name=written)).texture, PAINT)
+    assert np.array_equal(only_atlas(dae(folder, file_name=written)).texture, PAINT)
 
 
 def test_an_image_that_is_nowhere_is_named(folder: Path) -> None:
@@ -153,7 +146,7 @@ def test_an_image_that_is_nowhere_is_named(folder: Path) -> None:
 
 
 def test_a_skinned_mesh_is_used_as_it_was_bound(folder: Path) -> None:
-    atlas = only(dae(folder, controller=True))
+    atlas = only_atlas(dae(folder, controller=True))
     assert covered(atlas).all()
     assert atlas.mesh_area.sum() == pytest.approx(4)  # its bind shape is twice as large
 
@@ -162,7 +155,7 @@ def test_instances_are_one_part_and_z_up_becomes_y_up(folder: Path) -> None:
     binding = "<bind_material><technique_common><instance_material symbol='s' target='#M'/></technique_common>"
     again = f'<node id="m"><translate>0 0 3</translate><instance_geometry url="#g">{binding}</bind_material>'
     path = dae(folder, up="Z_UP", nodes=again + "</instance_geometry></node>")
-    atlas = only(path)
+    atlas = only_atlas(path)
     assert len(atlas.triangles) == 2
     assert atlas.mesh_area.sum() == pytest.approx(2)
     np.testing.assert_allclose(read_scene(path).bounds, [[0, 0, -1], [1, 3, 0]])
@@ -179,7 +172,7 @@ def test_concave_polygons_are_not_filled_over_their_notches(folder: Path, primit
     dart, uv = "0 0 0 1 0 0 0.25 0.25 0 0 1 0", "0 0 1 0 0.25 0.25 0 1"
     for turn in range(4):
         order = tuple((i + turn) % 4 for i in range(4))
-        atlas = only(dae(folder, positions=dart, uvs=(uv,), order=order, primitive=primitive))
+        atlas = only_atlas(dae(folder, positions=dart, uvs=(uv,), order=order, primitive=primitive))
         assert covered(atlas).mean() == pytest.approx(0.25, abs=0.03)
 
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from uv_files import lettered_checker, square_obj
+from uv_files import lettered_checker, only_atlas, square_obj
 
 from texdiff.errors import InputError
 from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.meshes.atlases import Atlas, read_atlases
+from texdiff.uv.meshes.atlases import read_atlases
 from texdiff.uv.meshes.scene import read_scene
 
 PAINT = lettered_checker()
@@ -20,15 +20,8 @@ def paint(path: Path, texture: np.ndarray = PAINT) -> None:
     Image.fromarray(texture).save(path)
 
 
-def only(path: Path) -> Atlas:
-    read = read_atlases(path)
-    assert [item.reason for item in read.rejected] == []
-    (atlas,) = read.atlases
-    return atlas
-
-
 def mapped(path: Path) -> float:
-    atlas = only(path)
+    atlas = only_atlas(path)
     return float(coverage_mask(atlas.triangles, (64, 64)).mean())
 
 
@@ -36,7 +29,7 @@ def test_v_points_up(tmp_path: Path) -> None:
     path = square_obj(tmp_path)
     paint(tmp_path / "paint.png")
     path.write_text(path.read_text().replace("vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1", "vt 0 .5\nvt .5 .5\nvt .5 1\nvt 0 1"))
-    atlas = only(path)
+    atlas = only_atlas(path)
     assert (atlas.name, atlas.parts) == ("paint.png", ("paint",))
     assert atlas.properties == {"base_color_factor": [0.5, 0.5, 0.5]}
     assert np.array_equal(atlas.texture, PAINT)
@@ -72,7 +65,7 @@ def test_pictures_are_found_as_written_or_beside(tmp_path: Path, written: str, s
     folder = tmp_path / "asset"
     paint(folder / stored)
     (folder / "maps").mkdir(exist_ok=True)
-    assert only(square_obj(folder, written)).name == Path(stored).name
+    assert only_atlas(square_obj(folder, written)).name == Path(stored).name
 
 
 def test_a_picture_that_is_nowhere_is_named(tmp_path: Path) -> None:
@@ -85,7 +78,7 @@ def test_a_picture_that_is_nowhere_is_named(tmp_path: Path) -> None:
 def test_options_scale_and_shift_the_uv_map(tmp_path: Path) -> None:
     paint(tmp_path / "paint.png")
     assert mapped(square_obj(tmp_path, "-s 0.5 0.25 -o 0.5 0 paint.png")) == pytest.approx(1 / 8)
-    atlas = only(tmp_path / "square.obj")
+    atlas = only_atlas(tmp_path / "square.obj")
     assert atlas.triangles.min(axis=(0, 1)).tolist() == [0.5, 0]
     assert (atlas.properties["uv_scale"], atlas.properties["uv_offset"]) == ([0.5, 0.25], [0.5, 0.0])
     path = square_obj(tmp_path, "-clamp on -o 0.5 0.5 paint.png")
@@ -118,7 +111,7 @@ def test_material_files_several_with_spaces_in_another_case_and_missing(tmp_path
         "is not defined in any material file; mtllib names gone.mtl, which does not exist"
     )
     (tmp_path / "other.mtl").unlink()  # now one.mtl is the only one there, and defines what is missing
-    assert only(path).properties["material_file"] == "one.mtl"
+    assert only_atlas(path).properties["material_file"] == "one.mtl"
 
 
 def test_material_without_picture_or_definition(tmp_path: Path) -> None:
@@ -245,7 +238,7 @@ def test_the_only_material_is_taken_where_none_is_named(tmp_path: Path) -> None:
     paint(tmp_path / "paint.png")
     path = square_obj(tmp_path)
     path.write_text(path.read_text().replace("usemtl paint\n", ""))
-    assert only(path).properties["material_assumed"] == "paint"
+    assert only_atlas(path).properties["material_assumed"] == "paint"
     (tmp_path / "square.mtl").write_text("newmtl paint\nmap_Kd paint.png\nnewmtl other\nmap_Kd paint.png\n")
     assert read_atlases(path).rejected[0].reason == "has no material"
 
@@ -255,19 +248,19 @@ def test_the_material_file_of_the_meshs_own_name_stands_in_for_a_missing_one(tmp
     path = square_obj(tmp_path)
     path.write_text(path.read_text().replace("mtllib square.mtl", "mtllib gone.mtl"))
     (tmp_path / "zz.mtl").write_text("newmtl paint\n")
-    assert only(path).properties["material_file"] == "square.mtl"
+    assert only_atlas(path).properties["material_file"] == "square.mtl"
 
 
 def test_images_of_a_sketchfab_download_lie_one_level_up(tmp_path: Path) -> None:
     (tmp_path / "chair/textures").mkdir(parents=True)
     paint(tmp_path / "chair/textures/paint.png")
-    assert only(square_obj(tmp_path / "chair/source")).name == "paint.png"
+    assert only_atlas(square_obj(tmp_path / "chair/source")).name == "paint.png"
 
 
 def test_a_wrong_uv_index_costs_its_face_only(tmp_path: Path) -> None:
     path = square_obj(tmp_path)
     paint(tmp_path / "paint.png")
-    before = only(path)
+    before = only_atlas(path)
     path.write_text(path.read_text() + "f 1/1 2/2 3/99\nf 1/1 2/-99 3/3\n")
     read = read_atlases(path)
     np.testing.assert_array_equal(read.atlases[0].triangles, before.triangles)

@@ -1,6 +1,5 @@
 """Read a mesh file as atlases: each base-colour image once, with every UV triangle that uses it."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from texdiff.uv.image import ImageError, read_image
+from texdiff.uv.image import ImageError, content_hash, read_image
 from texdiff.uv.meshes import read_parts
 from texdiff.uv.meshes.part import Part, Property
 from texdiff.uv.wrapping import to_repeating
@@ -50,8 +49,8 @@ def read_atlases(path: Path) -> MeshAtlases:
     Raises:
         InputError: the file as a whole cannot be read.
     """
-    decoded: dict[Path | bytes, tuple[bytes, NDArray[np.uint8]] | ImageError] = {}
-    users: dict[bytes, list[Part]] = {}
+    decoded: dict[Path | bytes, tuple[str, NDArray[np.uint8]] | ImageError] = {}
+    users: dict[str, list[Part]] = {}
     rejected: dict[tuple[str, str], None] = {}  # in order, each once
     for part in read_parts(path):
         image = part.material.image
@@ -72,14 +71,12 @@ def read_atlases(path: Path) -> MeshAtlases:
     return MeshAtlases(atlases=atlases, rejected=tuple(Rejected(name=n, reason=r) for n, r in rejected))
 
 
-def _decode(source: Path | bytes) -> tuple[bytes, NDArray[np.uint8]] | ImageError:
+def _decode(source: Path | bytes) -> tuple[str, NDArray[np.uint8]] | ImageError:
     try:
         texture = read_image(source)
     except ImageError as error:
         return error
-    digest = hashlib.sha256(str(texture.shape).encode())
-    digest.update(np.ascontiguousarray(texture).data)  # without a copy: it may be of 800 MB
-    return digest.digest(), texture
+    return content_hash(texture), texture
 
 
 def _atlas(path: Path, texture: NDArray[np.uint8], parts: list[Part]) -> Atlas:
