@@ -1,0 +1,109 @@
+"""Everything a training run can be told. `--help` shows these docstrings; texdiff/cli/train_arguments.py reads them."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from texdiff.bounds import check_bounds
+from texdiff.config.data import DataConfig
+from texdiff.config.model import LoraConfig, ModelConfig
+from texdiff.config.objective import MaskConfig, NoiseConfig
+from texdiff.config.run import OptimConfig, RunConfig, ValidationConfig
+from texdiff.errors import InputError
+
+__all__ = [
+    "RENAMED",
+    "DataConfig",
+    "LoraConfig",
+    "MaskConfig",
+    "ModelConfig",
+    "NoiseConfig",
+    "OptimConfig",
+    "RunConfig",
+    "TrainingConfig",
+    "ValidationConfig",
+]
+
+RENAMED = {"optim.in_backward": "optim.fused_backward_pass"}
+"""Keys that had another name once: an old checkpoint is read with the new one, and a user who gives the old is told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """A training run. Raises InputError for values that cannot be, alone or together."""
+
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def __post_init__(self) -> None:
+        for section in fields(self):
+            check_bounds(section.name, getattr(self, section.name))
+        for impossible, message in self._combinations():
+            if impossible:
+                raise InputError(message)
+
+    def _combinations(self) -> Iterator[tuple[bool, str]]:
+        """What is not possible together, and what to say of it."""
+        model, mask, optim, run = self.model, self.mask, self.optim, self.run
+        yield (
+            mask.outside == "base_model" and model.train != "lora",
+            "mask.outside base_model needs model.train lora: without adapters to switch off there is no base model "
+            "beside the trained one",
+        )
+        for key in self.against_cuda_graphs():
+            yield (
+                bool(run.cuda_graphs),
+                f"run.cuda_graphs must not be true with this {key}: what is recorded is the same pass every time; set "
+                "one of them to its default",
+            )
+        yield (
+            run.low_precision_adapters and self.lora.use_dora,
+            "run.low_precision_adapters must be false with lora.use_dora: DoRA computes with its weights in float32",
+        )
+        yield (
+            optim.fused_backward_pass and (model.train != "full" or run.gradient_accumulation_steps > 1),
+            "optim.fused_backward_pass needs model.train full and run.gradient_accumulation_steps 1",
+        )
+        yield (
+            optim.fused_backward_pass and optim.max_grad_norm is not None,
+            "optim.max_grad_norm must be null with optim.fused_backward_pass, where a gradient has gone before the "
+            f"norm of all is known (got {optim.max_grad_norm})",
+        )
+        yield (
+            optim.lr_scheduler == "constant" and optim.lr_warmup_steps > 0,
+            f"optim.lr_warmup_steps must be 0 with optim.lr_scheduler constant (got {optim.lr_warmup_steps}); "
+            "constant_with_warmup has a warm-up",
+        )
+
+    def against_cuda_graphs(self) -> list[str]:
+        """Keys whose values keep the U-Net's passes from being recorded."""
+        keys = {
+            "run.gradient_checkpointing": self.run.gradient_checkpointing,
+            # A replay writes its gradients where the one before it did, so that they would not add up.
+            "run.gradient_accumulation_steps": self.run.gradient_accumulation_steps > 1,
+            "lora.dropout": self.lora.dropout > 0,
+            "mask.outside": self.mask.outside == "base_model",
+            # All gradients are there at once then, where the point is that they never are.
+            "optim.fused_backward_pass": self.optim.fused_backward_pass,
+        }
+        return [key for key, in_the_way in keys.items() if in_the_way]
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether what happens every so many steps is due after `step`; always before the first and after the last."""
+        return step in (0, self.run.max_train_steps) or (every > 0 and step % every == 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as config.yaml holds them."""
+        return asdict(self, dict_factory=lambda pairs: {k: list(v) if isinstance(v, tuple) else v for k, v in pairs})
+
+    def to_yaml(self) -> str:
+        """The same as text; a file of it can be given to `--config` again."""
+        import yaml
+
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)

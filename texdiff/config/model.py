@@ -1,0 +1,36 @@
+"""What is trained, and what it starts from. `--help` shows the docstrings."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from texdiff.bounds import Count, Names, Positive, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The base model."""
+
+    pretrained_model_name_or_path: str = "nano"
+    """Stable Diffusion pipeline to start from: a folder, a hub id, or `nano`, the small one that is included."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    variant: str | None = None
+    """Weight files' variant, such as `fp16`."""
+    train: Literal["lora", "full"] = "lora"
+    """Train low-rank adapters, or every weight of the denoiser."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters; used where model.train is `lora`."""
+
+    rank: Count = 8
+    """Rank of each adapter."""
+    alpha: Positive | None = None
+    """Strength: the adapter's output is scaled by alpha / rank. Default: rank, a strength of 1."""
+    dropout: Share = 0.0
+    """Share of an adapter's inputs set to 0 while training."""
+    target_modules: Names = ("to_q", "to_k", "to_v", "to_out.0")
+    """Ends of the names of the layers that get an adapter."""
+    use_dora: bool = False
+    """Train direction and magnitude apart (DoRA)."""
