@@ -4,7 +4,7 @@
 set -euo pipefail
 out=${NANO_OUT:-outputs/nano}
 python -m benchmarks.nano.latents & # paints, while the autoencoder trains
-python -m benchmarks.nano.train_vae --seconds "${VAE_SECONDS:-9000}" --pictures "$@"
+python -m benchmarks.nano.train_vae --seconds "${VAE_SECONDS:-9000}" --begin texdiff/assets/nano/vae --pictures "$@"
 wait
 python -m benchmarks.nano.train_unet --seconds "${UNET_SECONDS:-9000}"
 python -m benchmarks.nano.export

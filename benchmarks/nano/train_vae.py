@@ -23,6 +23,7 @@ from benchmarks.nano.evaluate_vae import held_out_atlases, psnr
 from benchmarks.nano.loop import Training, precision, start, tell
 from benchmarks.nano.pictures import painted, training_pictures
 from benchmarks.nano.pool import Pool
+from benchmarks.nano.widen import begin_with
 from texdiff.models.nano import make_vae
 
 KL_WEIGHT = 1e-5
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True, help="all calls together, with their starts")
     parser.add_argument("--pictures", type=Path, nargs="*", default=[], help="folders of real pictures")
     parser.add_argument("--held_out", type=Path, help="collect.py's folder of atlases to judge by at the end")
+    parser.add_argument("--begin", type=Path, help="where nothing is trained yet: the vae/ to begin with")
     parser.add_argument("--synthetic", type=int, default=1500, help="procedural pictures among them")
     parser.add_argument("--batch", type=int, help="crops a step; 16 on a GPU, 8 on a CPU where left out")
     parser.add_argument("--side", type=int, help="of a crop, in texels; 256 on a GPU, 128 on a CPU where left out")
@@ -83,7 +85,7 @@ def main() -> None:
     device = start(given.threads)
     batch, side = given.batch or (16 if device == "cuda" else 8), given.side or (256 if device == "cuda" else 128)
     pool = pool_of(given.pictures, given.synthetic, device)
-    vae = make_vae().to(device, memory_format=torch.channels_last)
+    vae = (begin_with(given.begin) if given.begin else make_vae()).to(device, memory_format=torch.channels_last)
     training = Training("vae", vae, device, given.peak, weight_decay=1e-4, average_decay=0.998)
 
     def objective() -> tuple[torch.Tensor, torch.Tensor]:
