@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from texdiff.config import LoraConfig
-from texdiff.data.records import Record, read_records
+from texdiff.data.record import Record
+from texdiff.data.records import read_records
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.diffusion.mask import downsample
 from texdiff.evaluation.metrics.distribution import kid

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from texdiff.data.cache.encodings import SUMS, Array, Cells, Encodings
-from texdiff.data.records import Record
+from texdiff.data.record import Record
 from texdiff.errors import InputError
 
 

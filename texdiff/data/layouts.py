@@ -11,7 +11,7 @@ from texdiff.data.image_source import Source, StoredFile
 from texdiff.data.prepare.asset import Asset
 from texdiff.data.prepare.mask_images import read_alpha
 from texdiff.data.prepare.sources import find_assets, is_table
-from texdiff.data.records import Record
+from texdiff.data.record import Record
 from texdiff.errors import InputError
 
 __all__ = ["is_table", "layout_records"]

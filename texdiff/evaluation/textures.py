@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from texdiff.data.records import Record, read_records
+from texdiff.data.record import Record
+from texdiff.data.records import read_records
 from texdiff.uv.gutter import fill
 
 _HELD_OUT = 32  # textures that prompts are taken from, and that are reconstructed, at most

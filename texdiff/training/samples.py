@@ -12,7 +12,7 @@ from PIL import Image
 
 from texdiff.config import TrainingConfig
 from texdiff.data.mesh_index import find_mesh
-from texdiff.data.records import Record
+from texdiff.data.record import Record
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.files import atomic_folder, slug, write_atomic

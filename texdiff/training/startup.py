@@ -19,7 +19,8 @@ from texdiff.data.cache.encoders import default_cache_dir
 from texdiff.data.cache.readability import readable
 from texdiff.data.cache.store import ArrayStore
 from texdiff.data.caption_length import find_long_captions
-from texdiff.data.records import Record, mean_coverage, read_records
+from texdiff.data.record import Record
+from texdiff.data.records import mean_coverage, read_records
 from texdiff.diffusion.draws import sample_keys
 from texdiff.files import write_atomic
 from texdiff.models.family import Family, load_family

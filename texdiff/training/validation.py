@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
-from texdiff.data.records import Record
+from texdiff.data.record import Record
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.diffusion.loss import masked_error, region_errors
 from texdiff.models.family import Conditioning, Family

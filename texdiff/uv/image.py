@@ -65,7 +65,7 @@ def read_grey16(source: Path | bytes) -> NDArray[np.uint16]:
 
 def _decode(source: Path | bytes) -> Image.Image:
     if isinstance(source, Path):
-        source = _bytes(source)
+        source = image_bytes(source)
     if not source:
         raise ImageError("is empty (0 bytes)")
     try:
@@ -93,7 +93,8 @@ def open_unlimited(source: Path | BinaryIO) -> Image.Image:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _bytes(path: Path) -> bytes:
+def image_bytes(path: Path) -> bytes:
+    """What an image's file holds. Raises ImageError where it is not there, or longer than any image."""
     try:
         if not path.is_file():
             raise ImageError("does not exist")

@@ -16,7 +16,7 @@ from texdiff.data.cache.encodings import CachedEncodings, Cells, Encodings, Live
 from texdiff.data.cache.keys import Keys, as_keys, key_of
 from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.image_source import Source
-from texdiff.data.records import Record
+from texdiff.data.record import Record
 from texdiff.diffusion.mask import cell_weights
 from texdiff.errors import InputError
 

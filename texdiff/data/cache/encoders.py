@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from texdiff.data.cache.keys import Keys
 from texdiff.data.cache.store import Arrays, ArrayStore
-from texdiff.data.records import Record
+from texdiff.data.record import Record
 from texdiff.uv.inverted import variation
 
 _THREADS = min(8, os.cpu_count() or 1)  # decode and fill images while the encoder works

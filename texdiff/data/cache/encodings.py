@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from texdiff.data.cache.keys import caption_keys
 from texdiff.data.cache.store import Arrays, ArrayStore
-from texdiff.data.records import Record
+from texdiff.data.record import Record
 from texdiff.errors import InputError
 
 Array = NDArray[Any]

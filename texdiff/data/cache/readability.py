@@ -8,7 +8,7 @@ import numpy as np
 from texdiff.data.cache.encoders import ahead
 from texdiff.data.cache.keys import KEY, as_keys, key_of
 from texdiff.data.cache.store import ArrayStore
-from texdiff.data.records import Record
+from texdiff.data.record import Record
 from texdiff.errors import InputError
 
 NOT_THERE = b"a file missing !"  # in place of the key of a record of which a file is missing, which is not remembered

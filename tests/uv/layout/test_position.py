@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.position import normal_map, position_map
+from texdiff.uv.layout.position import normal_map, position_map
 
 
 def random_mesh(rng: np.random.Generator, reach: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

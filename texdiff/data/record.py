@@ -1,0 +1,107 @@
+"""A record of a dataset: a texture with its mask and captions, and how it becomes the model's input."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from texdiff.data.image_source import Source
+from texdiff.errors import InputError
+from texdiff.uv.gutter import fill
+from texdiff.uv.image import ImageError, read_image, read_mask
+from texdiff.uv.resize import resize
+from texdiff.uv.texel_area import from_grey16, read_area_file, resize_texel_area
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One texture of a dataset. Its files are read when asked for, never before."""
+
+    name: str
+    image: Source
+    mask: Source
+    captions: tuple[str, ...]
+    coverage: float | None = None
+    """Covered share of the texture where the dataset says it, 0-1."""
+    surface: Source | None = None
+    """Where the dataset has it: a 16-bit image of how much of the mesh's surface each texel covers."""
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Texture uint8 [H, W, 3] and mask bool [H, W]. Raises InputError, naming the record."""
+        texture = _decode(self.image(), f"{self.name}: the texture")
+        mask = self.read_mask()
+        if texture.shape[:2] != mask.shape:
+            raise InputError(
+                f"{self.name}: texture is {texture.shape[1]}x{texture.shape[0]} but mask is "
+                f"{mask.shape[1]}x{mask.shape[0]} pixels; give them the same size"
+            )
+        return texture, mask
+
+    def read_mask(self) -> np.ndarray:
+        """Mask bool [H, W]: true where the grey is 128 or more."""
+        mask = _decode(self.mask(), f"{self.name}: the mask", read_mask) >= 128
+        if not mask.any():
+            raise InputError(f"{self.name}: the mask is empty (nothing is white), so there is nothing to learn from it")
+        return mask
+
+    def density(self, resolution: int) -> np.ndarray:
+        """Surface of the mesh per texel, float32 [R, R], averaged over the covered part of each texel at that
+        resolution; with mean 1 over the mask there, and 0 outside of it.
+
+        Raises InputError where the record has no surface file, or one that can't be used.
+        """
+        if self.surface is None:
+            raise InputError(f"{self.name}: has no surface file; prepare the dataset again from the meshes")
+        mask = self.read_mask()
+        try:
+            grey = read_area_file(self.surface(), mask.shape)
+        except InputError as error:
+            raise InputError(f"{self.name}: {error}") from None
+        density, covered = resize_texel_area(from_grey16(grey), mask, (resolution, resolution))
+        total = density.sum(dtype=np.float64)
+        if not total > 0:
+            raise InputError(
+                f"{self.name}: the surface file is 0 wherever the mask is white at {resolution}x{resolution}; prepare "
+                "the dataset again from the meshes"
+            )
+        return density * np.float32(covered.sum() / total)
+
+    def model_input(self, resolution: int, background: str | int) -> tuple[Tensor, np.ndarray]:
+        """Image float32 [3, R, R] in [-1, 1] as the VAE gets it, and mask bool [R, R].
+
+        UV space is a square whatever the image's sides, so a texture that is not square is brought to one.
+        `background` is what the void is filled with: "fill", "keep" or a grey of 0-255.
+        """
+        return self.fit(*self.read(), resolution, background)
+
+    def fit(
+        self, texture: np.ndarray, mask: np.ndarray, resolution: int, background: str | int
+    ) -> tuple[Tensor, np.ndarray]:
+        """`model_input` of what `read` gave."""
+        size = (resolution, resolution)
+        image, small = resize(texture, mask, size)
+        if not small.any():
+            raise InputError(
+                f"{self.name}: nothing is left of its mask at {resolution}x{resolution}; its islands are thinner than "
+                "a pixel there, so raise data.resolution or take it out of the dataset"
+            )
+        if background == "fill":
+            image = fill(image, small)
+        elif background == "keep":
+            shrinks = texture.shape[0] * texture.shape[1] > resolution**2
+            kind = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+            image = np.asarray(cv2.resize(texture, size, interpolation=kind), np.uint8)
+        else:
+            image = np.where(small[..., None], image, np.uint8(background))
+        tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1
+        return tensor, small
+
+
+def _decode(data: bytes, what: str, decode: Callable[[bytes], np.ndarray] = read_image) -> np.ndarray:
+    try:
+        return decode(data)
+    except ImageError as error:
+        raise InputError(f"{what} {error}; replace the file or take it out of the dataset") from None
