@@ -1,20 +1,22 @@
 """Whatever makes a step faster or smaller leaves the losses as they are."""
 
+import copy
 import sys
 import types
 
 import pytest
 import torch
+from torch.utils._pytree import tree_unflatten
 
 from texdiff.config import DataConfig, LoraConfig, OptimConfig, RunConfig, TrainingConfig
 from texdiff.errors import InputError
 from texdiff.models.base import load_base
-from texdiff.models.family import load_family
+from texdiff.models.family import Conditioning, load_family
 from texdiff.models.trainable import FullDenoiser, LoraDenoiser, add_lora, trainable_parameters
 from texdiff.training.optimizer import make_clip, make_lr_scheduler, make_optimizer
 from texdiff.training.parallel import Parallel
 from texdiff.training.run.state_file import read_state, write_state
-from texdiff.training.speed import adapters_in_input_precision, norms_in_input_precision, speed_up
+from texdiff.training.speed import adapters_in_input_precision, norms_in_input_precision, record_graphs, speed_up
 
 STEPS = 4
 CPU = torch.device("cpu")
@@ -164,6 +166,30 @@ def test_frozen_weights_are_half_under_adapters_and_adapters_are_not():
     assert {p.dtype for p in trained.values()} == {torch.float32}
     frozen = [p for name, p in unet.named_parameters() if name not in trained]
     assert {p.dtype for p in frozen} == {torch.bfloat16}
+
+
+def test_what_is_recorded_is_the_denoiser_as_a_function_of_tensors(monkeypatch):
+    """All but the recording itself, which needs a GPU."""
+    passes = []
+
+    def record(module, tensors):
+        assert all(isinstance(tensor, torch.Tensor) for tensor in tensors)
+        module(*tensors)
+        twin, names = copy.deepcopy(module.denoiser), module.names  # a replay does not call the denoiser either
+        module.forward = lambda *tensors: passes.append(tensors) or twin(**tree_unflatten(tensors, names))
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
+    trainable = LoraDenoiser(load_family("nano"), LoraConfig(rank=4), 0, torch.float32).train()
+    textures = types.SimpleNamespace(latent_shape=(4, 8, 8))
+    texture = types.SimpleNamespace(prompt=trainable.family.encode_prompts(["a", "b"]))
+    textures.batch = lambda indices: types.SimpleNamespace(to=lambda device, dtype: texture)
+    inputs = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), Conditioning(prompt=texture.prompt)
+    expected = trainable(*inputs)
+    record_graphs(trainable, 2, textures, torch.float32)
+    assert torch.equal(trainable(*inputs), expected)
+    assert len(passes) == 1
+    assert torch.equal(trainable.eval()(*inputs), expected)
+    assert len(passes) == 1
 
 
 def test_eight_bits_come_from_bitsandbytes_and_are_asked_for_in_one_line(monkeypatch):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from diffusers import DiffusionPipeline
@@ -75,8 +75,8 @@ class Family(Encoders, Protocol):
         """Pixels [B, 3, H, W], in [-1, 1] but for overshoot, of latents [B, C, h, w]; differentiable."""
         ...
 
-    def denoiser_inputs(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
-        """The denoiser's positional arguments."""
+    def denoiser_inputs(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> dict[str, Any]:
+        """The denoiser's arguments, by name: tensors, and dicts of tensors."""
         ...
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, SchedulerMixin, StableDiffusionPipeline, UNet2DConditionModel
@@ -17,12 +18,13 @@ from texdiff.errors import InputError
 from texdiff.models.base import Base
 from texdiff.models.family import Conditioning
 
-# Subfolders of the pipeline: the encoder's weights, then files that it needs besides.
-_ENCODERS: dict[Encodes, tuple[str, ...]] = {"images": ("vae",), "prompts": ("text_encoder", "tokenizer")}
-
 
 class StableDiffusion:
     """As `texdiff.models.family.Family`, over a base's parts."""
+
+    # Subfolders of the pipeline: models, and the files that these need besides.
+    models: ClassVar[dict[Encodes, tuple[str, ...]]] = {"images": ("vae",), "prompts": ("text_encoder",)}
+    besides: ClassVar[dict[Encodes, tuple[str, ...]]] = {"images": (), "prompts": ("tokenizer",)}
 
     def __init__(self, base: Base, rescale_betas_zero_snr: bool = False) -> None:
         self.base, self.source = base, base.source
@@ -55,25 +57,26 @@ class StableDiffusion:
         return float(self.base.vae_config.get("scaling_factor", 0.18215))
 
     def encoder_state(self, encodes: Encodes) -> tuple[object, ...]:
-        parts = _ENCODERS[encodes]
+        parts = (*self.models[encodes], *self.besides[encodes])
         files = [StoredFile(str(path)).signature() for part in parts for path in self.base.files(part)]
         return self.base.variant, self.base.revision, *parts, *files
 
     def encoder_content(self, encodes: Encodes) -> tuple[object, ...]:
-        model, *besides = _ENCODERS[encodes]
-        files = [path.read_bytes() for part in besides for path in self.base.files(part)]
-        return fingerprint(getattr(self.base, model)), *files
+        weights = [fingerprint(getattr(self.base, part)) for part in self.models[encodes]]
+        files = [path.read_bytes() for part in self.besides[encodes] for path in self.base.files(part)]
+        return *weights, *files
 
     def move_encoders(self, device: torch.device | str, *encodes: Encodes) -> None:
-        loaded = [kind for kind in _ENCODERS if _ENCODERS[kind][0] in self.base.__dict__]
-        for kind in encodes or loaded:
-            getattr(self.base, _ENCODERS[kind][0]).requires_grad_(False).to(device)
+        for kind, parts in self.models.items():
+            for part in parts:
+                if kind in encodes if encodes else part in self.base.__dict__:
+                    getattr(self.base, part).requires_grad_(False).to(device)
 
     @contextmanager
     def encoders_on(self, device: torch.device) -> Iterator[None]:
-        models = [getattr(self.base, _ENCODERS[kind][0]) for kind in _ENCODERS]
+        models = [getattr(self.base, part) for parts in self.models.values() for part in parts]
         before = [model.device for model in models]
-        self.move_encoders(device, *_ENCODERS)
+        self.move_encoders(device, *self.models)
         try:
             yield
         finally:
@@ -118,11 +121,11 @@ class StableDiffusion:
     def decode(self, latents: Tensor) -> Tensor:
         return self.base.vae.decode(latents / self.scaling_factor).sample
 
-    def denoiser_inputs(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
-        return noisy, t, conditioning.prompt["text"]
+    def denoiser_inputs(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> dict[str, Any]:
+        return {"sample": noisy, "timestep": t, "encoder_hidden_states": conditioning.prompt["text"]}
 
     def predict(self, denoiser: nn.Module, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        return denoiser(*self.denoiser_inputs(noisy, t, conditioning)).sample
+        return denoiser(**self.denoiser_inputs(noisy, t, conditioning)).sample
 
     def pipeline(self, denoiser: nn.Module) -> StableDiffusionPipeline:
         """With a rescaled process its sampler's schedule ends in noise alone too."""

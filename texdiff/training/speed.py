@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
@@ -67,9 +68,30 @@ def record_graphs(trainable: Trainable, batch_size: int, textures: LatentDataset
     t = torch.zeros(batch_size, device=device, dtype=torch.long)
     prompt = textures.batch([0] * batch_size).to(device, dtype).prompt
     inputs = trainable.family.denoiser_inputs(zeros, t, Conditioning(prompt=prompt))
+    tensors, names = tree_flatten(inputs)
+    denoiser: Any = trainable.denoiser
+    recorded, as_before = _OfTensors(denoiser, names), denoiser.forward
     # What autocast has narrowed is kept until its block ends, which may not be between recording and replaying.
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
-        torch.cuda.make_graphed_callables(trainable.denoiser, inputs)
+        torch.cuda.make_graphed_callables(recorded, tuple(tensors))
+
+    def forward(*inputs: Any, **by_name: Any) -> Any:
+        if denoiser.training:
+            return recorded(*tree_leaves(by_name))
+        return as_before(*inputs, **by_name)
+
+    denoiser.forward = forward
+
+
+class _OfTensors(nn.Module):
+    """A denoiser as a function of tensors alone, which is what can be recorded."""
+
+    def __init__(self, denoiser: nn.Module, names: TreeSpec) -> None:
+        super().__init__()
+        self.denoiser, self.names = denoiser, names
+
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.denoiser(**tree_unflatten(tensors, self.names))
 
 
 def speed_up(trainable: Trainable, config: TrainingConfig, parallel: Parallel, textures: LatentDataset) -> Trainable:
