@@ -10,9 +10,10 @@ from tqdm import tqdm
 from texdiff.errors import InputError
 from texdiff.evaluation.metrics.features import Extractor, features
 from texdiff.evaluation.metrics.image import Images
-from texdiff.evaluation.metrics.seams import MeshEdges, SeamError, seam_error
+from texdiff.evaluation.metrics.seams import SeamError, seam_error
 from texdiff.render.renderer import MeshRenderer
 from texdiff.uv.meshes.part import MeshUse
+from texdiff.uv.seams.edges import MeshEdges
 
 # Front and back, from above: the fewest that show nearly all of a mesh.
 _VIEWS = ((35.0, 20.0), (215.0, 20.0))

@@ -1,56 +1,18 @@
 """How visible a texture's seams are: the colours on both sides of each edge where the UV map is cut."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from texdiff.evaluation.metrics.color import ciede2000, to_lab
 from texdiff.render.sampling import Footprint, sample
-from texdiff.uv.meshes import read_parts
+from texdiff.uv.seams.edges import EdgePairs, MeshEdges
 
 Floats = NDArray[np.float64]
 
 _SAMPLES = 20_000  # along all edges of a kind, evenly by their length
 _INSIDE = 1.0  # texels from the edge, on either side
-_SAME_PLACE = 1e-6  # of the mesh's extent
-_SAME_UV = 1e-5
-
-
-@dataclass(frozen=True)
-class _Edges:
-    """E edges between two triangles each, as either of them sees it."""
-
-    uv: Floats  # [E, side, 3, 2]: the edge's first end, its second, and the triangle's third corner
-    length: Floats  # [E] on the mesh
-
-
-class MeshEdges:
-    """The edges between triangles that share a texture: seams, whose sides lie on different islands, and inner edges.
-
-    Corners of parts that lie on one place are one corner, since files repeat them at each seam. Edges of one triangle
-    or of three, and those whose two sides show the same texels mirrored, are neither.
-
-    Args:
-        mesh: a mesh file.
-        parts: keys of the parts with the texture (`Atlas.parts`).
-
-    Raises:
-        InputError: the mesh can't be read.
-    """
-
-    def __init__(self, mesh: Path, parts: Sequence[str]) -> None:
-        chosen = [part for part in read_parts(mesh) if part.key in set(parts) and part.uv is not None]
-        self.wrap = chosen[0].material.wrap if chosen else ("repeat", "repeat")
-        corners = [
-            (part.vertices @ place[:3, :3].T + place[:3, 3])[part.faces] for part in chosen for place in part.transforms
-        ]
-        uv = [part.triangles() for part in chosen for _ in part.transforms]
-        self.seams, self.inner = _pair(
-            np.concatenate([*corners, np.zeros((0, 3, 3))]), np.concatenate([*uv, np.zeros((0, 3, 2))])
-        )
 
 
 @dataclass(frozen=True)
@@ -85,7 +47,7 @@ def seam_error(edges: MeshEdges, texture: NDArray[np.uint8]) -> SeamError:
     return SeamError(*(_across(kind, texture, edges.wrap) for kind in (edges.seams, edges.inner)))
 
 
-def _across(edges: _Edges, texture: NDArray[np.uint8], wrap: tuple[str, str]) -> Floats:
+def _across(edges: EdgePairs, texture: NDArray[np.uint8], wrap: tuple[str, str]) -> Floats:
     """CIEDE2000 across the edges, [S], in a texture, [H, W, 3]."""
     total = edges.length.sum()
     if not total > 0:
@@ -93,53 +55,11 @@ def _across(edges: _Edges, texture: NDArray[np.uint8], wrap: tuple[str, str]) ->
     ends = np.cumsum(edges.length)
     place = (np.arange(_SAMPLES) + 0.5) / _SAMPLES * total
     edge = np.minimum(np.searchsorted(ends, place), len(ends) - 1)
-    share = np.clip(1 - (ends[edge] - place) / edges.length[edge], 0, 1)[:, None]
-    size = np.array([texture.shape[1], texture.shape[0]])
+    share = np.clip(1 - (ends[edge] - place) / edges.length[edge], 0, 1)
+    size = (texture.shape[0], texture.shape[1])
     still = np.zeros((_SAMPLES, 2), np.float32)
     labs = []
     for side in (0, 1):
-        first, second, third = np.moveaxis(edges.uv[edge, side] * size, 1, 0)  # in texels
-        along = second - first
-        inward = third - first
-        inward -= along * (np.sum(inward * along, axis=1) / np.sum(along**2, axis=1))[:, None]
-        inward *= _INSIDE / np.linalg.norm(inward, axis=1, keepdims=True)
-        at = Footprint((first + share * along + inward) / size, still, still)
+        at = Footprint(edges.inside(edge, side, share, size, _INSIDE) / [size[1], size[0]], still, still)
         labs.append(to_lab(sample([texture], at, wrap)))
     return ciede2000(*labs)
-
-
-def _pair(corners: Floats, uv: Floats) -> tuple[_Edges, _Edges]:
-    """Seams and inner edges of triangles [F, 3, 3] and their UVs [F, 3, 2]."""
-    sound = np.isfinite(corners).all(axis=(1, 2)) & np.isfinite(uv).all(axis=(1, 2))
-    corners, uv = corners[sound], uv[sound]
-    place = _places(corners)
-    # Three edges a triangle, each from the corner of the lower number to that of the higher.
-    turns = np.array([[0, 1, 2], [1, 2, 0], [2, 0, 1]])
-    order = np.concatenate([np.broadcast_to(turn, (len(uv), 3)) for turn in turns])
-    face = np.tile(np.arange(len(uv)), 3)
-    swap = place[face, order[:, 0]] > place[face, order[:, 1]]
-    order[swap] = order[swap][:, [1, 0, 2]]
-    low, high = place[face, order[:, 0]], place[face, order[:, 1]]
-    by_edge = np.lexsort((high, low))
-    low, high, face, order = low[by_edge], high[by_edge], face[by_edge], order[by_edge]
-    starts = np.flatnonzero(np.r_[True, (np.diff(low) != 0) | (np.diff(high) != 0)][: len(low)])
-    counts = np.diff(np.r_[starts, len(low)])
-    pairs = starts[(counts == 2) & (low[starts] != high[starts])][:, None] + [0, 1]  # [E, side]
-    seen = uv[face[pairs][..., None], order[pairs]]  # [E, side, 3, 2]
-    ends = corners[face[pairs[:, 0]][:, None], order[pairs[:, 0], :2]]
-    length = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
-    along, across = seen[:, :, 1] - seen[:, :, 0], seen[:, :, 2] - seen[:, :, 0]
-    turn = along[..., 0] * across[..., 1] - along[..., 1] * across[..., 0]  # [E, side]
-    flat = (np.abs(turn) < 1e-12).any(axis=1)
-    joined = (np.abs(seen[:, 0, :2] - seen[:, 1, :2]) < _SAME_UV).all(axis=(1, 2))
-    inner = joined & (turn[:, 0] * turn[:, 1] < 0) & ~flat
-    seams = ~joined & ~flat
-    return _Edges(seen[seams], length[seams]), _Edges(seen[inner], length[inner])
-
-
-def _places(corners: Floats) -> NDArray[np.int64]:
-    """A number for each place where corners [F, 3, 3] lie: [F, 3]."""
-    flat = corners.reshape(-1, 3)
-    extent = float(np.ptp(flat, axis=0).max()) if len(flat) else 0.0
-    cells = np.rint((flat - flat.min(axis=0, initial=np.inf)) / (_SAME_PLACE * (extent or 1.0))).astype(np.int64)
-    return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1, 3)

@@ -1,0 +1,1 @@
+"""Seams: edges of a mesh at which its UV map is cut."""
