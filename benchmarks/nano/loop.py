@@ -1,7 +1,7 @@
 """What the training programs of `nano` share: where files lie, the learning rate, and the loop itself.
 
 A training is given seconds, not steps: its learning rate falls to nothing as they run out, so that it ends annealed
-on whatever machine. On a GPU a step is recorded once, as a CUDA graph, and then only replayed.
+on whatever machine. On a CPU they are those that it had the processor, so that what else runs there does not count. On a GPU a step is recorded once, as a CUDA graph, and then only replayed.
 """
 
 import copy
@@ -27,6 +27,7 @@ STEPS_AHEAD = 16
 EAGER, STARTED = "NANO_EAGER", "NANO_STARTED"
 """Environment variables. The first, where set: no step is recorded. The second: when the program began."""
 _started = float(os.environ.get(STARTED) or time.monotonic())
+_processor_before = 0.0
 
 
 def learning_rate(step: int, steps: float, peak: float) -> float:
@@ -65,6 +66,13 @@ def precision(device: str) -> torch.autocast:
 def tell(line: str) -> None:
     """Print a line of progress, with the seconds since the program began."""
     print(f"[{time.monotonic() - _started:6.1f} s] {line}", flush=True)
+
+
+def spent(device: str) -> float:
+    """Seconds of this program: since it began on a GPU, and those of each of its threads on a CPU."""
+    if device == "cuda":
+        return time.monotonic() - _started
+    return (time.process_time() - _processor_before) / torch.get_num_threads()
 
 
 class Training:
@@ -150,25 +158,26 @@ class Training:
 
         signal.signal(signal.SIGTERM, stop)
         before = self.seconds
-        if before + time.monotonic() - _started >= seconds:
+        if before + spent(self.device) >= seconds:
             tell(f"{self.name}: no time left of {seconds:.0f} s")
             return 0
         first = self.step
         step = self._recorded(lambda: self._one_step(objective))
-        begun = saved = reported = time.monotonic()
-        whole = max(seconds - (begun - _started), before + 1)  # what is left for training, earlier calls' with it
+        saved = reported = time.monotonic()
+        begun = spent(self.device)
+        whole = max(seconds - begun, before + 1)  # what is left for training, earlier calls' with it
         tell(f"{self.name}: begins; {whole - before:.0f} s left")
         good, counted = self._copies(), self.step
         over = False
         while not over:
-            self._set(self.step - first, (before + time.monotonic() - begun) / whole)
+            self._set(self.step - first, (before + spent(self.device) - begun) / whole)
             for _ in range(STEPS_AHEAD if self.device == "cuda" else 1):
                 step()
                 self.step += 1
             if self.device == "cuda":
                 torch.cuda.synchronize()
             now = time.monotonic()
-            self.seconds = before + now - _started
+            self.seconds = before + spent(self.device)
             over = bool(stopped) or self.seconds >= seconds
             if not over and now - reported < REPORT_SECONDS:
                 continue

@@ -80,7 +80,12 @@ def clock(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "OUT", tmp_path)
     monkeypatch.setattr(loop, "REPORT_SECONDS", 0.05)
     handler = signal.getsignal(signal.SIGTERM)
-    yield lambda: monkeypatch.setattr(loop, "_started", time.monotonic())
+
+    def begin_again():
+        monkeypatch.setattr(loop, "_started", time.monotonic())
+        monkeypatch.setattr(loop, "_processor_before", time.process_time())
+
+    yield begin_again
     signal.signal(signal.SIGTERM, handler)
 
 
@@ -102,7 +107,7 @@ def test_training_ends_in_time_and_goes_on(clock):
     training = line_training()
     clock()
     assert training.run(line_objective(training), 1.0, 16, str) == 0
-    assert 1.0 <= time.monotonic() - loop._started < 5.0
+    assert 1.0 <= loop.spent("cpu") < 5.0
     assert training.current < 0.002  # annealed
     again = line_training()
     assert again.step == training.step > 20
