@@ -1,7 +1,8 @@
 """What the training programs of `nano` share: where files lie, the learning rate, and the loop itself.
 
 A training is given seconds, not steps: its learning rate falls to nothing as they run out, so that it ends annealed
-on whatever machine. On a CPU they are those that it had the processor, so that what else runs there does not count. On a GPU a step is recorded once, as a CUDA graph, and then only replayed.
+on whatever machine. On a CPU they are those that it had the processor, so that what else runs there does not count. On
+a GPU a step is recorded once, as a CUDA graph, and then only replayed.
 """
 
 import copy
