@@ -56,7 +56,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     stop.at_end(lambda: write_report(run.folder))
     log = MetricsLog(run, parallel, plan.effective_batch, config)
     stop.at_end(log.close)
-    startup.report_masks(textures, config.mask, run, parallel)
+    startup.report_masks(textures, config, run, parallel)
 
     # What is trained: adapters, or every weight. Parameters are asked for once the module is wrapped.
     trainable = make_trainable(family, config.model.train, config.lora, setting.seed, parallel.dtype)

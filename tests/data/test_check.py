@@ -121,3 +121,12 @@ def test_exit_status(
 def test_an_empty_folder_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no images and no dataset"):
         list(check_dataset(str(tmp_path)))
+
+
+def test_the_share_of_flat_voids_is_in_the_summary(draw: Draw, islands_mask: Draw, tmp_path: Path) -> None:
+    mask = islands_mask().astype(np.uint8) * 255
+    black = np.where(mask[..., None] > 0, draw(1), np.uint8(0))
+    root = write(tmp_path / "d", {"train/a": (black, mask, "a"), "train/b": (draw(2), mask, "b")})
+    (summary,) = check_dataset(str(root))
+    assert summary.startswith("0 errors, 0 warnings")
+    assert "; 50% have a void of one colour, which data.background keep" in summary

@@ -21,6 +21,7 @@ from texdiff.uv.image import content_hash
 from texdiff.uv.inverted import looks_inverted, many_inverted, variation
 from texdiff.uv.measures import measure
 from texdiff.uv.texel_area import read_area_file
+from texdiff.uv.void import flat_void
 
 _MUCH_GREY = 0.05  # an anti-aliased rim has less
 _TIME_LIMIT, _MEMORY_LIMIT = 120.0, 4.0  # seconds and GiB per image
@@ -46,6 +47,7 @@ class Checked:
     coverage: float | None = None
     content: str = ""
     variation: tuple[float, float] | None = None  # inside the mask and outside
+    void: tuple[int, int, int] | None = None  # its colour where it is flat
 
 
 def check_dataset(source: str, workers: int = 1, count_tokens: CountTokens | None = None) -> Iterator[str]:
@@ -84,7 +86,8 @@ def check_dataset(source: str, workers: int = 1, count_tokens: CountTokens | Non
     errors = sum(finding.wrong for finding in findings)
     covered = [texture.coverage for texture in checked.values() if texture.coverage is not None]
     mean = f"mean coverage {np.mean(covered):.1%}" if covered else "no mask can be read"
-    yield f"{errors} errors, {len(findings) - errors} warnings in {len(assets)} textures of {source}; {mean}"
+    said = f"{errors} errors, {len(findings) - errors} warnings in {len(assets)} textures of {source}; {mean}"
+    yield said + _flat_voids([texture.void for texture in checked.values() if texture.coverage is not None])
 
 
 def check_texture(asset: Asset) -> Checked:
@@ -121,7 +124,20 @@ def check_texture(asset: Asset) -> Checked:
         wrong.append(odd)
     findings = [Finding(asset.label, text, wrong=True) for text in wrong]
     findings += [Finding(asset.label, text, wrong=False) for text in worth_knowing]
-    return Checked(tuple(findings), float(mask.mean()), content_hash(texture), variation(texture, mask))
+    return Checked(
+        tuple(findings), float(mask.mean()), content_hash(texture), variation(texture, mask), flat_void(texture, mask)
+    )
+
+
+def _flat_voids(voids: list[tuple[int, int, int] | None]) -> str:
+    """What flat voids would teach; no finding, as the default settings do not teach it."""
+    flat = sum(void is not None for void in voids)
+    if not flat:
+        return ""
+    return (
+        f"; {flat / len(voids):.0%} have a void of one colour, which data.background keep with mask.unmasked_weight "
+        "above 0 would teach the model to paint (the defaults do not)"
+    )
 
 
 def _odd_surface(path: Path, mask: NDArray[np.bool_]) -> str | None:

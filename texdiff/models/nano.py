@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from texdiff.errors import InputError
-from texdiff.files import follow_umask
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -183,12 +182,9 @@ def nano_folder() -> Path:
     except OSError as error:
         raise InputError(f"{cache}: can't write here ({error.strerror}); set XDG_CACHE_HOME to a folder") from error
     try:
-        made = aside / folder.name  # with the rights that the user's folders get; `aside` itself is private
-        made.mkdir()
-        _unpack(shipped, made) if trained else build(made)
-        follow_umask(made)
+        _unpack(shipped, aside) if trained else build(aside)
         with contextlib.suppress(FileExistsError, OSError):  # another process was first: the same content
-            made.rename(folder)
+            aside.rename(folder)
         return folder
     finally:
         shutil.rmtree(aside, ignore_errors=True)

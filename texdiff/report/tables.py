@@ -22,6 +22,7 @@ def coverage(run: Run, about: Mapping[str, Any]) -> Rows:
         rows += [("warning", masks["warning"])] if masks["warning"] else []
         worst = [f"{Path(name).stem} {_share(share)}" for name, share in masks["worst"][:5]]
         rows += [("textures that lose most", worst)] if worst else []
+        rows.append(("textures with a void of one colour", _share(masks["voids"]["flat"])))
     except (ValueError, LookupError, TypeError):  # none, or not one that this version writes
         pass
     return rows

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from texdiff.config import MaskConfig, TrainingConfig
+from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.data.cache.encoders import default_cache_dir
 from texdiff.data.cache.readability import readable
@@ -26,9 +26,9 @@ from texdiff.files import write_atomic
 from texdiff.models.family import Family, load_family
 from texdiff.models.trainable import describe_training
 from texdiff.training.batching import BatchPlan
-from texdiff.training.optimizer import adamw8bit
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
+from texdiff.training.voids import measure_voids, void_warning
 from texdiff.uv.inverted import many_inverted
 
 GAP, SHOWN = 8, 8  # pixels between the images of the first batch; textures shown of it, at most
@@ -83,14 +83,8 @@ def print_summary(
 ) -> Sizes:
     """Print, once, what is about to happen, and return what the run is made of.
 
-    Raises InputError for adapters that the base has no layers for, and for an optimizer that is not installed."""
-
-    def describe() -> str:
-        if config.optim.name == "adamw8bit":
-            adamw8bit()
-        return describe_training(family, config.model.train, config.lora)
-
-    trained = parallel.decide(describe)
+    Raises InputError for adapters that the base has no layers for."""
+    trained = describe_training(family, config.model.train, config.lora)
     sizes = Sizes(len(records), len(held_out), mean_coverage(records), plan.effective_batch)
     if not parallel.is_main:
         return sizes
@@ -165,20 +159,25 @@ def measure_masks(textures: LatentDataset) -> MaskReport:
     )
 
 
-def report_masks(textures: LatentDataset, setting: MaskConfig, run: Run, parallel: Parallel) -> None:
-    """Print what the masks lose on the way to latent size, and whether they look inverted; write RUN/masks.json."""
+def report_masks(textures: LatentDataset, config: TrainingConfig, run: Run, parallel: Parallel) -> None:
+    """Print what the masks lose on the way to latent size, whether they look inverted, and what void the textures have;
+    write RUN/masks.json."""
     if not parallel.is_main:
         return
-    report = measure_masks(textures)
+    report, setting = measure_masks(textures), config.mask
     grown = f" and dilation {setting.dilation}" if setting.dilation else ""
     worst = "; worst {}: {:.1%}".format(*report.worst[0]) if report.worst else ""
     print(
         f"latent masks     {setting.downsample}{grown} drop {report.dropped:.1%} of the covered texels{worst}; "
         f"{report.void:.1%} of what counts is void"
     )
-    if report.warning:
-        print(report.warning, flush=True)
-    write_atomic(run.masks_file, json.dumps(asdict(report), indent=1, ensure_ascii=False).encode())
+    voids = measure_voids(textures.records, config.data.background)
+    print(f"void             {voids}")
+    for warning in (report.warning, void_warning(voids, config)):
+        if warning:
+            print(warning, flush=True)
+    about = asdict(report) | {"voids": asdict(voids)}
+    write_atomic(run.masks_file, json.dumps(about, indent=1, ensure_ascii=False).encode())
 
 
 def draw_first_batch(textures: LatentDataset, plan: BatchPlan, config: TrainingConfig, run: Run) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from texdiff.evaluation.metrics.color import ciede2000, to_lab
 from texdiff.evaluation.metrics.seams import MeshEdges, seam_error
+from texdiff.render.color import ciede2000, to_lab
 from texdiff.uv.meshes import read_parts
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from texdiff.evaluation.metrics.color import ciede2000, to_lab
+from texdiff.render.color import ciede2000, to_lab
 from texdiff.render.sampling import Footprint, sample
 from texdiff.uv.seams.edges import EdgePairs, MeshEdges
 

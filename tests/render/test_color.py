@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from texdiff.evaluation.metrics.color import ciede2000, to_lab
+from texdiff.render.color import ciede2000, to_lab
 
 # Test data of Sharma, Wu and Dalal, "The CIEDE2000 color-difference formula: implementation notes, supplementary test
 # data, and mathematical observations" (2005), table 1: L a b, L a b, difference.
