@@ -23,6 +23,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         with disk_errors(folder):
             yield aside
+        follow_umask(aside)
         for path in [*aside.rglob("*"), aside]:
             fsync(path)
     except BaseException:
@@ -75,6 +76,15 @@ def atomic_entries(folder: Path, last: str) -> Iterator[Path]:
 def remove(folder: Path) -> None:
     """Delete a folder, whole: it loses its name first, so that no half of it is ever taken for one."""
     shutil.rmtree(_out_of_the_way(folder), ignore_errors=True)
+
+
+def follow_umask(folder: Path) -> None:
+    """Give the files in `folder` the mode that files made there by themselves would have, as the folder's own was made:
+    safetensors gives none but the user the right to read."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def fsync(path: Path) -> None:

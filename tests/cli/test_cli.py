@@ -1,7 +1,9 @@
 """The `texdiff` command: quick help, one line per error, exit status."""
 
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,3 +71,23 @@ def test_prepare_prints_one_line_and_nothing_usable_is_another(
     assert said.err.splitlines()[-1].startswith("texdiff: error: ")
     assert sorted(path.name for path in (tmp_path / "no").iterdir()) == ["audit.html", "audit.jsonl"]
     assert not (tmp_path / "no.partial").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_stops_prepare_and_its_workers_in_one_line(
+    name: str, tmp_path: Path, write_mesh: Callable, draw: Callable
+) -> None:
+    for number in range(200):
+        write_mesh(tmp_path / "meshes" / f"{number}.glb", draw(number % 3))
+    words = ["-m", "texdiff.cli", "prepare", str(tmp_path / "meshes"), "--output", str(tmp_path / "out")]
+    command = [sys.executable, *words, "--workers", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(tmp_path.glob("out.partial/**/*.*")):  # it reads
+        assert process.poll() is None
+        time.sleep(0.01)
+    number = getattr(signal, name)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]  # until the last process that can write has ended
+    assert process.returncode == 128 + number
+    assert said.splitlines()[-1] == "texdiff: stopped"
+    assert "Traceback" not in said

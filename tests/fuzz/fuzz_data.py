@@ -14,6 +14,7 @@ from PIL import Image
 
 from texdiff.demo.make import write_meshes
 from texdiff.errors import InputError
+from texdiff.uv.layout.map_image import encode_map
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (4, 4, 3), dtype=np.uint8)
@@ -53,6 +54,7 @@ def dataset_seeds() -> list[Files]:
                 "asset_id": str(i),
                 "coverage": 0.5,
                 "surface_file_name": f"surfaces/{i}.png",
+                "layout_file_name": f"layouts/{i}.png",
             }
             for i in range(2)
         ]
@@ -60,6 +62,7 @@ def dataset_seeds() -> list[Files]:
         for i in range(2):
             files |= {f"train/textures/{i}.{kind}": picture(kind, mode), f"train/masks/{i}.png": mask()}
             files[f"train/surfaces/{i}.png"] = picture("png", "I;16")
+            files[f"train/layouts/{i}.png"] = encode_map(RNG.integers(0, 65536, (32, 32, 3), dtype=np.uint16))
         seeds.append(files)
     return seeds
 
@@ -68,7 +71,7 @@ def read_dataset(folder: Path) -> None:
     from texdiff.data.records import mean_coverage, read_records
 
     with naming(folder):
-        records = read_records(str(folder), "train")
+        records = read_records(str(folder), "train", layout_column="layout")
     mean_coverage(records)
     for record in records:
         with naming(record.name, folder):
@@ -78,6 +81,8 @@ def read_dataset(folder: Path) -> None:
         assert covered.any()  # never without a mask
         with naming(record.name, folder):
             assert np.isfinite(record.density(64)).all()
+        with naming(record.name, folder):
+            assert record.layout_map(64).shape == (64, 64, 3)
 
 
 def check_folder(folder: Path) -> None:
@@ -200,6 +205,7 @@ READERS = [
     Reader("masks", dataset_seeds, r"train/masks/.*", read_dataset),
     Reader("metadata", dataset_seeds, r"train/metadata.jsonl", read_dataset, share=2),
     Reader("surfaces", dataset_seeds, r"train/surfaces/.*", read_dataset),
+    Reader("layout maps", dataset_seeds, r"train/layouts/.*", read_dataset),
     Reader("check", dataset_seeds, r".*", check_folder),
     Reader("layouts", layout_seeds, r".*", check_folder),
     Reader("kohya config", kohya_seeds, r"set.toml", read_kohya),

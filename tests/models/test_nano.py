@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPTokenizer  # noqa: F401 - not by two threads at once
 
 from texdiff.demo.patterns import paint, random_pattern
 from texdiff.errors import InputError
@@ -51,7 +52,13 @@ def test_made_twice_at_once_it_is_one_atomic_folder(tmp_path, monkeypatch):
     with ThreadPoolExecutor(2) as pool:
         folders = {future.result() for future in [pool.submit(nano_folder), pool.submit(nano_folder)]}
     assert list((tmp_path / "texdiff").iterdir()) == list(folders)
-    assert (folders.pop() / "model_index.json").exists()
+    folder = folders.pop()
+    assert (folder / "model_index.json").exists()
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    modes = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert modes == {plain.stat().st_mode & 0o777}
+    assert folder.stat().st_mode == (tmp_path / "texdiff").stat().st_mode
 
 
 def test_cache_that_is_a_file(tmp_path, monkeypatch):

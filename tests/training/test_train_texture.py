@@ -239,6 +239,24 @@ def test_dry_run_stops_before_anything_is_written(dataset, train, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("run.output_dir", "/proc/run", "run.output_dir: /proc/run cannot be written ("),
+        ("optim.name", "adamw8bit", "optim.name: adamw8bit needs bitsandbytes, which cannot be imported (not here)"),
+        ("lora.target_modules", "[to_q,to_w]", "lora.target_modules: to_w is the name of no layer"),
+    ],
+)
+def test_dry_run_finds_what_would_stop_the_run_later(key, value, said, dataset, train, tmp_path):
+    (tmp_path / "bitsandbytes.py").write_text("raise ImportError('not here')")
+    flags = {"data.dataset": dataset, "run.output_dir": tmp_path / "run"} | {key: value}
+    words = [word for name, given in flags.items() for word in (f"--{name}", given)]
+    result = train(*words, "--dry_run", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith(f"train_texture.py: error: {said}")
+    assert "Traceback" not in result.stderr
+
+
 def test_the_advice_after_a_loss_that_is_not_finite_works(dataset, train, tmp_path):
     flags = ["--data.dataset", dataset, "--run.output_dir", tmp_path / "run", "--run.max_train_steps", 4]
     flags += ["--run.checkpointing_steps", 1]

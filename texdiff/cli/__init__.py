@@ -1,9 +1,12 @@
 """The `texdiff` command. A subcommand is a function: its parameters are the flags, its docstring is the help."""
 
+import contextlib
 import inspect
 import io
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, NoReturn, get_args, get_origin
 
 import docstring_parser
@@ -85,7 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
     function = next(function for function in SUBCOMMANDS if function.__name__ == parsed.subcommand)
     positionals = [given.pop(parameter.name) for parameter in _positionals(function)]
     try:
-        status = function(*positionals, **given)
+        with _stopped_by_signals():
+            status = function(*positionals, **given)
         return status if isinstance(status, int) else 0
     except (InputError, OSError) as error:  # OSError: a full disk, no right to write, a network that is gone
         sys.stderr.write(f"texdiff: error: {one_line(error)}\n")
@@ -97,6 +101,23 @@ def main(arguments: list[str] | None = None) -> int:
             "texdiff: error: the GPU's memory is full; end other programs on it, or set a smaller --batch_size\n"
         )
         return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("texdiff: stopped\n")
-        return 130
+    except KeyboardInterrupt as stop:
+        with contextlib.suppress(OSError):  # the terminal has gone
+            sys.stderr.write("texdiff: stopped\n")
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP, which a closed terminal sends, end the block as Ctrl-C does, worker processes with it."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has one
+    before = {n: signal.signal(n, stop) for n in numbers if signal.getsignal(n) is signal.SIG_DFL}  # nohup ignores one
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -23,6 +23,7 @@ class TextureBatch:
     outside: Tensor  # [B, 1, h, w] what the error against the target outside the mask counts
     covered: Tensor  # [B, 1, h, w] covered share of the cell's texels, 0-1
     texels: Tensor | None  # bool [B, 1, R, R] the UV mask itself, where it was asked for
+    layout: Tensor | None  # float32 [B, 3, R, R] in [0, 1] the layout map at the image's size, where records have one
     prompt: dict[str, Tensor]  # [B, ...] each: what the family's encoders make of the captions, by name
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "TextureBatch":
@@ -35,6 +36,7 @@ class TextureBatch:
             outside=self.outside.to(device, non_blocking=True),
             covered=self.covered.to(device, non_blocking=True),
             texels=None if self.texels is None else self.texels.to(device, non_blocking=True),
+            layout=None if self.layout is None else self.layout.to(device, non_blocking=True),
             # In one step it would wait for the device.
             prompt={name: t.to(device, non_blocking=True).to(dtype) for name, t in self.prompt.items()},
         )
@@ -106,6 +108,7 @@ class LatentDataset:
         mean, std = (_stack(parts) for parts in zip(*((t.mean, t.std) for t in textures), strict=True))
         target, outside, covered = (_stack(parts) for parts in zip(*(t.cells for t in textures), strict=True))
         texels = _stack([np.unpackbits(t.mask, axis=1)[None] for t in textures]).bool() if self.full_masks else None
+        layouts = [np.moveaxis(t.layout, -1, 0) for t in textures if t.layout is not None]
         return TextureBatch(
             names=tuple(self.records[index].name for index in indices),
             mean=mean,
@@ -114,6 +117,7 @@ class LatentDataset:
             outside=outside,
             covered=covered,
             texels=texels,
+            layout=_stack(layouts).float() / 65535 if layouts else None,
             prompt={name: _stack([entry[name] for entry in prompts]) for name in prompts[0]},
         )
 

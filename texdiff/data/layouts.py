@@ -90,4 +90,5 @@ def _record(asset: Asset, missing_ok: bool) -> Record:
             raise InputError(f"{file}: does not exist, but the dataset names it; restore it")
     mask_source: Source = AlphaOf(image) if mask is None or mask == asset.path else StoredFile(str(mask))
     surface = StoredFile(str(asset.surface)) if asset.surface else None
-    return Record(name=name, image=image, mask=mask_source, captions=asset.captions, surface=surface)
+    layout = StoredFile(str(asset.layout)) if asset.layout else None
+    return Record(name=name, image=image, mask=mask_source, captions=asset.captions, surface=surface, layout=layout)

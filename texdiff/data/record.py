@@ -12,6 +12,7 @@ from texdiff.data.image_source import Source
 from texdiff.errors import InputError
 from texdiff.uv.gutter import fill
 from texdiff.uv.image import ImageError, read_image, read_mask
+from texdiff.uv.layout.map_image import read_map, sample_map
 from texdiff.uv.resize import resize
 from texdiff.uv.texel_area import from_grey16, read_area_file, resize_texel_area
 
@@ -28,6 +29,8 @@ class Record:
     """Covered share of the texture where the dataset says it, 0-1."""
     surface: Source | None = None
     """Where the dataset has it: a 16-bit image of how much of the mesh's surface each texel covers."""
+    layout: Source | None = None
+    """Where it was asked for: a map in UV space, such as where on the mesh each texel lies."""
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Texture uint8 [H, W, 3] and mask bool [H, W]. Raises InputError, naming the record."""
@@ -68,6 +71,20 @@ class Record:
                 "the dataset again from the meshes"
             )
         return density * np.float32(covered.sum() / total)
+
+    def layout_map(self, resolution: int) -> np.ndarray:
+        """The layout map, uint16 [R, R, 3], of which 65535 is 1: its own values, at the centres of the texels.
+
+        Raises InputError for a map that can't be read, or is not of the texture's size.
+        """
+        assert self.layout is not None
+        values, mask = _decode(self.layout(), f"{self.name}: the layout map", read_map), self.read_mask()
+        if values.shape[:2] != mask.shape:
+            raise InputError(
+                f"{self.name}: mask is {mask.shape[1]}x{mask.shape[0]} but layout map {values.shape[1]}x"
+                f"{values.shape[0]} pixels; give them the same size"
+            )
+        return sample_map(values, (resolution, resolution))
 
     def model_input(self, resolution: int, background: str | int) -> tuple[Tensor, np.ndarray]:
         """Image float32 [3, R, R] in [-1, 1] as the VAE gets it, and mask bool [R, R].

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from texdiff.paths import escapes
 _MASKS_LOOKED_AT = 1000
 _SURFACE_KEY = "surface_file_name"
 
+Columns = tuple[str, str, str, str | None]
+"""Of image, mask, caption and, where it is asked for, layout map."""
+
 
 def read_records(
     dataset: str,
@@ -25,13 +29,16 @@ def read_records(
     caption_column: str = "text",
     needs_surface: bool = False,
     missing_ok: bool = False,
+    layout_column: str | None = None,
 ) -> list[Record]:
     """The records of `split` in a folder written by `texdiff prepare`, or in any dataset that `datasets` can load.
 
-    An absent split gives an empty list, except `train`. Raises InputError in one line otherwise, also where
-    `needs_surface` and a texture has no surface file, and, but for `missing_ok`, where a file is missing.
+    With `layout_column` the records have the map that is in that column; without, none. An absent split gives an empty
+    list, except `train`. Raises InputError in one line otherwise, also where `needs_surface` and a texture has no
+    surface file, or no layout map where one is asked for, and, but for `missing_ok`, where a file is missing.
     """
-    records = _read_records(dataset, split, image_column, mask_column, caption_column, missing_ok)
+    columns = (image_column, mask_column, caption_column, layout_column)
+    records = _read_records(dataset, split, columns, missing_ok)
     without = [record.name for record in records if record.surface is None]
     if needs_surface and without:
         others = f" (nor have {len(without) - 1} others)" if len(without) > 1 else ""
@@ -39,27 +46,34 @@ def read_records(
             f"{without[0]}: has no surface file{others}, which mask.weight surface needs; prepare the dataset again "
             "from the meshes, or set mask.weight to texel"
         )
+    without = [record.name for record in records if layout_column and record.layout is None]
+    if without:
+        others = f" (nor have {len(without) - 1} others)" if len(without) > 1 else ""
+        raise InputError(
+            f"{without[0]}: has no layout map{others} in column {layout_column}; prepare the dataset again from the "
+            "meshes, or name its column in data.layout_column"
+        )
     return records
 
 
-def _read_records(
-    dataset: str, split: str, image_column: str, mask_column: str, caption_column: str, missing_ok: bool
-) -> list[Record]:
+def _read_records(dataset: str, split: str, columns: Columns, missing_ok: bool) -> list[Record]:
+    image_column, mask_column, caption_column, layout_column = columns
     folder = Path(dataset)
     metadata = folder / "train" / "metadata.jsonl"
-    usual = (image_column, mask_column) == ("image", "mask")
+    usual = (image_column, mask_column) == ("image", "mask") and layout_column in (None, "layout")
     if metadata.is_file() and not (usual and _has_other_keys(metadata)):
         metadata = folder / split / "metadata.jsonl"
         if not metadata.is_file():
             return []
-        return _folder_records(metadata, image_column, mask_column, caption_column, missing_ok)
+        return _folder_records(metadata, columns, missing_ok)
     if usual and caption_column in CAPTION_COLUMNS and folder.exists():
         from texdiff.data.cache.encoders import default_cache_dir
         from texdiff.data.layouts import is_table, layout_records
 
         if not is_table(folder):
-            return layout_records(dataset, split, default_cache_dir() / "unpacked", missing_ok)
-    return _loaded_records(dataset, split, image_column, mask_column, caption_column)
+            found = layout_records(dataset, split, default_cache_dir() / "unpacked", missing_ok)
+            return [record if layout_column else replace(record, layout=None) for record in found]
+    return _loaded_records(dataset, split, columns)
 
 
 def _has_other_keys(metadata: Path) -> bool:
@@ -76,13 +90,13 @@ def mean_coverage(records: Sequence[Record]) -> float:
     return float(np.mean([r.read_mask().mean() if r.coverage is None else r.coverage for r in records]))
 
 
-def _folder_records(
-    metadata: Path, image_column: str, mask_column: str, caption_column: str, missing_ok: bool
-) -> list[Record]:
+def _folder_records(metadata: Path, columns: Columns, missing_ok: bool) -> list[Record]:
+    image_column, mask_column, caption_column, layout_column = columns
     # The names of columns and of their keys in the file, as datasets' imagefolder has it.
     image_key, mask_key = (
         "file_name" if column == "image" else f"{column}_file_name" for column in (image_column, mask_column)
     )
+    layout_key = f"{layout_column}_file_name" if layout_column else None
     records = []
     folder = str(metadata.parent)
     for number, row in read_rows(metadata):
@@ -91,7 +105,6 @@ def _folder_records(
             raise InputError(f"{where}: {row}; write the dataset again")
         image, mask = (_inside(folder, row, key, where, exists=not missing_ok) for key in (image_key, mask_key))
         coverage = row.get("coverage")
-        has_surface = row.get(_SURFACE_KEY) is not None
         records.append(
             Record(
                 name=image,
@@ -99,7 +112,8 @@ def _folder_records(
                 mask=StoredFile(mask),
                 captions=_captions(caption_of(row, caption_column), caption_column, where),
                 coverage=coverage if isinstance(coverage, float | int) else None,
-                surface=StoredFile(_inside(folder, row, _SURFACE_KEY, where, exists=False)) if has_surface else None,
+                surface=_given(folder, row, _SURFACE_KEY, where, exists=False),
+                layout=_given(folder, row, layout_key, where, exists=not missing_ok) if layout_key else None,
             )
         )
     if not records:
@@ -107,8 +121,10 @@ def _folder_records(
     return records
 
 
-def _loaded_records(dataset: str, split: str, image_column: str, mask_column: str, caption_column: str) -> list[Record]:
+def _loaded_records(dataset: str, split: str, columns: Columns) -> list[Record]:
     import datasets
+
+    image_column, mask_column, caption_column, layout_column = columns
 
     datasets.disable_progress_bars()
     try:
@@ -133,19 +149,33 @@ def _loaded_records(dataset: str, split: str, image_column: str, mask_column: st
             )
     rows = rows.cast_column(image_column, datasets.Image(decode=False))
     rows = rows.cast_column(mask_column, datasets.Image(decode=False))
-
-    surfaces: list[Source | None] = [None] * len(rows)
-    if isinstance(rows.features.get("surface"), datasets.Image):
-        rows = rows.cast_column("surface", datasets.Image(decode=False))
-        valid = rows.data.column("surface").is_valid().to_pylist()
-        surfaces = [source if there else None for source, there in zip(_sources(rows, "surface"), valid, strict=True)]
     images, masks = (_sources(rows, column) for column in (image_column, mask_column))
+    surfaces, layouts = (_sources_where_given(rows, column) for column in ("surface", layout_column))
     records = []
-    for index, (image, mask, text) in enumerate(zip(images, masks, rows[caption_column][:], strict=True)):
+    for index, text in enumerate(rows[caption_column][:]):
         name = f"{dataset} {split}[{index}]"
-        captions = _captions(text, caption_column, name)
-        records.append(Record(name=name, image=image, mask=mask, captions=captions, surface=surfaces[index]))
+        records.append(
+            Record(
+                name=name,
+                image=images[index],
+                mask=masks[index],
+                captions=_captions(text, caption_column, name),
+                surface=surfaces[index],
+                layout=layouts[index],
+            )
+        )
     return records
+
+
+def _sources_where_given(rows: Any, column: str | None) -> Sequence[Source | None]:
+    """The cells of a column of images, None where there is nothing in one, or no such column."""
+    import datasets
+
+    if column is None or not isinstance(rows.features.get(column), datasets.Image):
+        return [None] * len(rows)
+    rows = rows.cast_column(column, datasets.Image(decode=False))
+    valid = rows.data.column(column).is_valid().to_pylist()
+    return [source if there else None for source, there in zip(_sources(rows, column), valid, strict=True)]
 
 
 def _sources(rows: Any, column: str) -> list[Source]:
@@ -174,6 +204,11 @@ def _inside(folder: str, row: dict[str, object], key: str, where: str, exists: b
     if exists and not os.path.isfile(path):
         raise InputError(f"{path}: does not exist, but {where} names it; prepare the dataset again")
     return path
+
+
+def _given(folder: str, row: dict[str, object], key: str, where: str, exists: bool) -> StoredFile | None:
+    """The file under a key that a row may lack."""
+    return None if row.get(key) is None else StoredFile(_inside(folder, row, key, where, exists))
 
 
 def _captions(value: object, column: str, where: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from texdiff.errors import InputError
+from texdiff.files import follow_umask
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -182,9 +183,12 @@ def nano_folder() -> Path:
     except OSError as error:
         raise InputError(f"{cache}: can't write here ({error.strerror}); set XDG_CACHE_HOME to a folder") from error
     try:
-        _unpack(shipped, aside) if trained else build(aside)
+        made = aside / folder.name  # with the rights that the user's folders get; `aside` itself is private
+        made.mkdir()
+        _unpack(shipped, made) if trained else build(made)
+        follow_umask(made)
         with contextlib.suppress(FileExistsError, OSError):  # another process was first: the same content
-            aside.rename(folder)
+            made.rename(folder)
         return folder
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -29,16 +29,21 @@ def make_optimizer(config: OptimConfig, parameters: Iterable[Parameter], scaled:
     if config.name == "adafactor":
         return torch.optim.Adafactor(parameters, **options)
     if config.name == "adamw8bit":
-        try:
-            kind = import_module("bitsandbytes").optim.AdamW8bit
-        except Exception as error:  # not installed, or without a library for this machine
-            raise InputError(
-                f"optim.name: adamw8bit needs bitsandbytes, which cannot be imported ({one_line(error)[:200]}); pip "
-                "install bitsandbytes, or use adamw or adafactor"
-            ) from None
-        return kind(parameters, **options)
+        return adamw8bit()(parameters, **options)
     fused = not scaled and all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     return torch.optim.AdamW(parameters, fused=fused, **options)
+
+
+def adamw8bit() -> type[Optimizer]:
+    """bitsandbytes' AdamW with a state of 8 bits. Raises InputError where it is not installed."""
+    try:
+        kind: type[Optimizer] = import_module("bitsandbytes").optim.AdamW8bit
+    except Exception as error:  # not installed, or without a library for this machine
+        raise InputError(
+            f"optim.name: adamw8bit needs bitsandbytes, which cannot be imported ({one_line(error)[:200]}); pip "
+            "install bitsandbytes, or use adamw or adafactor"
+        ) from None
+    return kind
 
 
 def prepare_optimizer(

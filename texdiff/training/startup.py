@@ -26,6 +26,7 @@ from texdiff.files import write_atomic
 from texdiff.models.family import Family, load_family
 from texdiff.models.trainable import describe_training
 from texdiff.training.batching import BatchPlan
+from texdiff.training.optimizer import adamw8bit
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
 from texdiff.training.voids import measure_voids, void_warning
@@ -83,8 +84,14 @@ def print_summary(
 ) -> Sizes:
     """Print, once, what is about to happen, and return what the run is made of.
 
-    Raises InputError for adapters that the base has no layers for."""
-    trained = describe_training(family, config.model.train, config.lora)
+    Raises InputError for adapters that the base has no layers for, and for an optimizer that is not installed."""
+
+    def describe() -> str:
+        if config.optim.name == "adamw8bit":
+            adamw8bit()
+        return describe_training(family, config.model.train, config.lora)
+
+    trained = parallel.decide(describe)
     sizes = Sizes(len(records), len(held_out), mean_coverage(records), plan.effective_batch)
     if not parallel.is_main:
         return sizes

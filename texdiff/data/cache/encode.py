@@ -1,9 +1,9 @@
 """What a family's frozen encoders make of a dataset, encoded where the cache has none."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,59 +12,21 @@ from texdiff.data.batch import LatentDataset
 from texdiff.data.cache import encoders, keys
 from texdiff.data.cache.digests import digests
 from texdiff.data.cache.encoders import Encoders, Encodes, default_cache_dir
-from texdiff.data.cache.encodings import CachedEncodings, Cells, Encodings, LiveEncodings, mask_entries
+from texdiff.data.cache.encodings import (
+    CachedEncodings,
+    Cells,
+    Encodings,
+    LiveEncodings,
+    layout_entries,
+    mask_entries,
+)
 from texdiff.data.cache.keys import Keys, as_keys, key_of
+from texdiff.data.cache.settings import DataSettings, MaskSettings, Ranks
 from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.image_source import Source
 from texdiff.data.record import Record
 from texdiff.diffusion.mask import cell_weights
 from texdiff.errors import InputError
-
-
-class DataSettings(Protocol):
-    """Of the section data of a run's settings (`texdiff.config.DataConfig`), what is encoded, and where it is kept."""
-
-    @property
-    def dataset(self) -> str: ...
-    @property
-    def resolution(self) -> int: ...
-    @property
-    def background(self) -> str | int: ...
-    @property
-    def posterior(self) -> str: ...
-    @property
-    def unreadable(self) -> str: ...
-    @property
-    def cache(self) -> str: ...
-    @property
-    def cache_dir(self) -> str | None: ...
-
-
-class MaskSettings(Protocol):
-    """Of the section mask (`texdiff.config.MaskConfig`), what latent cells weigh."""
-
-    @property
-    def downsample(self) -> str: ...
-    @property
-    def dilation(self) -> int: ...
-    @property
-    def weight(self) -> str: ...
-    @property
-    def outside_weight(self) -> float: ...
-    @property
-    def pixel_weight(self) -> float: ...
-
-
-class Ranks(Protocol):
-    """The processes that share the work (`texdiff.training.parallel.Parallel`)."""
-
-    @property
-    def share(self) -> slice: ...
-    @property
-    def is_main(self) -> bool: ...
-    @property
-    def device(self) -> torch.device: ...
-    def wait(self) -> None: ...
 
 
 def encode_dataset(
@@ -128,15 +90,19 @@ class _Encoding:
         found = self._digests([source for record in records for source in (record.image, record.mask)])
         texture_keys = keys.texture_keys(found[0::2], found[1::2], weights=self.weights, **self.setting)
         mask_keys = self._mask_keys(texture_keys, records)
-        make = self._live if self.data.cache == "off" else self._cached
-        encoded, sums, variation = make(records, texture_keys, mask_keys)
+        layout_keys = self._layout_keys(texture_keys, records)
+        if self.data.cache == "off":
+            encoded, sums, variation = self._live(records)
+        else:
+            encoded, sums, variation = self._cached(records, texture_keys, mask_keys, layout_keys)
         captions = [record.captions for record in records]
+        content = (texture_keys.tobytes(), mask_keys.tobytes(), captions)
         return LatentDataset(
             records,
             encoded,
             sums=torch.from_numpy(sums),
             variation=torch.from_numpy(variation),
-            content=key_of(texture_keys.tobytes(), mask_keys.tobytes(), captions).hex()[:16],
+            content=key_of(*content, *([] if layout_keys is None else [layout_keys.tobytes()])).hex()[:16],
             posterior=posterior,
             full_masks=self.mask.pixel_weight > 0,
         )
@@ -157,33 +123,50 @@ class _Encoding:
         pairs = zip(texture_keys.tolist(), surfaces.tolist(), strict=True)
         return as_keys([key_of("mask", key, surface) for key, surface in pairs])
 
+    def _layout_keys(self, texture_keys: Keys, records: Sequence[Record]) -> Keys | None:
+        """The key of each layout map [n], which has to fit its texture; None where the records have none."""
+        sources = [record.layout for record in records if record.layout is not None]
+        if not sources:
+            return None
+        pairs = zip(texture_keys.tolist(), self._digests(sources).tolist(), strict=True)
+        return as_keys([key_of("layout", key, layout) for key, layout in pairs])
+
     def _digests(self, sources: Sequence[Source]) -> Keys:
         return digests(sources, self._store("files", str(Path(self.data.dataset).absolute())), **self.share)
 
     def _cached(
-        self, records: Sequence[Record], texture_keys: Keys, mask_keys: Keys
+        self, records: Sequence[Record], texture_keys: Keys, mask_keys: Keys, layout_keys: Keys | None
     ) -> tuple[Encodings, np.ndarray, np.ndarray]:
+        names = [record.name for record in records]
+        layouts, layout_places = None, None
+        if layout_keys is not None:
+            layouts = self._store("layouts", self.data.resolution)
+            layout_places = self._filled(
+                layouts,
+                layout_keys,
+                lambda missing: layout_entries([records[i] for i in missing], self.data.resolution),
+                "layout maps",
+                names,
+            )
         textures = self._store("textures", *self.setting.values(), self.weights)
-        places = encoders.fill_store(
+        places = self._filled(
             textures,
             texture_keys,
             lambda missing: self._encode_textures([records[i] for i in missing]),
-            what="encoding textures",
-            **self.share,
+            "encoding textures",
+            names,
         )
         captions = ["", *dict.fromkeys(caption for record in records for caption in record.captions)]
         texts = self._store("captions", self.text_weights)
-        caption_places = encoders.fill_store(
+        self._filled(
             texts,
             keys.caption_keys(captions, self.text_weights),
             lambda missing: self._encode_captions([captions[i] for i in missing]),
-            what="encoding captions",
-            **self.share,
+            "encoding captions",
+            captions,
         )
-        _require(places, [record.name for record in records], textures)
-        _require(caption_places, captions, texts)
         masks = self._store("masks", *self.mask_setting)
-        mask_places = encoders.fill_store(
+        mask_places = self._filled(
             masks,
             mask_keys,
             lambda missing: mask_entries(
@@ -192,10 +175,9 @@ class _Encoding:
                 self.latent_mask,
                 self.mask.outside_weight > 0,
             ),
-            what="masks at latent size",
-            **self.share,
+            "masks at latent size",
+            names,
         )
-        _require(mask_places, [record.name for record in records], masks)
         cached = CachedEncodings(
             texture_store=textures,
             texture_places=places,
@@ -203,17 +185,34 @@ class _Encoding:
             mask_places=mask_places,
             caption_store=texts,
             text_weights=self.text_weights,
+            layout_store=layouts,
+            layout_places=layout_places,
         )
         return cached, masks.column("sums", mask_places), textures.column("variation", places)
 
-    def _live(
-        self, records: Sequence[Record], texture_keys: Keys, mask_keys: Keys
-    ) -> tuple[Encodings, np.ndarray, np.ndarray]:
+    def _filled(
+        self,
+        store: ArrayStore,
+        entry_keys: Keys,
+        make: Callable[[list[int]], Iterable[Arrays]],
+        what: str,
+        names: Sequence[str],
+    ) -> np.ndarray:
+        """The place of each key [n] in the store, in which `make` has made what it lacked."""
+        places = encoders.fill_store(store, entry_keys, make, what=what, **self.share)
+        if (places < 0).any():  # another rank's file system may not show yet what this rank has written
+            name = names[int(np.argmin(places))]
+            raise InputError(f"{store.folder}: the cache entry of {name!r} has gone; start again to rebuild it")
+        return places
+
+    def _live(self, records: Sequence[Record]) -> tuple[Encodings, np.ndarray, np.ndarray]:
         def prepare(record: Record) -> Arrays:
             return encoders.prepare_texture(record, **self.setting)[1]
 
         def measure(record: Record) -> tuple[np.ndarray, np.ndarray]:
             entry = prepare(record)
+            if record.layout is not None:
+                record.layout_map(self.data.resolution)  # which raises what is wrong with it now, not at a later visit
             return self.latent_mask(record, entry).sums(), entry["variation"]
 
         self.family.move_encoders(self.device, "images", "prompts")
@@ -224,6 +223,7 @@ class _Encoding:
             encode_captions=self._encode_captions,
             prepare=prepare,
             latent_mask=self.latent_mask,
+            resolution=self.data.resolution,
             skip=self.data.unreadable == "skip",
         )
         return live, sums, variation
@@ -260,10 +260,3 @@ class _Encoding:
 
     def _state(self, encodes: Encodes) -> bytes:
         return key_of(keys.FORMAT, *self.family.encoder_state(encodes))
-
-
-def _require(places: np.ndarray, names: Sequence[str], store: ArrayStore) -> None:
-    """Every entry must be there: another rank's file system may not show yet what this rank has written."""
-    if (places < 0).any():
-        name = names[int(np.argmin(places))]
-        raise InputError(f"{store.folder}: the cache entry of {name!r} has gone; start again to rebuild it")

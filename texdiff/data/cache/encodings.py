@@ -13,6 +13,7 @@ from texdiff.data.cache.keys import caption_keys
 from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.record import Record
 from texdiff.errors import InputError
+from texdiff.uv.layout.map_image import encode_map, read_map
 
 Array = NDArray[Any]
 SUMS = ("target", "outside", "covered", "dropped", "void")
@@ -44,6 +45,7 @@ class Texture(NamedTuple):
     std: Array  # float32 [C, h, w] σ
     mask: Array  # uint8 [R, R / 8] the mask's packed bits
     cells: Cells
+    layout: Array | None  # uint16 [R, R, 3] the layout map, where the records have one; 65535 is 1
 
 
 class Encodings(Protocol):
@@ -75,11 +77,14 @@ class CachedEncodings:
     mask_places: NDArray[np.int64]
     caption_store: ArrayStore
     text_weights: str
+    layout_store: ArrayStore | None = None
+    """Of maps as PNGs, a tenth of what they are in memory; None where the records have none."""
+    layout_places: NDArray[np.int64] | None = None
 
     def textures(self, indices: Sequence[int]) -> list[Texture]:
         entries = [self.texture_store.get(int(self.texture_places[i])) for i in indices]
         return [
-            Texture(entry["mean"], entry["std"], entry["mask"], self._cells(index, entry))
+            Texture(entry["mean"], entry["std"], entry["mask"], self._cells(index, entry), self._layout(index))
             for index, entry in zip(indices, entries, strict=True)
         ]
 
@@ -91,6 +96,11 @@ class CachedEncodings:
         target = kept["target"]
         outside = kept["outside"] if "outside" in kept else np.zeros_like(target)
         return Cells(target, outside, covered_share(entry["mask"], target.shape[1]))
+
+    def _layout(self, index: int) -> Array | None:
+        if self.layout_store is None or self.layout_places is None:
+            return None
+        return read_map(self.layout_store.get(int(self.layout_places[index]))["layout"].tobytes())
 
     def captions(self, captions: Sequence[str]) -> list[Arrays]:
         places = self.caption_store.find(caption_keys(captions, self.text_weights))
@@ -109,6 +119,7 @@ class LiveEncodings:
     encode_captions: Callable[[Sequence[str]], Iterator[Arrays]]
     prepare: Callable[[Record], Arrays]
     latent_mask: LatentMask
+    resolution: int
     skip: bool = False
     """A texture that can no longer be read counts for nothing at that visit."""
     skipped: Counter[str] = field(default_factory=Counter)
@@ -118,14 +129,17 @@ class LiveEncodings:
         records = [self.records[i] for i in indices]
         try:
             entries = list(self.encode_textures(records))
+            layouts = [record.layout_map(self.resolution) if record.layout else None for record in records]
         except InputError as error:
             if not self.skip:
                 raise
             if len(records) > 1:
                 return [texture for index in indices for texture in self.textures([index])]
             return [self._left_out(records[0], error)]
-        pairs = zip(records, entries, strict=True)
-        return [Texture(e["mean"], e["std"], e["mask"], self.latent_mask(record, e)) for record, e in pairs]
+        return [
+            Texture(e["mean"], e["std"], e["mask"], self.latent_mask(record, e), layout)
+            for record, e, layout in zip(records, entries, layouts, strict=True)
+        ]
 
     def _left_out(self, record: Record, error: InputError) -> Texture:
         """A texture of which no cell counts, in the form of the first that can be read."""
@@ -135,9 +149,10 @@ class LiveEncodings:
         if like is None:
             raise error
         (entry,) = self.encode_textures([like])
-        mean, std, mask, cells = Texture(entry["mean"], entry["std"], entry["mask"], self.latent_mask(like, entry))
-        no_cells = Cells(*(np.zeros_like(part) for part in cells))
-        return Texture(np.zeros_like(mean), np.zeros_like(std), np.zeros_like(mask), no_cells)
+        mean, std, mask = (np.zeros_like(entry[name]) for name in ("mean", "std", "mask"))
+        no_cells = Cells(*(np.zeros_like(part) for part in self.latent_mask(like, entry)))
+        no_layout = np.zeros((self.resolution, self.resolution, 3), np.uint16) if record.layout else None
+        return Texture(mean, std, mask, no_cells, no_layout)
 
     def cells(self, index: int) -> Cells:
         record = self.records[index]
@@ -156,6 +171,12 @@ def mask_entries(
         cells = latent_mask(record, entry)
         kept = {"target": cells.target, "sums": cells.sums()}
         yield kept | {"outside": cells.outside} if outside else kept
+
+
+def layout_entries(records: Iterable[Record], resolution: int) -> Iterator[Arrays]:
+    """Of each record's layout map a PNG, uint8 [n], at the size that textures are trained at."""
+    for record in records:
+        yield {"layout": np.frombuffer(encode_map(record.layout_map(resolution)), np.uint8)}
 
 
 def covered_share(mask: Array, cells: int) -> Array:

@@ -23,7 +23,8 @@ def readable(
     wait: Callable[[], None] = lambda: None,
     say: bool = True,
 ) -> list[Record]:
-    """The records whose texture and mask can be used at `resolution`; the others are named on stderr, and counted.
+    """The records whose texture, mask and layout map, if they have one, can be used at `resolution`; the others are
+    named on stderr, and counted.
 
     `store` remembers the answers by the files' state. `mine` picks this rank's share of the reading, and `wait` lets
     every rank come to the same point. Raises InputError where none is left.
@@ -58,7 +59,8 @@ def readable(
 def _key(record: Record, resolution: int) -> bytes:
     """What the answer depends on."""
     try:
-        return key_of("readable", resolution, record.image.signature(), record.mask.signature())
+        layout = [record.layout.signature()] if record.layout is not None else []
+        return key_of("readable", resolution, record.image.signature(), record.mask.signature(), *layout)
     except InputError:
         return NOT_THERE
 
@@ -66,6 +68,8 @@ def _key(record: Record, resolution: int) -> bytes:
 def _problem(record: Record, resolution: int) -> str:
     try:
         record.model_input(resolution, "keep")
+        if record.layout is not None:
+            record.layout_map(resolution)
     except InputError as error:
         return str(error)
     return ""

@@ -5,6 +5,7 @@ Nothing is read before it is asked for, and torch is not needed to read.
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +49,9 @@ class Run:
         """The run's folder, and the checkpoint to continue from if there is one. Nothing is written yet.
 
         With `never`, a folder that is in use stays as it is and the run goes to NAME-2, NAME-3, ...
-        Raises InputError for a folder that holds something else than a run, for a finished run that has no checkpoint,
-        and for one that has done more than `max_train_steps` and has no checkpoint of that step. Every rank must call
-        it.
+        Raises InputError for a folder that cannot be written or holds something else than a run, for a finished run
+        that has no checkpoint, and for one that has done more than `max_train_steps` and has no checkpoint of that
+        step. Every rank must call it.
         """
         return cls(*parallel.decide(lambda: _choose(Path(output_dir), resume, max_train_steps)))
 
@@ -163,11 +164,23 @@ def _choose(folder: Path, resume: str, last_step: int) -> tuple[Path, Path | Non
         while folder.exists() and any(folder.iterdir()):
             folder = first.with_name(f"{first.name}-{number}")
             number += 1
+        _check_writable(folder)
         return folder, None
+    _check_writable(folder)
     others = folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
     if others and not Run(folder).config_file.is_file():
         raise InputError(f"run.output_dir: {folder} holds other files and no run; name a new folder, or empty it")
     return folder, _checkpoint(Run(folder), last_step)
+
+
+def _check_writable(folder: Path) -> None:
+    """Known before hours of encoding: a file that has no name and is gone at once, where `folder` is or will be."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(f"run.output_dir: {folder} cannot be written ({error.strerror}); name another") from None
 
 
 def _checkpoint(run: Run, last_step: int) -> Path | None:

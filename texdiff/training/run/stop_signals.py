@@ -1,7 +1,8 @@
 """How a run is stopped, and what it says when it ends before its last step.
 
-SIGINT (Ctrl-C), SIGTERM and SIGUSR1, which clusters send ahead of their time limit, let the step at hand be finished
-and a checkpoint be written, on every rank together; the program ends with exit code 0 and the command that continues.
+SIGINT (Ctrl-C), SIGTERM, SIGHUP, which a closed terminal sends, and SIGUSR1, which clusters send ahead of their time
+limit, let the step at hand be finished and a checkpoint be written, on every rank together; the program ends with exit
+code 0 and the command that continues.
 """
 
 import os
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from texdiff.training.parallel import Parallel
     from texdiff.training.run import Run
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))  # Windows
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))  # Windows has two of them
 LAUNCHERS = {"accelerate", "torchrun", "torch.distributed.run", "accelerate.commands.launch"}
 BOUNCE = 1.0  # seconds in which a second Ctrl-C is the first one's echo: torchrun passes on what the terminal sent too
 
@@ -50,7 +52,10 @@ class StopSignals:
         self._command, self._launcher = _launch_command()
 
     def __enter__(self) -> "StopSignals":
-        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        # nohup has a closed terminal ignored: then it is meant to be.
+        heard = [n for n in SIGNALS if signal.Signals(n).name != "SIGHUP" or signal.getsignal(n) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._receive) for number in heard}
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
         return self
 
     def finish_steps(self, save: Callable[[int], None], parallel: "Parallel | None" = None) -> None:
@@ -135,6 +140,7 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now, name = time.monotonic(), signal.Signals(number).name
+        self._leave_closed_terminals()
         if not self.received:
             self.received, self._since = name, now
             if not self._breaks_off and not self._ending:
@@ -146,6 +152,12 @@ class StopSignals:
         if self._breaks_off:
             self._breaks_off = False
             raise Stopped
+
+    def _leave_closed_terminals(self) -> None:
+        """Every word to a terminal that is gone is an error, which would end the run before its checkpoint."""
+        for number in self._terminals:
+            if not os.isatty(number):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
     def _command_to_continue(self) -> str:
         if self.resume == "never" and self.run is not None:  # the same command would start over once more

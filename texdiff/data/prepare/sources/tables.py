@@ -3,7 +3,8 @@
 The image's column is called image, texture or diffuse, the mask's mask, the caption's text, caption or prompt; in
 metadata files the first two may end in _file_name, and file_name alone is the image. A mask that is a string is
 taken as base64 of zlib of the mask's bits, packed row by row, high bit first (the Texture-Anything dataset has these).
-The column surface, surface_file_name in metadata files, is what `texdiff prepare` writes: the mesh's surface per texel.
+The columns surface and layout, surface_file_name and layout_file_name in metadata files, are what `texdiff prepare`
+writes: the mesh's surface per texel, and where on the mesh it lies.
 """
 
 import base64
@@ -27,6 +28,7 @@ from texdiff.files import write_atomic
 from texdiff.paths import escapes
 
 _IMAGE = ("image", "texture", "diffuse")
+_MAPS = ("surface", "layout")
 _MAX_PACKED = 1 << 25  # bytes after zlib: a mask of 16384 x 16384
 
 
@@ -45,9 +47,8 @@ def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
             if isinstance(row, str):
                 raise InputError(row)
             image, mask = _files(row, path.parent, spool)
-            name = row.get("surface_file_name")
-            surface = path.parent / name if isinstance(name, str) and name else None
-            for file in (image, mask, *([surface] if surface else [])):
+            maps = _map_files(row, path.parent)
+            for file in (image, mask, *maps.values()):
                 if not _can_be(file):
                     raise InputError(f"{file.name!r} cannot be the name of a file")
                 if not file.is_relative_to(spool) and escapes(str(file), str(root)):
@@ -57,8 +58,14 @@ def read_metadata(path: Path, root: Path, spool: Path) -> Iterator[Asset]:
             yield unusable(path, f"{path.relative_to(root).as_posix()}, line {number}", str(error), split=split)
             continue
         label = image.relative_to(root).as_posix() if image.is_relative_to(root) else image.name
-        key = asset_key(image, mask, *([surface] if surface else []))
-        yield Asset(path=image, mask=mask, surface=surface, label=label, key=key, split=split, **credit)
+        key = asset_key(image, mask, *maps.values())
+        yield Asset(path=image, mask=mask, label=label, key=key, split=split, **maps, **credit)
+
+
+def _map_files(row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Those of a row's surface file and layout map that it names."""
+    names = {kind: row.get(f"{kind}_file_name") for kind in _MAPS}
+    return {kind: folder / name for kind, name in names.items() if isinstance(name, str) and name}
 
 
 def _can_be(file: Path) -> bool:
@@ -97,7 +104,7 @@ def read_table(source: str, spool: Path) -> Iterator[Asset]:
         image = next((name for name in _IMAGE if name in rows.column_names), None)
         if image is None or "mask" not in rows.column_names:
             raise InputError(f"{source}: needs columns image, mask and text; it has {', '.join(rows.column_names)}")
-        for name in (image, "mask", "surface"):
+        for name in (image, "mask", *_MAPS):
             if isinstance(rows.features.get(name), datasets.Image):
                 rows = rows.cast_column(name, datasets.Image(decode=False))
         for number, row in enumerate(rows):
@@ -106,15 +113,16 @@ def read_table(source: str, spool: Path) -> Iterator[Asset]:
                 texture = _spooled(_bytes(row[image]), spool)
                 packed = isinstance(row["mask"], str)
                 mask = _unpacked(row["mask"], spool) if packed else _spooled(_bytes(row["mask"]), spool)
-                surface = _spooled(_bytes(row["surface"]), spool) if isinstance(row.get("surface"), dict) else None
+                given: list[str] = [kind for kind in _MAPS if isinstance(row.get(kind), dict)]
+                maps: dict[str, Any] = {kind: _spooled(_bytes(row[kind]), spool) for kind in given}
             except InputError as error:
                 yield unusable(folder, label, str(error), split=split)
                 continue
             name = row.get("asset_id") if isinstance(row.get("asset_id"), str) else label.replace("/", "-")
-            names = " ".join([label, texture.name, mask.name, *([surface.name] if surface else [])])
+            names = " ".join([label, texture.name, mask.name, *(file.name for file in maps.values())])
             key = hashlib.sha256(names.encode()).hexdigest()[:24]
             label, credit = f"{label}/{name}", _credit(row, name)
-            yield Asset(path=texture, mask=mask, surface=surface, label=label, key=key, split=split, **credit)
+            yield Asset(path=texture, mask=mask, label=label, key=key, split=split, **maps, **credit)
 
 
 def _credit(row: dict[str, Any], stem: str) -> dict[str, Any]:
