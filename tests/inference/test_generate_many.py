@@ -9,7 +9,7 @@ from PIL import Image
 
 from texdiff import cli
 from texdiff.errors import InputError
-from texdiff.inference.generate import generate, numbered_files, truncated_prompts
+from texdiff.inference.generate import generate, numbered_files
 from texdiff.inference.sampler import sample, sample_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -41,12 +41,6 @@ def test_numbers_sort_like_names(tmp_path: Path) -> None:
     assert names[0] == "a-000.glb"
     assert names == sorted(names)
     assert len(set(names)) == 101
-
-
-def test_a_prompt_too_long_for_the_text_encoder_is_said(loaded: Any) -> None:
-    assert truncated_prompts(loaded, ["short"]) == []
-    (line,) = truncated_prompts(loaded, ["short", "very " * 100 + "red"])
-    assert "101 tokens of which 75 are read" in line
 
 
 @pytest.mark.parametrize(

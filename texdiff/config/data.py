@@ -20,6 +20,10 @@ class DataConfig:
     caption_column: str = "text"
     """Column that holds the caption, or a list of captions of which each visit draws one. Where there is no `text`,
     caption, prompt or captions is taken."""
+    max_token_length: Literal[77, 150, 225] = 77
+    """Tokens that are read of a caption, here, in samples and wherever the result is used by texdiff: 77 is one pass of
+    the text encoder, 75 tokens between its marks of start and end; 150 and 225 are up to two and three such passes, one
+    after the other, as in ComfyUI and the WebUI."""
     resolution: Resolution = 512
     """Side in pixels of the square that every texture is brought to; a multiple of 8."""
     background: Literal["fill", "keep"] | Grey = "fill"

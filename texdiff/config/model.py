@@ -16,6 +16,9 @@ class ModelConfig:
     """Branch, tag or commit on the hub."""
     variant: str | None = None
     """Weight files' variant, such as `fp16`."""
+    clip_skip: Count | None = None
+    """Layers to leave out at the text encoder's end, as diffusers counts them: 1 is what kohya's scripts, the WebUI and
+    ComfyUI (where it is -2) call clip skip 2. null, their clip skip 1, leaves out none."""
     train: Literal["lora", "full"] = "lora"
     """Train low-rank adapters, or every weight of the denoiser."""
 

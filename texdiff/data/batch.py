@@ -48,7 +48,8 @@ class LatentDataset:
     `sums` [n, 5] are each texture's sums over its latent cells (`encoded.SUMS`), of which `texels` [n] is N_b, what
     they count in all; `variation` [n, 2] how much its values vary inside the mask and outside, NaN where there is no
     texel; `content` a hash of all textures. `posterior` "mean" makes every σ 0; with `full_masks` batches carry the
-    masks at full resolution. Raises InputError, naming them, for textures of whose mask no latent cell is left.
+    masks at full resolution. Prompts are repeated to one length, `prompt_repeats` times that of the empty one, whatever
+    else is in a batch. Raises InputError, naming them, for textures of whose mask no latent cell is left.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class LatentDataset:
         content: str,
         posterior: str = "sample",
         full_masks: bool = False,
+        prompt_repeats: int = 1,
     ) -> None:
         self.records, self.encoded = records, encoded
         self.sums = {name: sums[:, column] for column, name in enumerate(SUMS)}
@@ -74,6 +76,8 @@ class LatentDataset:
                 + "; set mask.downsample to area or any, do not shrink it by mask.dilation, raise data.resolution, or "
                 "take it out of the dataset"
             )
+        empty = encoded.captions([""])[0] if prompt_repeats > 1 else {}
+        self.prompt_length = {name: prompt_repeats * len(array) for name, array in empty.items() if array.ndim > 1}
         first = encoded.textures([0])[0]
         channels, height, width = first.mean.shape
         self.latent_shape = (channels, height, width)
@@ -118,8 +122,12 @@ class LatentDataset:
             covered=covered,
             texels=texels,
             layout=_stack(layouts).float() / 65535 if layouts else None,
-            prompt={name: _stack([entry[name] for entry in prompts]) for name in prompts[0]},
+            prompt={name: _stack([self._repeated(name, entry[name]) for entry in prompts]) for name in prompts[0]},
         )
+
+    def _repeated(self, name: str, array: Array) -> Array:
+        rows = self.prompt_length.get(name, len(array))
+        return array if rows == len(array) else np.concatenate([array] * (rows // len(array)))
 
 
 def _stack(arrays: Sequence[Array]) -> Tensor:

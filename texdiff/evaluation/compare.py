@@ -32,7 +32,7 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
     from PIL import Image
 
     from texdiff.inference.sampler import load_pipeline, sample
-    from texdiff.models.lora_files.load import add_lora
+    from texdiff.models.lora_files.load import add_lora, follow_training
     from texdiff.training.run import Run
 
     try:
@@ -45,6 +45,7 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
         ) from None
     pipeline = load_pipeline(base)
     pipeline.set_progress_bar_config(disable=True)
+    follow_training(pipeline, run)  # so that the base reads the same of each prompt
     before = [sample(pipeline, prompt, guidance_scale=guidance_scale) for _, prompt in chosen]
     add_lora(pipeline, run)
     after = [sample(pipeline, prompt, guidance_scale=guidance_scale) for _, prompt in chosen]

@@ -114,11 +114,12 @@ def _sample(
     restored: dict[str, Images] = {}
     made: dict[str, Textures] = {}
     chosen, lora = settings["model"], settings["model"]["train"] == "lora"
+    reads = {"max_token_length": settings["data"].get("max_token_length", 77), "clip_skip": chosen.get("clip_skip")}
     for who in ("base", "trained"):
         family = (
-            load_family(str(run))
+            load_family(str(run), **reads)
             if who == "trained" and not lora
-            else load_family(chosen["pretrained_model_name_or_path"], chosen["revision"], chosen["variant"])
+            else load_family(chosen["pretrained_model_name_or_path"], chosen["revision"], chosen["variant"], **reads)
         )
         sampler = EvaluationSampler(
             family,

@@ -60,6 +60,7 @@ class EvaluationSampler:
         guidance (img2img): how well the model knows such textures, against a known target."""
         parts = self.pipeline.components | {"requires_safety_checker": False}
         pipeline: Any = StableDiffusionImg2ImgPipeline(**parts)
+        pipeline.encode_prompt = self.pipeline.encode_prompt
         pipeline.set_progress_bar_config(disable=True)
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 

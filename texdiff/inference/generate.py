@@ -4,12 +4,8 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from texdiff.errors import InputError
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 STRENGTH = 0.6  # of img2img where none is said: new surfaces, in the old one's colours and places
 
@@ -82,13 +78,16 @@ def generate(
         layer_names(lora_file(lora))
 
     from texdiff.inference.sampler import load_pipeline, sample_batch
+    from texdiff.models.prompts import PromptReading, reading_of
 
     pipeline = load_pipeline(model)
     if lora is not None:
         changed, in_file = add_lora(pipeline, lora)
         left_out = f", {in_file - changed} of the file are not in this base" if changed < in_file else ""
         print(f"LoRA {lora}: {changed} layers{left_out}")
-    for line in truncated_prompts(pipeline, [*prompts, negative_prompt]):
+    if (reading := reading_of(pipeline)) != PromptReading():
+        print(f"prompts are read as in training: {reading}")
+    for line in reading.left_out(pipeline.tokenizer, [*prompts, negative_prompt]):
         print(line)
     if target is not None:
         print(target.choice)
@@ -116,18 +115,6 @@ def numbered_files(output: Path, count: int) -> list[Path]:
         return [output]
     digits = max(2, len(str(count - 1)))
     return [output.with_stem(f"{output.stem}-{number:0{digits}d}") for number in range(count)]
-
-
-def truncated_prompts(pipeline: "StableDiffusionPipeline", prompts: Sequence[str]) -> list[str]:
-    """A line for each prompt of which the text encoder reads the beginning only."""
-    limit = pipeline.tokenizer.model_max_length
-    lines = []
-    for prompt in prompts:
-        ids = pipeline.tokenizer(prompt, verbose=False).input_ids
-        if len(ids) > limit:
-            kept = pipeline.tokenizer.decode(ids[: limit - 1], skip_special_tokens=True)
-            lines.append(f"the prompt has {len(ids) - 2} tokens of which {limit - 2} are read: ... {kept[-40:]}")
-    return lines
 
 
 def _check_output(output: Path, files: Sequence[Path], mesh: str | Path | None) -> None:

@@ -66,6 +66,7 @@ class InitialImage:
         pixels = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 127.5 - 1  # before they lose bits
         latents = mean_latents(pipeline.vae, pixels)
         redrawing = Img2Img(**pipeline.components, requires_safety_checker=False)
+        redrawing.encode_prompt = pipeline.encode_prompt
         redrawing.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         image = latents.expand(len(prompts), -1, -1, -1)  # [B, 4, h, w]
         sampling = num_inference_steps, guidance_scale, negative_prompt

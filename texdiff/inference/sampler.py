@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Generator, Tensor
 
 from texdiff.errors import InputError, one_line
 from texdiff.models.base import resolve_base  # first: it silences what diffusers says while it is imported
+from texdiff.models.prompts import PromptReading, read_prompts_as
 
 # isort: split
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
@@ -24,6 +26,8 @@ def inference_device() -> torch.device:
 
 def load_pipeline(model: str) -> StableDiffusionPipeline:
     """The pipeline on the fastest device here: float32 on a CPU, bfloat16 or float16 on a GPU.
+
+    One that a run trained reads prompts as it did then, by the config.yaml beside it.
 
     Raises:
         InputError: no such folder or hub id, not a Stable Diffusion pipeline, or files of it missing or damaged.
@@ -46,9 +50,20 @@ def load_pipeline(model: str) -> StableDiffusionPipeline:
         # A base made for training often names DDPM, which wants all its 1,000 steps. DPM-Solver++ follows the
         # same schedule and gets there in 20 to 30. A pipeline that names a quick sampler of its own keeps it.
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    read_prompts_as(pipeline, _training_of(Path(folder)))
     device = inference_device()
     half = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
     return pipeline.to(device, torch.float32 if device.type == "cpu" else half)
+
+
+def _training_of(folder: Path) -> PromptReading:
+    """How prompts were read in the run that trained the pipeline in a folder; as diffusers does where none did, or
+    another program, whose file of that name is its own."""
+    try:
+        settings = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+        return PromptReading.of(settings["data"]["max_token_length"], settings["model"]["clip_skip"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, yaml.YAMLError):
+        return PromptReading()
 
 
 def sample(

@@ -10,7 +10,7 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from texdiff.errors import InputError, one_line
 from texdiff.models.nano import nano_folder
@@ -110,6 +110,15 @@ class Base:
     @cached_property
     def text_encoder(self) -> CLIPTextModel:
         return self._load(CLIPTextModel, "text_encoder")
+
+    @cached_property
+    def text_encoder_config(self) -> dict[str, Any]:
+        """The text encoder's settings, which are known without its weights."""
+        try:
+            found = CLIPTextConfig.from_pretrained(self.source, subfolder="text_encoder", revision=self.revision)
+        except Exception as error:  # hub, JSON
+            raise self._cannot_load("text_encoder", error) from None
+        return found.to_dict()
 
     @cached_property
     def tokenizer(self) -> CLIPTokenizer:

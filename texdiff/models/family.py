@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from texdiff.data.cache.encoders import Encoders
 from texdiff.diffusion.process import Process
 from texdiff.models.base import load_base
+from texdiff.models.prompts import PromptReading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +47,12 @@ class Family(Encoders, Protocol):
         """The base's own: float32, on the CPU, and the one object that is then trained."""
         ...
 
-    @property
-    def max_tokens(self) -> int:
-        """What `encode_prompts` reads of a prompt, without marks of start and end; the rest is cut."""
-        ...
-
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """The tokens of each, without marks of start and end. Known without the encoder."""
+        ...
+
+    def left_out(self, prompts: Sequence[str]) -> list[str]:
+        """A line for each prompt of which `encode_prompts` reads only the beginning. Known without the encoder."""
         ...
 
     def denoiser_outline(self) -> nn.Module:
@@ -89,13 +89,20 @@ class Family(Encoders, Protocol):
 
 
 def load_family(
-    name: str, revision: str | None = None, variant: str | None = None, rescale_betas_zero_snr: bool = False
+    name: str,
+    revision: str | None = None,
+    variant: str | None = None,
+    rescale_betas_zero_snr: bool = False,
+    max_token_length: int = 77,
+    clip_skip: int | None = None,
 ) -> Family:
     """The base `name` (a folder, a hub id, or `nano`) as its family.
 
-    With `rescale_betas_zero_snr` its noise schedule ends in noise alone. Raises InputError where there is no such
-    base, where its family isn't supported, and for a schedule that it can't be trained on.
+    With `rescale_betas_zero_snr` its noise schedule ends in noise alone; `max_token_length` and `clip_skip` say how it
+    reads prompts, as the settings of these names. Raises InputError where there is no such base, where its family isn't
+    supported, for a schedule that it can't be trained on, and for a text encoder without so many layers.
     """
     from texdiff.models.stable_diffusion import StableDiffusion  # a new family: its class here, its pipeline in base.py
 
-    return StableDiffusion(load_base(name, revision, variant), rescale_betas_zero_snr)
+    reading = PromptReading.of(max_token_length, clip_skip)
+    return StableDiffusion(load_base(name, revision, variant), rescale_betas_zero_snr, reading)

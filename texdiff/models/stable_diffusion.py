@@ -17,6 +17,7 @@ from texdiff.diffusion.process import DDPM, rescale_zero_terminal_snr
 from texdiff.errors import InputError
 from texdiff.models.base import Base
 from texdiff.models.family import Conditioning
+from texdiff.models.prompts import PromptReading, read_prompts_as, same_length
 
 
 class StableDiffusion:
@@ -26,8 +27,11 @@ class StableDiffusion:
     models: ClassVar[dict[Encodes, tuple[str, ...]]] = {"images": ("vae",), "prompts": ("text_encoder",)}
     besides: ClassVar[dict[Encodes, tuple[str, ...]]] = {"images": (), "prompts": ("tokenizer",)}
 
-    def __init__(self, base: Base, rescale_betas_zero_snr: bool = False) -> None:
+    def __init__(self, base: Base, rescale_betas_zero_snr: bool = False, reading: PromptReading | None = None) -> None:
         self.base, self.source = base, base.source
+        self.reading = reading or PromptReading()
+        if self.reading.clip_skip is not None:
+            self.reading.check(base.text_encoder_config["num_hidden_layers"])
         self.zero_snr = rescale_betas_zero_snr
         alphas_cumprod: Tensor = base.scheduler.alphas_cumprod
         prediction_type: str = base.scheduler.config.prediction_type
@@ -59,12 +63,17 @@ class StableDiffusion:
     def encoder_state(self, encodes: Encodes) -> tuple[object, ...]:
         parts = (*self.models[encodes], *self.besides[encodes])
         files = [StoredFile(str(path)).signature() for part in parts for path in self.base.files(part)]
-        return self.base.variant, self.base.revision, *parts, *files
+        return self.base.variant, self.base.revision, *parts, *files, *self._reads(encodes)
 
     def encoder_content(self, encodes: Encodes) -> tuple[object, ...]:
         weights = [fingerprint(getattr(self.base, part)) for part in self.models[encodes]]
         files = [path.read_bytes() for part in self.besides[encodes] for path in self.base.files(part)]
-        return *weights, *files
+        return *weights, *files, *self._reads(encodes)
+
+    def _reads(self, encodes: Encodes) -> tuple[object, ...]:
+        """What else the encoder's answers depend on; the usual way of reading has always gone without saying."""
+        usual = encodes != "prompts" or self.reading == PromptReading()
+        return () if usual else (self.reading.chunks, self.reading.clip_skip)
 
     def move_encoders(self, device: torch.device | str, *encodes: Encodes) -> None:
         for kind, parts in self.models.items():
@@ -91,20 +100,16 @@ class StableDiffusion:
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """`text` float32 [B, L, D], the encoder's last hidden state; longer prompts are cut."""
-        tokenizer, encoder = self.base.tokenizer, self.base.text_encoder
-        tokens = tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=tokenizer.model_max_length,
-            return_tensors="pt",
-        )
-        return {"text": encoder(tokens.input_ids.to(encoder.device))[0].float()}
+        """`text` float32 [B, L, D], as texdiff.models.prompts reads them; longer prompts are cut."""
+        parts = self.reading.encode(self.base.tokenizer, self.base.text_encoder, prompts)
+        return {"text": torch.stack(same_length(parts)).float()}
 
     @property
     def max_tokens(self) -> int:
-        return self.base.tokenizer.model_max_length - 2
+        return self.reading.tokens_of(self.base.tokenizer)
+
+    def left_out(self, prompts: Sequence[str]) -> list[str]:
+        return self.reading.left_out(self.base.tokenizer, prompts)
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         tokens = self.base.tokenizer(list(prompts), add_special_tokens=False, verbose=False)
@@ -142,6 +147,7 @@ class StableDiffusion:
         )
         if self.zero_snr:
             pipeline.scheduler = zero_snr_sampler(pipeline.scheduler)
+        read_prompts_as(pipeline, self.reading)
         return pipeline
 
 

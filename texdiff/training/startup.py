@@ -70,7 +70,7 @@ def load_base(config: TrainingConfig) -> Family:
     """The base that the run starts from."""
     base = config.model
     name, zero_snr = base.pretrained_model_name_or_path, config.noise.rescale_betas_zero_snr
-    return load_family(name, base.revision, base.variant, zero_snr)
+    return load_family(name, base.revision, base.variant, zero_snr, config.data.max_token_length, base.clip_skip)
 
 
 def print_summary(
@@ -109,6 +109,8 @@ def print_summary(
     named = ((record.name, record.captions) for record in (*records, *held_out))
     if long := find_long_captions(named, family.count_tokens, family.max_tokens):
         print(f"captions         warning: {long}")
+    for line in family.left_out(config.validation.prompts):
+        print(f"captions         warning: validation.prompts: {line}")
     print(f"mean coverage    {sizes.coverage:.1%} of a texture; {outside}")
     print(f"trained          {trained}")
     print(f"processes        {processes}")

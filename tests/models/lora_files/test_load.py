@@ -13,6 +13,7 @@ from texdiff.errors import InputError
 from texdiff.inference.sampler import sample
 from texdiff.models.lora_files.load import add_lora, lora_file
 from texdiff.models.lora_files.strength import PEFT_NAME
+from texdiff.models.prompts import PromptReading, reading_of
 
 # diffusers' sampler hands a tensor to NumPy 2 in the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -149,3 +150,30 @@ def test_an_adapter_in_pefts_own_layout(pipeline: Any, factors: Any, tmp_path: P
         add_lora(pipeline, folder)
     LoraConfig(r=4, lora_alpha=8, target_modules=[LAYER]).save_pretrained(str(folder))
     np.testing.assert_allclose(noise_prediction(pipeline, folder), expected, atol=1e-6)
+
+
+LONG = "a rusty barrel, worn paint, " * 12  # 84 tokens
+
+
+@pytest.mark.parametrize(
+    ("metadata", "chunks", "skip"),
+    [
+        ({}, 1, None),
+        ({"ss_max_token_length": "225", "ss_clip_skip": "2"}, 3, 1),
+        ({"ss_max_token_length": "150", "ss_clip_skip": "1"}, 2, None),
+        ({"ss_max_token_length": "None", "ss_clip_skip": "None"}, 1, None),  # as kohya's scripts say that none is set
+    ],
+)
+def test_prompts_are_read_as_the_file_says(
+    metadata: dict[str, str], chunks: int, skip: int | None, pipeline: Any, factors: Any, tmp_path: Path
+) -> None:
+    """kohya's `ss_clip_skip` counts from 1, where diffusers and texdiff count from 0."""
+    file = tmp_path / "one.safetensors"
+    save_file({f"unet.{LAYER}.lora_{name}.weight": t.contiguous() for name, t in factors(1.0).items()}, file, metadata)
+    add_lora(pipeline, file)
+    reading = reading_of(pipeline)
+    assert reading == PromptReading(chunks=chunks, clip_skip=skip)
+    embedded, _ = pipeline.encode_prompt([LONG], "cpu", 1, False)
+    (expected,) = reading.encode(pipeline.tokenizer, pipeline.text_encoder, [LONG])
+    assert torch.equal(embedded[0], expected)
+    assert len(expected) == (77 if chunks == 1 else 154)

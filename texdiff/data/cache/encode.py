@@ -1,5 +1,6 @@
 """What a family's frozen encoders make of a dataset, encoded where the cache has none."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from texdiff.data.cache.encodings import (
 from texdiff.data.cache.keys import Keys, as_keys, key_of
 from texdiff.data.cache.settings import DataSettings, MaskSettings, Ranks
 from texdiff.data.cache.store import Arrays, ArrayStore
+from texdiff.data.caption_length import CLIP_TOKENS
 from texdiff.data.image_source import Source
 from texdiff.data.record import Record
 from texdiff.diffusion.mask import cell_weights
@@ -105,6 +107,7 @@ class _Encoding:
             content=key_of(*content, *([] if layout_keys is None else [layout_keys.tobytes()])).hex()[:16],
             posterior=posterior,
             full_masks=self.mask.pixel_weight > 0,
+            prompt_repeats=math.lcm(*range(1, max(1, self.data.max_token_length // CLIP_TOKENS) + 1)),
         )
 
     def latent_mask(self, record: Record, entry: Arrays) -> Cells:

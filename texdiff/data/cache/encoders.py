@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from texdiff.data.cache.keys import Keys
 from texdiff.data.cache.store import Arrays, ArrayStore
+from texdiff.data.caption_length import CLIP_TOKENS
 from texdiff.data.record import Record
 from texdiff.uv.inverted import variation
 
@@ -45,6 +46,11 @@ class Encoders(Protocol):
         """Pixels along a side of a latent cell."""
         ...
 
+    @property
+    def max_tokens(self) -> int:
+        """What `encode_prompts` reads of a prompt, without marks of start and end; the rest is cut."""
+        ...
+
     def encoder_state(self, encodes: Encodes) -> tuple[object, ...]:
         """Changes whenever an encoder's files do; it may change more often. Known without reading them."""
         ...
@@ -63,7 +69,8 @@ class Encoders(Protocol):
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """What the denoiser is given of prompts, by name, float32 [B, ...] each."""
+        """What the denoiser is given of prompts, by name, float32 [B, L, ...] each; an array may be repeated along L
+        any number of times."""
         ...
 
 
@@ -103,8 +110,10 @@ def encode_textures(
 def encode_captions(
     captions: Sequence[str], encoders: Encoders, device: torch.device
 ) -> Iterator[dict[str, NDArray[Any]]]:
-    """The entry of each caption in its order: `encode_prompts` of it. One at a time on a CPU, as with textures."""
-    for batch in _batches(iter(captions), 1 if device.type == "cpu" else _CAPTIONS):
+    """The entry of each caption in its order: `encode_prompts` of it. One at a time on a CPU, as with textures, and
+    where lengths differ, so that none is kept longer than it is."""
+    alone = device.type == "cpu" or encoders.max_tokens > CLIP_TOKENS
+    for batch in _batches(iter(captions), 1 if alone else _CAPTIONS):
         encoded = {name: tensor.cpu().numpy() for name, tensor in encoders.encode_prompts(batch).items()}
         yield from ({name: array[row] for name, array in encoded.items()} for row in range(len(batch)))
 

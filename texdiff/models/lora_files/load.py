@@ -55,7 +55,7 @@ def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]
     """Load the LoRA at `path` (run folder or file, of texdiff or another trainer) into the pipeline's models.
 
     Each layer has the strength that it was trained with, as strength.py reads it. The sampler starts from noise
-    alone where the file says that it was trained so (`ss_zero_terminal_snr`).
+    alone, and prompts are read, as the file says that it was trained (`follow_training`).
 
     Returns:
         (layers now changed, layers in the file).
@@ -85,19 +85,31 @@ def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]
     changed = _set_scale(pipeline, adapter, scale)
     if changed == 0:
         raise InputError(f"{misfit} (none of its {len(names)} layers is in it); use the base that it was trained on")
-    _follow_schedule(pipeline, file)
+    follow_training(pipeline, path)
     return changed, len(names)
 
 
-def _follow_schedule(pipeline: "StableDiffusionPipeline", file: Path) -> None:
+def follow_training(pipeline: "StableDiffusionPipeline", path: Path) -> None:
+    """Let the pipeline read prompts, and its sampler begin, as the LoRA at `path` was trained, where its file says so:
+    in kohya's keys, whose `ss_clip_skip` counts the last layer as 1."""
     from safetensors import safe_open
 
+    from texdiff.models.prompts import PromptReading, read_prompts_as, reading_of
     from texdiff.models.stable_diffusion import zero_snr_sampler
 
-    with safe_open(file, framework="pt") as weights:
-        zero_snr = (weights.metadata() or {}).get("ss_zero_terminal_snr") == "True"
-    if zero_snr and pipeline.scheduler.config.get("prediction_type") == "v_prediction":
+    with safe_open(lora_file(path), framework="pt") as weights:
+        known = weights.metadata() or {}
+    if known.get("ss_zero_terminal_snr") == "True" and pipeline.scheduler.config.prediction_type == "v_prediction":
         pipeline.scheduler = zero_snr_sampler(pipeline.scheduler)
+    length, skip = (known.get(key, "") for key in ("ss_max_token_length", "ss_clip_skip"))
+    now = reading_of(pipeline)
+    read_prompts_as(
+        pipeline,
+        PromptReading(
+            chunks=PromptReading.of(int(length), None).chunks if length in ("75", "77", "150", "225") else now.chunks,
+            clip_skip=int(skip) - 1 or None if skip.isdecimal() else now.clip_skip,
+        ),
+    )
 
 
 def _set_scale(pipeline: "StableDiffusionPipeline", adapter: str, scale: float) -> int:

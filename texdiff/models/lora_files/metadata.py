@@ -69,6 +69,8 @@ def _kohya(settings: Settings, base: str, version: str | None, prediction: str |
         "ss_steps": settings["run"]["max_train_steps"],
         "ss_seed": settings["run"]["seed"],
         "ss_resolution": f"({side}, {side})",
+        "ss_clip_skip": skip + 1 if (skip := settings["model"].get("clip_skip")) is not None else None,
+        "ss_max_token_length": length if (length := settings["data"].get("max_token_length", 77)) > 77 else None,
         "ss_caption_dropout_rate": settings["data"]["caption_dropout"],
         "ss_min_snr_gamma": settings["noise"]["snr_gamma"],
         "ss_noise_offset": settings["noise"]["offset"] or None,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from texdiff.config import RENAMED, TrainingConfig
+from texdiff.config import RENAMED, DataConfig, TrainingConfig
 from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_folder, remove
 from texdiff.training.ema import Ema
@@ -168,7 +168,9 @@ class Checkpointer:
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    before = {section: dict(values) for section, values in before.items()}
+    # A key that an old checkpoint does not have yet was what its default says.
+    defaults = TrainingConfig(data=DataConfig(dataset="")).to_dict()
+    before = {section: {**defaults.get(section, {}), **values} for section, values in before.items()}
     for old, new in RENAMED.items():
         (section, old_key), new_key = old.split("."), new.split(".")[1]
         if old_key in before.get(section, {}):
