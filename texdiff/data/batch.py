@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from texdiff.data.cache.encodings import SUMS, Array, Cells, Encodings
+from texdiff.data.cache.encodings import SUMS, Array, Cells, Encodings, is_packed, texel_weights
+from texdiff.data.mask_weights import MaskKind
 from texdiff.data.record import Record
 from texdiff.errors import InputError
 
@@ -21,8 +22,8 @@ class TextureBatch:
     std: Tensor  # [B, C, h, w] σ
     mask: Tensor  # [B, 1, h, w] what each latent cell counts in the loss: the UV mask at latent size
     outside: Tensor  # [B, 1, h, w] what the error against the target outside the mask counts
-    covered: Tensor  # [B, 1, h, w] covered share of the cell's texels, 0-1
-    texels: Tensor | None  # bool [B, 1, R, R] the UV mask itself, where it was asked for
+    covered: Tensor  # [B, 1, h, w] mean weight of the cell's texels, 0-1: of a binary mask, the share that is covered
+    texels: Tensor | None  # [B, 1, R, R] the UV mask itself, where it was asked for: bool, or float weights
     layout: Tensor | None  # float32 [B, 3, R, R] in [0, 1] the layout map at the image's size, where records have one
     prompt: dict[str, Tensor]  # [B, ...] each: what the family's encoders make of the captions, by name
 
@@ -47,9 +48,10 @@ class LatentDataset:
 
     `sums` [n, 5] are each texture's sums over its latent cells (`encoded.SUMS`), of which `texels` [n] is N_b, what
     they count in all; `variation` [n, 2] how much its values vary inside the mask and outside, NaN where there is no
-    texel; `content` a hash of all textures. `posterior` "mean" makes every σ 0; with `full_masks` batches carry the
-    masks at full resolution. Prompts are repeated to one length, `prompt_repeats` times that of the empty one, whatever
-    else is in a batch. Raises InputError, naming them, for textures of whose mask no latent cell is left.
+    texel; `kinds` [n] how the masks' files were read; `content` a hash of all textures. `posterior` "mean" makes every
+    σ 0; with `full_masks` batches carry the masks at full resolution. Prompts are repeated to one length,
+    `prompt_repeats` times that of the empty one, whatever else is in a batch. Raises InputError, naming them, for
+    textures of whose mask no latent cell is left.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class LatentDataset:
         *,
         sums: Tensor,
         variation: Tensor,
+        kinds: Sequence[MaskKind],
         content: str,
         posterior: str = "sample",
         full_masks: bool = False,
@@ -67,7 +70,7 @@ class LatentDataset:
         self.records, self.encoded = records, encoded
         self.sums = {name: sums[:, column] for column, name in enumerate(SUMS)}
         self.texels = self.sums["target"] + self.sums["outside"]
-        self.variation, self.content = variation, content
+        self.variation, self.kinds, self.content = variation, kinds, content
         self.posterior, self.full_masks = posterior, full_masks
         if len(lost := (self.sums["target"] == 0).nonzero()[:, 0].tolist()):
             raise InputError(
@@ -82,7 +85,7 @@ class LatentDataset:
         channels, height, width = first.mean.shape
         self.latent_shape = (channels, height, width)
         side = len(first.mask) // height
-        self.pixels = self.sums["covered"] * side**2  # [n] covered texels of the masks themselves
+        self.pixels = self.sums["covered"] * side**2  # [n] texels of the masks themselves, by their weight
 
     def __len__(self) -> int:
         return len(self.records)
@@ -111,7 +114,10 @@ class LatentDataset:
         textures = self.encoded.textures(indices)
         mean, std = (_stack(parts) for parts in zip(*((t.mean, t.std) for t in textures), strict=True))
         target, outside, covered = (_stack(parts) for parts in zip(*(t.cells for t in textures), strict=True))
-        texels = _stack([np.unpackbits(t.mask, axis=1)[None] for t in textures]).bool() if self.full_masks else None
+        texels = None
+        if self.full_masks:
+            texels = _stack([texel_weights(t.mask)[None] for t in textures])
+            texels = texels.bool() if all(is_packed(t.mask) for t in textures) else texels
         layouts = [np.moveaxis(t.layout, -1, 0) for t in textures if t.layout is not None]
         return TextureBatch(
             names=tuple(self.records[index].name for index in indices),

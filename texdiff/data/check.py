@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from texdiff.data.caption_length import CountTokens, find_long_captions
+from texdiff.data.mask_weights import THRESHOLD, MaskKind, grey_share, mask_kind, mask_weights
 from texdiff.data.prepare.asset import Asset
-from texdiff.data.prepare.mask_images import THRESHOLD, fit_mask, read_pair, thresholded
+from texdiff.data.prepare.mask_images import fit_mask, read_pair
 from texdiff.data.prepare.sources import find_assets
 from texdiff.data.prepare.workers import Failure, Workers
 from texdiff.errors import InputError
@@ -23,7 +24,6 @@ from texdiff.uv.measures import measure
 from texdiff.uv.texel_area import read_area_file
 from texdiff.uv.void import flat_void
 
-_MUCH_GREY = 0.05  # an anti-aliased rim has less
 _TIME_LIMIT, _MEMORY_LIMIT = 120.0, 4.0  # seconds and GiB per image
 
 
@@ -98,23 +98,23 @@ def check_texture(asset: Asset) -> Checked:
     texture, grey = read_pair(asset.path, asset.mask)
     height, width = texture.shape[:2]
     wrong, worth_knowing = [], []
-    mask = grey >= THRESHOLD
+    weights = mask_weights(grey)
     if grey.shape != (height, width):
         wrong.append(f"the image is {width}x{height} but its mask {grey.shape[1]}x{grey.shape[0]}")
         try:
-            mask = fit_mask(grey, (height, width))
+            weights = fit_mask(grey, (height, width))
         except InputError:
             return Checked((Finding(asset.label, wrong[0], wrong=True),))
-    between = thresholded(grey)
-    if between > _MUCH_GREY:
-        wrong.append(f"{between:.0%} of the mask are grey, neither 0 nor 255: is it a mask?")
-    elif between:
-        worth_knowing.append(f"{between:.2%} of the mask are grey; from {THRESHOLD} on they count as mapped")
+    mask, kind = weights > 0, mask_kind(grey)
+    if kind is MaskKind.WEIGHTS:
+        worth_knowing.append(f"{grey_share(grey):.0%} of the mask are grey, so its texels weigh their value / 255")
+    elif kind is MaskKind.CUT:
+        worth_knowing.append(f"{grey_share(grey):.2%} of the mask are grey; from {THRESHOLD} on they count as mapped")
     if not mask.any():
         wrong.append("the mask is empty")
     elif not mask[::8, ::8].any():
         wrong.append("the mask is empty at 1/8, where the loss is computed: its islands are too thin")
-    elif looks_inverted(texture, mask):
+    elif looks_inverted(texture, weights >= THRESHOLD):
         wrong.append("the mask looks inverted: what it covers is plain, and what it leaves out is not")
     elif mask.all():
         worth_knowing.append("the mask covers everything, so it masks nothing")
@@ -124,9 +124,8 @@ def check_texture(asset: Asset) -> Checked:
         wrong.append(odd)
     findings = [Finding(asset.label, text, wrong=True) for text in wrong]
     findings += [Finding(asset.label, text, wrong=False) for text in worth_knowing]
-    return Checked(
-        tuple(findings), float(mask.mean()), content_hash(texture), variation(texture, mask), flat_void(texture, mask)
-    )
+    varies, void = variation(texture, weights >= THRESHOLD), flat_void(texture, mask)
+    return Checked(tuple(findings), float(mask.mean()), content_hash(texture), varies, void)
 
 
 def _flat_voids(voids: list[tuple[int, int, int] | None]) -> str:

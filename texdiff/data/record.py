@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from texdiff.data.image_source import Source
+from texdiff.data.mask_weights import mask_weights
 from texdiff.errors import InputError
 from texdiff.uv.gutter import fill
 from texdiff.uv.image import ImageError, read_image, read_mask
 from texdiff.uv.layout.map_image import read_map, sample_map
-from texdiff.uv.resize import resize
+from texdiff.uv.resize import resize_weighted
 from texdiff.uv.texel_area import from_grey16, read_area_file, resize_texel_area
 
 
@@ -33,22 +34,38 @@ class Record:
     """Where it was asked for: a map in UV space, such as where on the mesh each texel lies."""
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Texture uint8 [H, W, 3] and mask bool [H, W]. Raises InputError, naming the record."""
+        """Texture uint8 [H, W, 3] and mask bool [H, W], what weighs anything. Raises InputError, naming the record."""
+        texture, weights = self.read_weighted()
+        return texture, weights > 0
+
+    def read_weighted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Texture uint8 [H, W, 3] and the weights of its texels in 255ths, uint8 [H, W]: see `mask_weights`.
+
+        Raises InputError, naming the record.
+        """
         texture = _decode(self.image(), f"{self.name}: the texture")
-        mask = self.read_mask()
-        if texture.shape[:2] != mask.shape:
+        weights = self.read_weights()
+        if texture.shape[:2] != weights.shape:
             raise InputError(
                 f"{self.name}: texture is {texture.shape[1]}x{texture.shape[0]} but mask is "
-                f"{mask.shape[1]}x{mask.shape[0]} pixels; give them the same size"
+                f"{weights.shape[1]}x{weights.shape[0]} pixels; give them the same size"
             )
-        return texture, mask
+        return texture, weights
 
     def read_mask(self) -> np.ndarray:
-        """Mask bool [H, W]: true where the grey is 128 or more."""
-        mask = _decode(self.mask(), f"{self.name}: the mask", read_mask) >= 128
-        if not mask.any():
+        """Mask bool [H, W]: what weighs anything."""
+        return self.read_weights() > 0
+
+    def read_weights(self) -> np.ndarray:
+        """The weights of the texels in 255ths, uint8 [H, W], without reading the texture."""
+        weights = mask_weights(self.read_grey())
+        if not weights.any():
             raise InputError(f"{self.name}: the mask is empty (nothing is white), so there is nothing to learn from it")
-        return mask
+        return weights
+
+    def read_grey(self) -> np.ndarray:
+        """The mask as its file has it, uint8 [H, W]."""
+        return _decode(self.mask(), f"{self.name}: the mask", read_mask)
 
     def density(self, resolution: int) -> np.ndarray:
         """Surface of the mesh per texel, float32 [R, R], averaged over the covered part of each texel at that
@@ -92,27 +109,29 @@ class Record:
         UV space is a square whatever the image's sides, so a texture that is not square is brought to one.
         `background` is what the void is filled with: "fill", "keep" or a grey of 0-255.
         """
-        return self.fit(*self.read(), resolution, background)
+        image, weights = self.fit(*self.read_weighted(), resolution, background)
+        return image, weights > 0
 
     def fit(
-        self, texture: np.ndarray, mask: np.ndarray, resolution: int, background: str | int
+        self, texture: np.ndarray, weights: np.ndarray, resolution: int, background: str | int
     ) -> tuple[Tensor, np.ndarray]:
-        """`model_input` of what `read` gave."""
+        """`model_input` of what `read_weighted` gave, with the mask as weights in 255ths, uint8 [R, R]."""
         size = (resolution, resolution)
-        image, small = resize(texture, mask, size)
-        if not small.any():
+        image, small = resize_weighted(texture, weights, size)
+        covered = small > 0
+        if not covered.any():
             raise InputError(
                 f"{self.name}: nothing is left of its mask at {resolution}x{resolution}; its islands are thinner than "
                 "a pixel there, so raise data.resolution or take it out of the dataset"
             )
         if background == "fill":
-            image = fill(image, small)
+            image = fill(image, covered)
         elif background == "keep":
             shrinks = texture.shape[0] * texture.shape[1] > resolution**2
             kind = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
             image = np.asarray(cv2.resize(texture, size, interpolation=kind), np.uint8)
         else:
-            image = np.where(small[..., None], image, np.uint8(background))
+            image = np.where(covered[..., None], image, np.uint8(background))
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1
         return tensor, small
 

@@ -58,9 +58,9 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor, reduction: str 
 def region_errors(prediction: Tensor, target: Tensor, covered: Tensor) -> Tensor:
     """Squared errors, summed over latent cells, and the number of these cells: float32 [2, 3].
 
-    prediction, target [B, C, h, w]; covered [B, 1, h, w], the covered fraction of each cell. The columns are cells
-    fully covered, partly covered (the islands' border), and not covered. A sum over its cells is a mean squared
-    error; sums of several batches add up.
+    prediction, target [B, C, h, w]; covered [B, 1, h, w], the mean weight of each cell's texels. The columns are cells
+    of full weight, of some (the islands' border, and what is grey in the mask), and of none. A sum over its cells is a
+    mean squared error; sums of several batches add up.
     """
     squares = (prediction.detach().float() - target.float()).square().mean(dim=1, keepdim=True)  # [B, 1, h, w]
     regions = torch.stack([covered >= 1, (covered > 0) & (covered < 1), covered <= 0])  # [3, B, 1, h, w]

@@ -12,10 +12,10 @@ Downsample = Literal["nearest", "nearest-exact", "area", "any", "all"]
 def downsample(mask: Tensor, size: tuple[int, int], mode: str = "nearest") -> Tensor:
     """Mask float [B, 1, H, W] in [0, 1] to float [B, 1, h, w], `size` = (h, w).
 
-    nearest         the top-left texel of each cell, as torch's nearest takes it
-    nearest-exact   the texel at the cell's centre
-    area            the covered fraction of the cell
-    any, all        1 where any texel, or where every texel, of the cell is covered
+    nearest         the weight of the top-left texel of each cell, as torch's nearest takes it
+    nearest-exact   the weight of the texel at the cell's centre
+    area            the mean weight of the cell's texels: of a binary mask, the covered fraction
+    any, all        the largest and the smallest weight: 1 where any texel, or where every texel, is covered
 
     Raises ValueError for another mode.
     """
@@ -55,14 +55,14 @@ a single texel (up to three quarters of a texture's surface), and without a limi
 
 def weigh_by_density(weights: Tensor, mask: Tensor, density: Tensor) -> Tensor:
     """Weights of latent cells, float [B, 1, h, w] in [0, 1], times the mean density of the covered texels in each
-    cell, of which no more than MOST times the median over the texture's cells counts.
+    cell, each by its weight, of which no more than MOST times the median over the texture's cells counts.
 
     Each texture's weights keep their sum: what shifts is which of its cells count, not how much the texture does
     beside others. Cells with a weight but no covered texel, as dilation makes them, take the texture's mean density.
 
     Args:
         weights: the mask at latent size, [B, 1, h, w].
-        mask: float [B, 1, H, W], 1 where a texel is covered.
+        mask: float [B, 1, H, W] in [0, 1], what each texel weighs.
         density: float [B, 1, H, W], surface of the mesh per texel, of any unit; 0 or more.
     """
     size = (weights.shape[2], weights.shape[3])
@@ -83,7 +83,7 @@ class CellWeights(NamedTuple):
     outside: Tensor
     """Weight of the error against what stands outside the mask."""
     covered: Tensor
-    """Covered share of the cell's texels, 0-1."""
+    """Mean weight of the cell's texels, 0-1: of a binary mask, the share that is covered."""
 
 
 def cell_weights(
@@ -94,7 +94,7 @@ def cell_weights(
     dilation: int = 0,
     density: Tensor | None = None,
 ) -> CellWeights:
-    """The weights of latent cells, `size` = (h, w), for a mask [B, 1, H, W] in {0, 1}.
+    """The weights of latent cells, `size` = (h, w), for a mask [B, 1, H, W] in [0, 1].
 
     The target's is the mask at latent size, by `density` [B, 1, H, W] where it is given (see `weigh_by_density`);
     outside of it a cell weighs `unmasked_weight` (0-1).

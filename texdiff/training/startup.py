@@ -19,6 +19,7 @@ from texdiff.data.cache.encoders import default_cache_dir
 from texdiff.data.cache.readability import readable
 from texdiff.data.cache.store import ArrayStore
 from texdiff.data.caption_length import find_long_captions
+from texdiff.data.mask_weights import MUCH_GREY, THRESHOLD, MaskKind
 from texdiff.data.record import Record
 from texdiff.data.records import mean_coverage, read_records
 from texdiff.diffusion.draws import sample_keys
@@ -168,6 +169,19 @@ def measure_masks(textures: LatentDataset) -> MaskReport:
     )
 
 
+def describe_grey(kinds: Sequence[MaskKind]) -> str:
+    """How many masks are grey, and what becomes of that; nothing where none is."""
+    counts = {kind: kinds.count(kind) for kind in MaskKind}
+    parts = []
+    if weights := counts[MaskKind.WEIGHTS]:
+        parts.append(
+            f"{weights} of {len(kinds)} are used as weights: more than {MUCH_GREY:.0%} of each is grey, rims aside"
+        )
+    if cut := counts[MaskKind.CUT]:
+        parts.append(f"{cut} of {len(kinds)} with less are black and white, cut at {THRESHOLD}")
+    return "; ".join(parts)
+
+
 def report_masks(textures: LatentDataset, config: TrainingConfig, run: Run, parallel: Parallel) -> None:
     """Print what the masks lose on the way to latent size, whether they look inverted, and what void the textures have;
     write RUN/masks.json."""
@@ -180,6 +194,8 @@ def report_masks(textures: LatentDataset, config: TrainingConfig, run: Run, para
         f"latent masks     {setting.downsample}{grown} drop {report.dropped:.1%} of the covered texels{worst}; "
         f"{report.void:.1%} of what counts is void"
     )
+    if grey := describe_grey(textures.kinds):
+        print(f"grey masks       {grey}")
     voids = measure_voids(textures.records, config.data.background)
     print(f"void             {voids}")
     for warning in (report.warning, void_warning(voids, config)):
@@ -198,7 +214,8 @@ def draw_first_batch(textures: LatentDataset, plan: BatchPlan, config: TrainingC
     rows = []
     resolution = config.data.resolution
     for _, index in sample_keys(config.run.seed, 0, plan.effective_batch, len(textures))[:SHOWN]:
-        image, mask = textures.records[index].model_input(resolution, config.data.background)
+        record = textures.records[index]
+        image, weights = record.fit(*record.read_weighted(), resolution, config.data.background)
         texture = ((image.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
         cells = textures.cells(index)
         side = resolution // cells.target.shape[1]
@@ -208,7 +225,7 @@ def draw_first_batch(textures: LatentDataset, plan: BatchPlan, config: TrainingC
             target, outside = target + outside, 0 * outside
         blue, red = (0.25 * texture + np.array(colour) for colour in ((0, 0, 120), (120, 0, 0)))
         counted = texture * target + blue * outside + red * (1 - target - outside)
-        white = np.repeat(np.uint8(255) * mask[..., None].astype(np.uint8), 3, axis=2)
+        white = np.repeat(weights[..., None], 3, axis=2)
         gap = np.full((resolution, GAP, 3), 255, np.uint8)
         rows.append(np.hstack([texture, gap, white, gap, counted.round().clip(0, 255).astype(np.uint8)]))
         rows.append(np.full((GAP, rows[0].shape[1], 3), 255, np.uint8))

@@ -50,7 +50,40 @@ def resize(
     return np.ascontiguousarray(filled, dtype=np.uint8), weight >= 0.5 - 1e-6
 
 
-def _shrink(values: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float32]:
+def resize_weighted(
+    texture: NDArray[np.uint8], weights: NDArray[np.uint8], size: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Texture and the weights of its texels at another size; covered is what weighs more than 0.
+
+    The texture, and weights of 0 and 255 alone, are what `resize` makes of them. Others take the mean over each new
+    texel's area, void being 0, rounded to a 255th; growing interpolates (linear).
+
+    Args:
+        texture: uint8 [H, W, 3].
+        weights: in 255ths, uint8 [H, W].
+        size: (height, width) wanted.
+
+    Returns:
+        uint8 [h, w, 3] and uint8 [h, w].
+
+    Raises:
+        ValueError: as `resize`.
+    """
+    image, covered = resize(texture, weights > 0, size)
+    if not is_grey(weights):
+        return image, covered.view(np.uint8) * np.uint8(255)
+    height, width = size
+    mean = _shrink(weights, (min(weights.shape[0], height), min(weights.shape[1], width)))
+    grown = cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR)
+    return image, np.rint(grown).astype(np.uint8)
+
+
+def is_grey(weights: NDArray[np.uint8]) -> bool:
+    """Whether weights, uint8 [H, W], are others than 0 and 255."""
+    return bool(((weights > 0) & (weights < 255)).any())
+
+
+def _shrink(values: NDArray[np.floating] | NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
     """Mean over each new texel's area; values [H, W] or [H, W, 3]."""
     shrunk = cv2.resize(np.asarray(values, dtype=np.float32), size[::-1], interpolation=cv2.INTER_AREA)
     return np.asarray(shrunk, dtype=np.float32).reshape(*size, *values.shape[2:])

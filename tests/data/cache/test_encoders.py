@@ -11,8 +11,9 @@ from PIL import Image
 from texdiff.data.batch import LatentDataset
 from texdiff.data.cache import encoders, keys
 from texdiff.data.cache.digests import digests
-from texdiff.data.cache.encodings import CachedEncodings, Cells, mask_entries
+from texdiff.data.cache.encodings import CachedEncodings, Cells, mask_entries, texel_weights
 from texdiff.data.cache.store import ArrayStore
+from texdiff.data.mask_weights import MaskKind
 from texdiff.data.records import read_records
 from texdiff.diffusion.mask import cell_weights
 from texdiff.errors import InputError
@@ -65,7 +66,7 @@ def test_an_entry_is_the_encoders_posterior_and_the_mask(dataset, store, base, f
             posterior = base.vae.encode(picture[None]).latent_dist
         assert np.array_equal(entry["mean"], posterior.mean[0])
         assert np.array_equal(entry["std"], posterior.std[0])
-        assert np.array_equal(encoders.unpack_mask(entry)[0].numpy() > 0, mask)
+        assert np.array_equal(texel_weights(entry["mask"]) > 0, mask)
         texture, whole = record.read()
         expected = variation(texture, whole) or (np.nan, np.nan)
         np.testing.assert_allclose(entry["variation"], expected, rtol=1e-6)
@@ -118,7 +119,8 @@ def cached(folder, store, family, captions=("",), mode="nearest"):
     records, places = read_records(str(folder), "train"), fill(store, folder, family)
 
     def latent(record, entry):
-        return Cells(*(plane[0].numpy() for plane in cell_weights(encoders.unpack_mask(entry)[None], (8, 8), mode)))
+        mask = torch.from_numpy(texel_weights(entry["mask"]))[None, None]
+        return Cells(*(plane[0].numpy() for plane in cell_weights(mask, (8, 8), mode)))
 
     masks, texts = ArrayStore(None), ArrayStore(None)
     entries = (store.get(int(place)) for place in places)
@@ -141,7 +143,7 @@ def cached(folder, store, family, captions=("",), mode="nearest"):
         caption_store=texts,
         text_weights="weights",
     )
-    facts = {"variation": torch.zeros(len(records), 2), "content": ""}
+    facts = {"variation": torch.zeros(len(records), 2), "kinds": [MaskKind.BINARY] * len(records), "content": ""}
     return records, encoded, {"sums": torch.from_numpy(masks.column("sums", at)), **facts}
 
 

@@ -23,8 +23,9 @@ def test_the_covered_share_is_counted_by_cell(mask):
 @settings(max_examples=40, deadline=None)
 @given(mask=masks, weights=hnp.arrays(np.float32, (1, 4, 4), elements=st.sampled_from([0.0, 0.25, 1.0, 2.0])))
 def test_sums_say_what_counts_what_is_dropped_and_what_is_void(mask, weights):
-    covered = covered_share(np.packbits(mask, axis=1), 4)
-    sums = dict(zip(SUMS, Cells(weights, np.float32(0.5) - weights / 4, covered).sums().tolist(), strict=True))
+    packed = np.packbits(mask, axis=1)
+    cells = Cells(weights, np.float32(0.5) - weights / 4, covered_share(packed, 4))
+    sums = dict(zip(SUMS, cells.sums(packed).tolist(), strict=True))
     expected = dict.fromkeys(SUMS, 0.0)
     for y, x in np.ndindex(4, 4):
         texels = mask[8 * y : 8 * y + 8, 8 * x : 8 * x + 8].sum()

@@ -18,10 +18,13 @@ from texdiff.data.cache.encodings import (
     Cells,
     Encodings,
     LiveEncodings,
+    covered_share,
     layout_entries,
     mask_entries,
+    texel_weights,
 )
 from texdiff.data.cache.keys import Keys, as_keys, key_of
+from texdiff.data.cache.mask_kinds import mask_kinds, read_as
 from texdiff.data.cache.settings import DataSettings, MaskSettings, Ranks
 from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.caption_length import CLIP_TOKENS
@@ -90,7 +93,9 @@ class _Encoding:
     def dataset(self, records: Sequence[Record], posterior: str) -> LatentDataset:
         """The textures `records` and their captions."""
         found = self._digests([source for record in records for source in (record.image, record.mask)])
-        texture_keys = keys.texture_keys(found[0::2], found[1::2], weights=self.weights, **self.setting)
+        images, masks = found[0::2], found[1::2]
+        kinds = mask_kinds(records, masks, self._store("mask-kinds"), **self.share)
+        texture_keys = keys.texture_keys(images, read_as(masks, kinds), weights=self.weights, **self.setting)
         mask_keys = self._mask_keys(texture_keys, records)
         layout_keys = self._layout_keys(texture_keys, records)
         if self.data.cache == "off":
@@ -104,6 +109,7 @@ class _Encoding:
             encoded,
             sums=torch.from_numpy(sums),
             variation=torch.from_numpy(variation),
+            kinds=kinds,
             content=key_of(*content, *([] if layout_keys is None else [layout_keys.tobytes()])).hex()[:16],
             posterior=posterior,
             full_masks=self.mask.pixel_weight > 0,
@@ -115,8 +121,9 @@ class _Encoding:
         density = None
         if self.by_surface:
             density = torch.from_numpy(record.density(self.data.resolution))[None, None]
-        planes = self.to_latent(encoders.unpack_mask(entry)[None], density=density)
-        return Cells(*(plane[0].numpy() for plane in planes))
+        mask = torch.from_numpy(texel_weights(entry["mask"]))[None, None]
+        target, outside, _ = (plane[0].numpy() for plane in self.to_latent(mask, density=density))
+        return Cells(target, outside, covered_share(entry["mask"], target.shape[1]))
 
     def _mask_keys(self, texture_keys: Keys, records: Sequence[Record]) -> Keys:
         """The key of each latent mask [n]: the texture's, and where they count the hash of its surface file."""
@@ -216,7 +223,7 @@ class _Encoding:
             entry = prepare(record)
             if record.layout is not None:
                 record.layout_map(self.data.resolution)  # which raises what is wrong with it now, not at a later visit
-            return self.latent_mask(record, entry).sums(), entry["variation"]
+            return self.latent_mask(record, entry).sums(entry["mask"]), entry["variation"]
 
         self.family.move_encoders(self.device, "images", "prompts")
         sums, variation = (np.stack(part) for part in zip(*encoders.ahead(measure, records), strict=True))

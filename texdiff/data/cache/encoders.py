@@ -21,8 +21,10 @@ from tqdm import tqdm
 from texdiff.data.cache.keys import Keys
 from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.caption_length import CLIP_TOKENS
+from texdiff.data.mask_weights import THRESHOLD
 from texdiff.data.record import Record
 from texdiff.uv.inverted import variation
+from texdiff.uv.resize import is_grey
 
 _THREADS = min(8, os.cpu_count() or 1)  # decode and fill images while the encoder works
 _PIXELS = 1 << 20  # of one pass through the encoder on an accelerator: some 4 GB for Stable Diffusion's VAE
@@ -81,14 +83,15 @@ def default_cache_dir() -> Path:
 
 def prepare_texture(record: Record, resolution: int, background: str | int) -> tuple[Tensor, dict[str, NDArray[Any]]]:
     """The image float32 [3, R, R] for the encoder, and what an entry holds beside its moments: mask uint8 [R, R / 8] of
-    packed bits, and variation float32 [2], how much the texture varies inside its mask and outside; NaN where one of
-    these is next to nothing.
+    packed bits, or uint8 [R, R] of weights in 255ths where there are others than 0 and 1; and variation float32 [2],
+    how much the texture varies inside its mask and outside; NaN where one of these is next to nothing.
 
     Raises InputError, naming the file, for a record that cannot be used.
     """
-    texture, mask = record.read()
-    image, small = record.fit(texture, mask, resolution, background)
-    return image, {"mask": np.packbits(small, axis=1), "variation": _variation(texture, mask)}
+    texture, weights = record.read_weighted()
+    image, small = record.fit(texture, weights, resolution, background)
+    mask = small if is_grey(small) else np.packbits(small > 0, axis=1)
+    return image, {"mask": mask, "variation": _variation(texture, weights >= THRESHOLD)}
 
 
 def encode_textures(
@@ -116,11 +119,6 @@ def encode_captions(
     for batch in _batches(iter(captions), 1 if alone else _CAPTIONS):
         encoded = {name: tensor.cpu().numpy() for name, tensor in encoders.encode_prompts(batch).items()}
         yield from ({name: array[row] for name, array in encoded.items()} for row in range(len(batch)))
-
-
-def unpack_mask(entry: Arrays) -> Tensor:
-    """The mask of a texture's entry, float [1, R, R] in {0, 1}."""
-    return torch.from_numpy(np.unpackbits(entry["mask"], axis=1)).float().unsqueeze(0)
 
 
 def fill_store(

@@ -24,13 +24,13 @@ class Cells(NamedTuple):
 
     target: Array  # weight of the error against the training target
     outside: Array  # weight of the error against the target outside the mask
-    covered: Array  # covered share of the cell's texels, 0-1
+    covered: Array  # mean weight of the cell's texels, 0-1: of a binary mask, the share that is covered
 
-    def sums(self) -> Array:
+    def sums(self, mask: Array) -> Array:
         """float32 [5], in cells: both weights and the covered share summed; the covered share in cells that do not
-        count, so is dropped; the weight that lies on void."""
+        count, so is dropped; the weight that lies on void. `mask` is the entry's."""
         dropped = np.where(self.target > 0, 0, self.covered)
-        parts = (self.target, self.outside, self.covered, dropped, self.target * (1 - self.covered))
+        parts = (self.target, self.outside, self.covered, dropped, self.target * void_share(mask, self.target.shape[1]))
         return np.array([part.sum(dtype=np.float64) for part in parts], np.float32)
 
 
@@ -43,7 +43,7 @@ class Texture(NamedTuple):
 
     mean: Array  # float32 [C, h, w] μ of the VAE's posterior, not scaled
     std: Array  # float32 [C, h, w] σ
-    mask: Array  # uint8 [R, R / 8] the mask's packed bits
+    mask: Array  # uint8 [R, R / 8] the mask's packed bits, or [R, R] its weights in 255ths
     cells: Cells
     layout: Array | None  # uint16 [R, R, 3] the layout map, where the records have one; 65535 is 1
 
@@ -169,7 +169,7 @@ def mask_entries(
     outside float32 [1, h, w] if that is asked for. The covered share follows from the texture's own entry."""
     for record, entry in zip(records, entries, strict=True):
         cells = latent_mask(record, entry)
-        kept = {"target": cells.target, "sums": cells.sums()}
+        kept = {"target": cells.target, "sums": cells.sums(entry["mask"])}
         yield kept | {"outside": cells.outside} if outside else kept
 
 
@@ -179,8 +179,32 @@ def layout_entries(records: Iterable[Record], resolution: int) -> Iterator[Array
         yield {"layout": np.frombuffer(encode_map(record.layout_map(resolution)), np.uint8)}
 
 
+def is_packed(mask: Array) -> bool:
+    """Whether an entry's mask is packed bits, not weights."""
+    return mask.shape[0] != mask.shape[1]
+
+
+def texel_weights(mask: Array) -> Array:
+    """The weights that an entry's mask holds, in 255ths or as packed bits, float32 [R, R] in [0, 1]."""
+    if is_packed(mask):
+        return np.unpackbits(mask, axis=1).astype(np.float32)
+    return mask.astype(np.float32) / np.float32(255)
+
+
 def covered_share(mask: Array, cells: int) -> Array:
-    """Of packed bits uint8 [R, R / 8], the share of each of `cells` x `cells` cells that is set, float32 [1, h, w]."""
-    bits = np.unpackbits(mask, axis=1)
-    side = len(bits) // cells
-    return bits.reshape(1, cells, side, cells, side).mean(axis=(2, 4), dtype=np.float32)
+    """The mean weight in each of `cells` x `cells` cells of an entry's mask, float32 [1, h, w]: of packed bits, the
+    share that is set."""
+    if is_packed(mask):
+        return _means(np.unpackbits(mask, axis=1), cells)
+    return _means(mask, cells) / np.float32(255)
+
+
+def void_share(mask: Array, cells: int) -> Array:
+    """The share of texels without weight in each of `cells` x `cells` cells of an entry's mask, float32 [1, h, w]."""
+    return 1 - covered_share(mask, cells) if is_packed(mask) else _means(mask == 0, cells)
+
+
+def _means(texels: Array, cells: int) -> Array:
+    """Float32 [1, h, w]; of a power of two integers each, so exact."""
+    side = len(texels) // cells
+    return texels.reshape(1, cells, side, cells, side).mean(axis=(2, 4), dtype=np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from texdiff.data.mask_weights import mask_weights
 from texdiff.data.prepare.asset import Asset
 from texdiff.data.prepare.read_stage import TextureUse
 from texdiff.data.prepare.workers import Failure, Workers, with_bar
@@ -20,7 +21,7 @@ from texdiff.uv.audit import rejection_reason
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.image import open_unlimited, write_png
 from texdiff.uv.measures import LATENT_CELL, measure
-from texdiff.uv.resize import resize
+from texdiff.uv.resize import resize_weighted
 from texdiff.uv.texel_area import from_grey16, read_area_file, resize_texel_area, texel_area, to_grey16
 
 _THUMBNAIL = 96  # pixels; three of them a row are about 4 KB, so a page with thousands of rows still opens
@@ -112,8 +113,8 @@ def build(job: BuildJob) -> None:
     the texture is kept; and `place`/entry.json, written last."""
     texture = _read(job.folder / "textures" / f"{job.content}.png")
     height, width = texture.shape[:2]
-    triangles, mesh_area, mask = _uses(job, (height, width))
-    area = None
+    triangles, mesh_area, weights = _uses(job, (height, width))
+    mask, area = weights > 0, None
     measures = measure(texture, mask, triangles, mesh_area)
     reason = rejection_reason(measures)
     if reason is None:
@@ -122,18 +123,19 @@ def build(job: BuildJob) -> None:
         size = (job.resolution, job.resolution)
         if area is not None:
             area, _ = resize_texel_area(area, mask, size)
-        texture, mask = resize(texture, mask, size)
+        texture, weights = resize_weighted(texture, weights, size)
+        mask = weights > 0
         measures = measure(texture, mask, triangles, mesh_area)
         reason = rejection_reason(measures)
     place = job.folder / job.place
     if reason is None:
         write_png(texture, place / "texture.png")
-        write_png(mask.astype(np.uint8) * 255, place / "mask.png")
+        write_png(mask_weights(weights), place / "mask.png")
         if area is not None:
             write_png(to_grey16(area, mask), place / "surface.png")
     properties = {"reason": reason, "source_width": width, "source_height": height, "surface": area is not None}
     properties |= {"width": texture.shape[1], "height": texture.shape[0], "measures": measures}
-    entry = {"properties": properties, "thumbnails": _thumbnails(texture, mask)}
+    entry = {"properties": properties, "thumbnails": _thumbnails(texture, weights)}
     write_atomic(place / "entry.json", json.dumps(entry).encode(), durable=False)
 
 
@@ -147,10 +149,10 @@ def _is_built(job: BuildJob) -> bool:
 
 def _uses(
     job: BuildJob, size: tuple[int, int]
-) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, NDArray[np.bool_]]:
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None, NDArray[np.uint8]]:
     """UV triangles and their mesh area over all meshes with the texture (None: no mesh has it), and the union of all
-    masks."""
-    mask = np.zeros(size, bool)
+    masks, of each texel its largest weight, in 255ths."""
+    weights = np.zeros(size, np.uint8)
     triangles, mesh_area = [], []
     for use in job.uses:
         if use.endswith(".npz"):
@@ -158,11 +160,11 @@ def _uses(
                 triangles.append(arrays["triangles"])
                 mesh_area.append(arrays["mesh_area"])
         else:
-            mask |= _read(job.folder / use) >= 128
+            np.maximum(weights, _read(job.folder / use), out=weights)
     if not triangles:
-        return None, None, mask
+        return None, None, weights
     together = np.concatenate(triangles)
-    return together, np.concatenate(mesh_area), mask | coverage_mask(together, size)
+    return together, np.concatenate(mesh_area), np.where(coverage_mask(together, size), np.uint8(255), weights)
 
 
 def _texel_area(
@@ -191,14 +193,14 @@ def _texel_area(
     return np.sum([area / max(area[area > 0].mean(), 1e-30) if area.any() else area for area in maps], axis=0)
 
 
-def _thumbnails(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> list[str]:
+def _thumbnails(texture: NDArray[np.uint8], weights: NDArray[np.uint8]) -> list[str]:
     """Texture, mask and latent mask (nearest: the top-left texel of each 8 x 8 cell) as small data URIs."""
-    height, width = mask.shape
+    height, width = weights.shape
     scale = _THUMBNAIL / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = Image.fromarray(texture).resize(size, Image.Resampling.BOX)
-    grey = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX)
-    latent = Image.fromarray(mask[::LATENT_CELL, ::LATENT_CELL].astype(np.uint8) * 255)
+    grey = Image.fromarray(weights).resize(size, Image.Resampling.BOX)
+    latent = Image.fromarray(weights[::LATENT_CELL, ::LATENT_CELL])
     return [
         _data_uri(small, "webp", quality=60, method=4),
         _data_uri(grey.quantize(8), "png", optimize=True),

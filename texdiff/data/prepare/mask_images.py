@@ -6,11 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from texdiff.data.mask_weights import mask_weights
 from texdiff.errors import InputError
 from texdiff.uv.image import ImageError, open_unlimited, read_image, read_mask
-
-_GREY = (16, 239)
-THRESHOLD = 128  # from here on a texel of a grey mask counts as mapped, in training too
 
 
 def read_pair(image: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -27,14 +25,10 @@ def read_pair(image: Path, mask: Path) -> tuple[NDArray[np.uint8], NDArray[np.ui
         raise InputError(f"{mask}: the mask {error}") from None
 
 
-def thresholded(grey: NDArray[np.uint8]) -> float:
-    """Share of a mask's texels that are neither black nor white, whatever JPEG did to them."""
-    return float(((grey >= _GREY[0]) & (grey <= _GREY[1])).mean())
-
-
-def fit_mask(grey: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask, uint8 [h, w], as bool [H, W] = size: resized (nearest) where it has the image's shape, or is a square,
-    which in UV space has any image's shape. Raises InputError where it is neither.
+def fit_mask(grey: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The weights, in 255ths, of a mask as it is stored, uint8 [h, w], as uint8 [H, W] = size: resized (nearest) where
+    it has the image's shape, or is a square, which in UV space has any image's shape. Raises InputError where it is
+    neither.
     """
     if grey.shape != size:
         same_shape = abs(grey.shape[0] * size[1] - grey.shape[1] * size[0]) <= max(size) * max(grey.shape) * 0.01
@@ -43,7 +37,7 @@ def fit_mask(grey: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.bool_
                 f"the mask is {grey.shape[1]}x{grey.shape[0]} but the image {size[1]}x{size[0]}: their shapes differ"
             )
         grey = np.asarray(cv2.resize(grey, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-    return grey >= THRESHOLD
+    return mask_weights(grey)
 
 
 def _decoded(path: Path, what: str) -> NDArray[np.uint8]:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from texdiff.data.mask_weights import THRESHOLD, MaskKind, mask_kind
 from texdiff.data.prepare.asset import Asset
-from texdiff.data.prepare.mask_images import THRESHOLD, fit_mask, read_pair, thresholded
+from texdiff.data.prepare.mask_images import fit_mask, read_pair
 from texdiff.data.prepare.workers import Failure, Workers, with_bar
 from texdiff.errors import InputError, one_line, readable
 from texdiff.files import write_atomic
@@ -34,6 +35,11 @@ _NOTES = {
     "material_assumed": "the mesh names no material, so the only one of its material file was taken",
     "material_file": "the mesh names a material file that does not exist, so the one beside it was taken",
     "image_folder": "the image was found by its name in ../textures",
+}
+
+_GREYS = {
+    MaskKind.CUT: f"the mask has grey texels, which count as mapped from {THRESHOLD} on",
+    MaskKind.WEIGHTS: "the mask is grey, so its texels weigh their value / 255",
 }
 
 
@@ -119,14 +125,14 @@ def _read_image(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[d
     asset = job.asset
     assert asset.mask is not None
     texture, grey = read_pair(asset.path, asset.mask)
-    mask = fit_mask(grey, texture.shape[:2])
-    if looks_inverted(texture, mask):
+    weights = fit_mask(grey, texture.shape[:2])
+    if looks_inverted(texture, weights >= THRESHOLD):
         reason = "the mask looks inverted: what it covers is plain, and what it leaves out is not"
         return [], [{"name": readable(asset.path.name), "reason": reason}]
     if asset.surface is not None:
         write_png(read_area_file(asset.surface, texture.shape[:2]), place / "0-surface.png")
-    write_png(mask.astype(np.uint8) * 255, place / "0.png")
-    notes = [f"the mask has grey texels, which count as mapped from {THRESHOLD} on"] if thresholded(grey) else []
+    write_png(weights, place / "0.png")
+    notes = [_GREYS[kind]] if (kind := mask_kind(grey)) in _GREYS else []
     return [_texture(job, texture, Path(asset.label).name, "0.png", notes)], []
 
 
