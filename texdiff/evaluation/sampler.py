@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionImg2ImgPipeline
 from torch import Tensor
 from tqdm import tqdm
 
@@ -13,7 +12,9 @@ from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.evaluation.metrics.image import Images
 from texdiff.inference.sampler import inference_device
+from texdiff.models.base import as_img2img
 from texdiff.models.family import Family
+from texdiff.models.stable_diffusion import quick_sampler
 
 STRENGTH = 0.5  # share of the noise schedule that a texture goes up and comes down again when it is reconstructed
 _BATCH = 4
@@ -36,8 +37,7 @@ class EvaluationSampler:
         self.size = {"height": resolution, "width": resolution}
         self.steps, self.guidance_scale, self.seed = num_inference_steps, guidance_scale, seed
         self.pipeline: Any = family.pipeline(family.denoiser).to(inference_device())
-        # Good images in 20-30 steps whatever sampler the base names, and the one of a run's own samples.
-        self.pipeline.scheduler = DPMSolverMultistepScheduler.from_config(self.pipeline.scheduler.config)
+        self.pipeline.scheduler = quick_sampler(self.pipeline.scheduler)  # also that of a run's own samples
         self.pipeline.set_progress_bar_config(disable=True)
 
     def generate(self, prompts: Sequence[str], title: str) -> Images:
@@ -58,8 +58,8 @@ class EvaluationSampler:
     def reconstruct(self, images: Images, prompts: Sequence[str], title: str) -> Images:
         """Each image with noise added up to STRENGTH of the schedule, and taken away again by its prompt, without
         guidance (img2img): how well the model knows such textures, against a known target."""
-        parts = self.pipeline.components | {"requires_safety_checker": False}
-        pipeline: Any = StableDiffusionImg2ImgPipeline(**parts)
+        kind, parts = as_img2img(self.pipeline)
+        pipeline = kind(**parts)
         pipeline.encode_prompt = self.pipeline.encode_prompt
         pipeline.set_progress_bar_config(disable=True)
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255

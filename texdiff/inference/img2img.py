@@ -16,7 +16,7 @@ from texdiff.uv.gutter import fill
 from texdiff.uv.image import ImageError, read_image
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class InitialImage:
 
     def img2img(
         self,
-        pipeline: "StableDiffusionPipeline",
+        pipeline: "DiffusionPipeline",
         prompts: Sequence[str],
         seeds: Sequence[int],
         strength: float,
@@ -43,12 +43,14 @@ class InitialImage:
         the islands; it is put back afterwards.
         """
         import torch
-        from diffusers import StableDiffusionImg2ImgPipeline
 
         from texdiff.inference.sampler import initial_noise, sample_batch
+        from texdiff.models.base import as_img2img
         from texdiff.models.stable_diffusion import mean_latents
 
-        class Img2Img(StableDiffusionImg2ImgPipeline):
+        kind, parts = as_img2img(pipeline)
+
+        class Img2Img(kind):  # type: ignore[misc, valid-type]
             def prepare_latents(
                 self,
                 image: Any,
@@ -58,6 +60,7 @@ class InitialImage:
                 dtype: Any,
                 device: Any,
                 generator: Any,
+                *more: object,
             ) -> Any:
                 return self.scheduler.add_noise(image, initial_noise(generator, image.shape[1:]).to(image), timestep)
 
@@ -65,7 +68,7 @@ class InitialImage:
         small = _resize(fill(self.texture, self.covered), (side, side))
         pixels = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 127.5 - 1  # before they lose bits
         latents = mean_latents(pipeline.vae, pixels)
-        redrawing = Img2Img(**pipeline.components, requires_safety_checker=False)
+        redrawing = Img2Img(**parts)
         redrawing.encode_prompt = pipeline.encode_prompt
         redrawing.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         image = latents.expand(len(prompts), -1, -1, -1)  # [B, 4, h, w]

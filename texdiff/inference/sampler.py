@@ -12,11 +12,14 @@ from safetensors import SafetensorError
 from torch import Generator, Tensor
 
 from texdiff.errors import InputError, one_line
-from texdiff.models.base import resolve_base  # first: it silences what diffusers says while it is imported
-from texdiff.models.prompts import PromptReading, read_prompts_as
+from texdiff.models.base import PIPELINES, load_base  # first: it silences what diffusers says while it is imported
 
 # isort: split
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
+import diffusers
+from diffusers import DDPMScheduler, DiffusionPipeline
+
+from texdiff.models.prompts import PromptReading, read_prompts_as
+from texdiff.models.stable_diffusion import quick_sampler
 
 
 def inference_device() -> torch.device:
@@ -24,7 +27,7 @@ def inference_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_pipeline(model: str) -> StableDiffusionPipeline:
+def load_pipeline(model: str) -> DiffusionPipeline:
     """The pipeline on the fastest device here: float32 on a CPU, bfloat16 or float16 on a GPU.
 
     One that a run trained reads prompts as it did then, by the config.yaml beside it.
@@ -32,24 +35,19 @@ def load_pipeline(model: str) -> StableDiffusionPipeline:
     Raises:
         InputError: no such folder or hub id, not a Stable Diffusion pipeline, or files of it missing or damaged.
     """
-    folder = resolve_base(model)
+    base = load_base(model)
+    kind, folder = base.index["_class_name"], base.source
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries warn of each other's deprecations
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                folder,
-                # Textures are no photographs: the checker costs a gigabyte and blackens images by mistake.
-                safety_checker=None,
-                feature_extractor=None,
-                requires_safety_checker=False,
-            )
+            pipeline = getattr(diffusers, kind).from_pretrained(folder, feature_extractor=None, **PIPELINES[kind])
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         hub = "" if Path(folder).is_dir() else ", or the hub cannot be reached"
         raise InputError(f"{model}: not a usable Stable Diffusion pipeline{hub} ({one_line(error)[:200]})") from None
     if type(pipeline.scheduler) is DDPMScheduler:
-        # A base made for training often names DDPM, which wants all its 1,000 steps. DPM-Solver++ follows the
-        # same schedule and gets there in 20 to 30. A pipeline that names a quick sampler of its own keeps it.
-        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+        # A base made for training often names DDPM, which wants all its 1,000 steps. A pipeline that names a quick
+        # sampler of its own keeps it.
+        pipeline.scheduler = quick_sampler(pipeline.scheduler)
     read_prompts_as(pipeline, _training_of(Path(folder)))
     device = inference_device()
     half = torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
@@ -67,7 +65,7 @@ def _training_of(folder: Path) -> PromptReading:
 
 
 def sample(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     prompt: str,
     seed: int = 0,
     num_inference_steps: int = 30,
@@ -82,7 +80,7 @@ def sample(
 
 
 def sample_batch(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     prompts: Sequence[str],
     seeds: Sequence[int],
     num_inference_steps: int,

@@ -8,9 +8,9 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from texdiff.errors import InputError, one_line
 from texdiff.models.nano import nano_folder
@@ -19,7 +19,19 @@ from texdiff.models.nano import nano_folder
 diffusers.logging.disable_progress_bar()
 transformers.logging.disable_progress_bar()
 
-PIPELINES = ("StableDiffusionPipeline",)  # of the families that are supported: `model_index.json` names one
+PIPELINES: dict[str, dict[str, Any]] = {
+    "StableDiffusionPipeline": {"safety_checker": None, "requires_safety_checker": False},
+    "StableDiffusionXLPipeline": {"add_watermarker": False},
+}
+"""Of the families that are supported, as `model_index.json` names them; and how each is loaded without what judges or
+changes its pictures: textures are no photographs, the checker costs a gigabyte and blackens images by mistake."""
+
+
+def as_img2img(pipeline: DiffusionPipeline) -> tuple[Any, dict[str, Any]]:
+    """The class of pipeline that starts from an image, and what one is made of that shares this one's parts."""
+    kind = type(pipeline).__name__
+    parts = pipeline.components | PIPELINES[kind]
+    return getattr(diffusers, kind.replace("Pipeline", "Img2ImgPipeline")), parts
 
 
 def resolve_base(name: str, revision: str | None = None) -> str:
@@ -42,11 +54,16 @@ def resolve_base(name: str, revision: str | None = None) -> str:
             if folder.exists()
             else hf_hub_download(name, "model_index.json", revision=revision)
         )
-        family = json.loads(Path(index).read_text("utf-8"))["_class_name"]
+        parts = json.loads(Path(index).read_text("utf-8"))
+        family = parts["_class_name"]
     except Exception as error:  # not there, not allowed, no network, no JSON, no pipeline's JSON
         raise InputError(f"{name}: cannot be loaded, from disk or from the hub ({one_line(error)[:200]})") from None
+    if "XL" in family and parts.get("text_encoder") in (None, [None, None]):
+        raise InputError(f"{name}: is SDXL's refiner, which only finishes what the base has begun; name the base")
     if family not in PIPELINES:
-        raise InputError(f"{name}: is a {family}; only {', '.join(PIPELINES)} (Stable Diffusion 1 and 2) is supported")
+        raise InputError(
+            f"{name}: is a {family}; only Stable Diffusion 1, 2 and XL ({', '.join(PIPELINES)}) can be used"
+        )
     return name
 
 
@@ -108,6 +125,11 @@ class Base:
         return sorted(path for path in (self.folder / part).rglob("*") if path.is_file())
 
     @cached_property
+    def index(self) -> dict[str, Any]:
+        """What model_index.json says: the pipeline's class, those of its parts, and its settings."""
+        return json.loads((self.folder / "model_index.json").read_text("utf-8"))
+
+    @cached_property
     def text_encoder(self) -> CLIPTextModel:
         return self._load(CLIPTextModel, "text_encoder")
 
@@ -121,10 +143,23 @@ class Base:
         return found.to_dict()
 
     @cached_property
+    def text_encoder_2(self) -> CLIPTextModelWithProjection:
+        """Of Stable Diffusion XL."""
+        return self._load(CLIPTextModelWithProjection, "text_encoder_2")
+
+    @cached_property
     def tokenizer(self) -> CLIPTokenizer:
-        tokenizer = self._load(CLIPTokenizer, "tokenizer")
+        return self._load_tokenizer("tokenizer")
+
+    @cached_property
+    def tokenizer_2(self) -> CLIPTokenizer:
+        """Of Stable Diffusion XL."""
+        return self._load_tokenizer("tokenizer_2")
+
+    def _load_tokenizer(self, part: str) -> CLIPTokenizer:
+        tokenizer = self._load(CLIPTokenizer, part)
         if len(tokenizer) < 256:  # transformers makes an empty one where the files are missing, without a word
-            raise self._cannot_load("tokenizer", "its files are missing")
+            raise self._cannot_load(part, "its files are missing")
         return tokenizer
 
     @cached_property

@@ -102,7 +102,10 @@ def load_family(
     reads prompts, as the settings of these names. Raises InputError where there is no such base, where its family isn't
     supported, for a schedule that it can't be trained on, and for a text encoder without so many layers.
     """
-    from texdiff.models.stable_diffusion import StableDiffusion  # a new family: its class here, its pipeline in base.py
+    # A new family: its class here, its pipeline in base.py.
+    from texdiff.models.stable_diffusion import StableDiffusion
+    from texdiff.models.stable_diffusion_xl import StableDiffusionXL
 
-    reading = PromptReading.of(max_token_length, clip_skip)
-    return StableDiffusion(load_base(name, revision, variant), rescale_betas_zero_snr, reading)
+    base = load_base(name, revision, variant)
+    kind = StableDiffusionXL if base.index["_class_name"] == "StableDiffusionXLPipeline" else StableDiffusion
+    return kind(base, rescale_betas_zero_snr, PromptReading.of(max_token_length, clip_skip))

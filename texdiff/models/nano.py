@@ -30,8 +30,11 @@ TEXT_WIDTH = 32
 """Small, because CLIP's vocabulary of 49,408 tokens takes this many weights per entry."""
 
 
-def clip_tokenizer(folder: Path) -> "CLIPTokenizer":
-    """CLIP's byte-pair tokenizer (49,408 entries), made from its list of merges; writes its files to `folder`."""
+def clip_tokenizer(folder: Path, pad_token: str = "<|endoftext|>") -> "CLIPTokenizer":
+    """CLIP's byte-pair tokenizer (49,408 entries), made from its list of merges; writes its files to `folder`.
+
+    OpenCLIP's, of Stable Diffusion 2 and of XL's second encoder, is the same with `!`, entry 0, as its padding.
+    """
     from transformers import CLIPTokenizer
 
     merges = MERGES.read_text("utf-8")
@@ -46,7 +49,7 @@ def clip_tokenizer(folder: Path) -> "CLIPTokenizer":
         vocab=str(folder / "vocab.json"),
         merges=str(folder / "merges.txt"),
         model_max_length=77,
-        pad_token="<|endoftext|>",
+        pad_token=pad_token,
     )
     return tokenizer
 

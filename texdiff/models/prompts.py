@@ -55,6 +55,30 @@ class PromptReading:
     def encode(self, tokenizer: Any, encoder: Any, prompts: Sequence[str]) -> list[Tensor]:
         """Of each prompt the encoder's last hidden state, or with `clip_skip` that of a layer before, normalised as
         the last is: [77 n, D] where it has n chunks. What is beyond the last chunk is cut."""
+        tokens, counts = self._chunks(tokenizer, encoder, prompts)
+        if self.clip_skip is None:
+            states = encoder(tokens)[0]
+        else:
+            states = encoder(tokens, output_hidden_states=True).hidden_states[-(self.clip_skip + 1)]
+            states = getattr(encoder, "text_model", encoder).final_layer_norm(states)
+        return [part.flatten(0, 1) for part in states.split(counts)]
+
+    @torch.no_grad()
+    def encode_xl(
+        self, tokenizers: Sequence[Any], encoders: Sequence[Any], prompts: Sequence[str]
+    ) -> tuple[list[Tensor], Tensor]:
+        """As Stable Diffusion XL has it: of each prompt the last hidden states but one of both encoders side by side,
+        [77 n, D]; and the second one's projections [B, P], of first chunks."""
+        states = []
+        for tokenizer, encoder in zip(tokenizers, encoders, strict=True):
+            tokens, counts = self._chunks(tokenizer, encoder, prompts)
+            output = encoder(tokens, output_hidden_states=True)
+            states.append(output.hidden_states[-2])
+        firsts = [sum(counts[:row]) for row in range(len(counts))]
+        return [part.flatten(0, 1) for part in torch.cat(states, dim=-1).split(counts)], output[0][firsts]
+
+    def _chunks(self, tokenizer: Any, encoder: Any, prompts: Sequence[str]) -> tuple[Tensor, list[int]]:
+        """The chunks [N, 77] of all prompts, and how many each has."""
         size = tokenizer.model_max_length - 2
         start, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
         chunks, counts = [], []
@@ -62,13 +86,7 @@ class PromptReading:
             parts = [ids[first : first + size] for first in range(0, max(len(ids), 1), size)][: self.chunks]
             chunks += [[start, *part, end, *[pad] * (size - len(part))] for part in parts]
             counts.append(len(parts))
-        tokens = torch.tensor(chunks, device=encoder.device)
-        if self.clip_skip is None:
-            states = encoder(tokens)[0]
-        else:
-            states = encoder(tokens, output_hidden_states=True).hidden_states[-(self.clip_skip + 1)]
-            states = getattr(encoder, "text_model", encoder).final_layer_norm(states)
-        return [part.flatten(0, 1) for part in states.split(counts)]
+        return torch.tensor(chunks, device=encoder.device), counts
 
     def left_out(self, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
         """A line for each prompt of which only the beginning is read."""
@@ -119,11 +137,46 @@ class PromptReader:
         return positive, unconditional
 
 
+class PromptReaderXL(PromptReader):
+    """The same in the place of a Stable Diffusion XL pipeline's."""
+
+    def __call__(  # type: ignore[override]
+        self,
+        prompt: str | list[str],
+        device: torch.device,
+        num_images_per_prompt: int,
+        do_classifier_free_guidance: bool,
+        negative_prompt: str | list[str] | None = None,
+        **given: object,
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """The embeddings [B, L, D] of prompts and, with guidance, of negative prompts; and their projections [B, P]."""
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        negative = [negative_prompt or ""] if isinstance(negative_prompt, str | None) else negative_prompt
+        if do_classifier_free_guidance:
+            prompts = [*prompts, *(negative * len(prompts) if len(negative) == 1 else negative)]
+        pipeline = self.pipeline
+        encoders = pipeline.text_encoder, pipeline.text_encoder_2
+        parts, pooled = self.reading.encode_xl((pipeline.tokenizer, pipeline.tokenizer_2), encoders, prompts)
+        each = torch.stack(same_length(parts)), pooled
+        text, pooled = (t.to(device, encoders[1].dtype).repeat_interleave(num_images_per_prompt, dim=0) for t in each)
+        if not do_classifier_free_guidance:
+            return text, None, pooled, None
+        (text, no_text), (pooled, no_pooled) = text.chunk(2), pooled.chunk(2)
+        if negative_prompt is None and pipeline.config.force_zeros_for_empty_prompt:
+            no_text, no_pooled = torch.zeros_like(no_text), torch.zeros_like(no_pooled)
+        return text, no_text, pooled, no_pooled
+
+
+def is_xl(pipeline: Any) -> bool:
+    """Whether the pipeline has two text encoders."""
+    return "text_encoder_2" in pipeline.components
+
+
 def read_prompts_as(pipeline: Any, reading: PromptReading) -> None:
     """Let a Stable Diffusion pipeline read prompts so. Raises InputError where its text encoder has too few layers."""
     reading.check(pipeline.text_encoder.config.num_hidden_layers)
     if reading != reading_of(pipeline):
-        pipeline.encode_prompt = PromptReader(pipeline, reading)
+        pipeline.encode_prompt = (PromptReaderXL if is_xl(pipeline) else PromptReader)(pipeline, reading)
 
 
 def reading_of(pipeline: Any) -> PromptReading:

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import torch
 from accelerate.utils import convert_outputs_to_fp32
-from diffusers import DPMSolverMultistepScheduler
 from torch import nn
 from tqdm import tqdm
 
@@ -16,6 +15,7 @@ from texdiff.data.record import Record
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.diffusion.loss import masked_error, region_errors
 from texdiff.models.family import Conditioning, Family
+from texdiff.models.stable_diffusion import quick_sampler
 from texdiff.models.trainable import Trainable
 from texdiff.training.ema import Ema
 from texdiff.training.parallel import Parallel
@@ -78,8 +78,7 @@ class Validation:
             with self.family.encoders_on(self.parallel.device), self._evaluating(), self.stop.breaking_off():
                 pipeline = self.family.pipeline(denoiser)
                 pipeline.set_progress_bar_config(desc="sampling", leave=False)
-                # Good images in 20-30 steps whatever sampler the base names; plain DDPM would need hundreds.
-                pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+                pipeline.scheduler = quick_sampler(pipeline.scheduler)  # whatever the base names: DDPM needs hundreds
                 with _under_autocast(denoiser, self.parallel):
                     self.samples.draw(pipeline, step)
 

@@ -1,8 +1,9 @@
 """A LoRA in the layout of kohya's scripts, which ComfyUI and the WebUI read.
 
-Layer a.b.c of the U-Net is called lora_unet_a_b_c; its factors are lora_down [rank, in] and lora_up [out, rank], for a
-convolution [rank, in, k, k] and [out, rank, 1, 1]. What a program adds to the layer's weight is
-alpha / rank * lora_up @ lora_down, where alpha is a number of its own beside each layer's factors.
+Layer a.b.c of the U-Net is called lora_unet_a_b_c, where Stable Diffusion XL's layers have the names of sgm.py; its
+factors are lora_down [rank, in] and lora_up [out, rank], for a convolution [rank, in, k, k] and [out, rank, 1, 1]. What
+a program adds to the layer's weight is alpha / rank * lora_up @ lora_down, where alpha is a number of its own beside
+each layer's factors.
 """
 
 import json
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from texdiff.errors import InputError, one_line
 from texdiff.models.lora_files import LORA_FILE
-from texdiff.models.lora_files.metadata import IMPLEMENTATIONS
+from texdiff.models.lora_files.metadata import IMPLEMENTATIONS, XL
 from texdiff.models.lora_files.safetensors_bytes import write_weights
+from texdiff.models.lora_files.sgm import sgm_name
 
 # Diffusers' names of the factors, and PEFT's, which are used where not only attention has adapters.
 _KEY = re.compile(r"unet\.(?P<layer>.+?)\.(?P<factor>lora\.down|lora\.up|lora_A|lora_B)\.weight")
@@ -49,18 +51,19 @@ def write_kohya(run: Path, output: Path) -> None:
     kept = {key: value for key, value in metadata.items() if key.startswith(("ss_", "modelspec."))}
     kept |= {"format": "pt", "modelspec.implementation": IMPLEMENTATIONS["kohya"]}
     try:
-        write_weights(output, kohya_tensors(tensors, alpha), kept)
+        write_weights(output, kohya_tensors(tensors, alpha, metadata.get("ss_base_model_version") == XL), kept)
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written ({error.strerror}); choose another") from None
 
 
-def kohya_tensors(tensors: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """The adapters under kohya's names, with alpha beside them."""
+def kohya_tensors(tensors: dict[str, Tensor], alpha: float, xl: bool) -> dict[str, Tensor]:
+    """The adapters under kohya's names, for `xl` those of Stable Diffusion XL, with alpha beside them."""
     renamed: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key)
         assert match, key  # all that a run writes
-        stem = "lora_unet_" + match["layer"].replace(".", "_")
+        layer = sgm_name(match["layer"]) if xl else match["layer"]
+        stem = f"lora_unet_{layer.replace('.', '_')}"
         renamed[f"{stem}.{_FACTORS[match['factor']]}.weight"] = tensor
         renamed[f"{stem}.alpha"] = torch.tensor(alpha)
     return renamed

@@ -9,7 +9,7 @@ from texdiff.models.lora_files import LORA_FILE
 from texdiff.models.lora_files.strength import PEFT_NAME, layers_of, read_layers
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 
 def lora_file(path: Path) -> Path:
@@ -51,7 +51,7 @@ def layer_names(file: Path) -> set[str]:
     return layers_of(keys, file)
 
 
-def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]:
+def add_lora(pipeline: "DiffusionPipeline", path: Path) -> tuple[int, int]:
     """Load the LoRA at `path` (run folder or file, of texdiff or another trainer) into the pipeline's models.
 
     Each layer has the strength that it was trained with, as strength.py reads it. The sampler starts from noise
@@ -89,12 +89,12 @@ def add_lora(pipeline: "StableDiffusionPipeline", path: Path) -> tuple[int, int]
     return changed, len(names)
 
 
-def follow_training(pipeline: "StableDiffusionPipeline", path: Path) -> None:
+def follow_training(pipeline: "DiffusionPipeline", path: Path) -> None:
     """Let the pipeline read prompts, and its sampler begin, as the LoRA at `path` was trained, where its file says so:
-    in kohya's keys, whose `ss_clip_skip` counts the last layer as 1."""
+    in kohya's keys, whose `ss_clip_skip` counts the last layer as 1 and means nothing for Stable Diffusion XL."""
     from safetensors import safe_open
 
-    from texdiff.models.prompts import PromptReading, read_prompts_as, reading_of
+    from texdiff.models.prompts import PromptReading, is_xl, read_prompts_as, reading_of
     from texdiff.models.stable_diffusion import zero_snr_sampler
 
     with safe_open(lora_file(path), framework="pt") as weights:
@@ -107,17 +107,17 @@ def follow_training(pipeline: "StableDiffusionPipeline", path: Path) -> None:
         pipeline,
         PromptReading(
             chunks=PromptReading.of(int(length), None).chunks if length in ("75", "77", "150", "225") else now.chunks,
-            clip_skip=int(skip) - 1 or None if skip.isdecimal() else now.clip_skip,
+            clip_skip=int(skip) - 1 or None if skip.isdecimal() and not is_xl(pipeline) else now.clip_skip,
         ),
     )
 
 
-def _set_scale(pipeline: "StableDiffusionPipeline", adapter: str, scale: float) -> int:
+def _set_scale(pipeline: "DiffusionPipeline", adapter: str, scale: float) -> int:
     """Give every layer of the adapter this scale, and count them. diffusers guesses one from ranks and names."""
     from peft.tuners.lora import LoraLayer
 
-    models = (pipeline.unet, pipeline.text_encoder)
-    modules = (module for model in models for module in model.modules())
+    models = (pipeline.components.get(name) for name in ("unet", "text_encoder", "text_encoder_2"))
+    modules = (module for model in models if model is not None for module in model.modules())
     layers = [module for module in modules if isinstance(module, LoraLayer) and adapter in module.scaling]
     for layer in layers:
         layer.scaling[adapter] = scale

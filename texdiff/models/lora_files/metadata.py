@@ -9,6 +9,7 @@ from typing import Any
 
 # Width of the text embeddings -> Stable Diffusion's version.
 _VERSIONS = {768: "v1", 1024: "v2"}
+XL = "sdxl_base_v1-0"  # kohya's name
 # The names that the programs know for what the U-Net predicts; for others there is none.
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 # Of the diffusers layout, and of kohya's.
@@ -22,7 +23,8 @@ Settings = Mapping[str, Mapping[str, Any]]
 def lora_metadata(settings: Settings, denoiser: Any, prediction_type: str, textures: int) -> dict[str, str]:
     """The metadata of a LoRA for a diffusers model that was trained on that many textures, for its file in diffusers'
     layout."""
-    version = _VERSIONS.get(denoiser.config.cross_attention_dim)
+    xl = denoiser.config.addition_embed_type == "text_time"
+    version = XL if xl else _VERSIONS.get(denoiser.config.cross_attention_dim)
     prediction = _PREDICTIONS.get(prediction_type)
     side = settings["data"]["resolution"]
     base = Path(settings["model"]["pretrained_model_name_or_path"]).name
@@ -41,6 +43,8 @@ def lora_metadata(settings: Settings, denoiser: Any, prediction_type: str, textu
 
 
 def _architecture(version: str | None, prediction: str | None) -> str:
+    if version == XL:
+        return "stable-diffusion-xl-v1-base"
     if version == "v2":
         return f"stable-diffusion-v2-{'768-v' if prediction == 'v' else '512'}"
     return f"stable-diffusion-{version}" if version else "stable-diffusion"
@@ -48,7 +52,7 @@ def _architecture(version: str | None, prediction: str | None) -> str:
 
 def _kohya(settings: Settings, base: str, version: str | None, prediction: str | None) -> dict[str, Any]:
     """The training settings under the names that kohya's scripts write and the WebUI shows."""
-    known = f"sd_{version}{'_v' if prediction == 'v' else ''}" if version else "sd"
+    known = version if version == XL else f"sd_{version}{'_v' if prediction == 'v' else ''}" if version else "sd"
     side = settings["data"]["resolution"]
     lora, optim = settings["lora"], settings["optim"]
     return {

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
+from safetensors import safe_open
 
 from texdiff.files import write_atomic
+from texdiff.models.lora_files.metadata import XL
 from texdiff.training.run import Run
 from texdiff.training.samples import read_samples
 
@@ -31,15 +33,28 @@ def write_card(run: Run) -> None:
     config = run.settings()
     about = run.provenance()["dataset"]
     images = _newest_images(run)
-    front = _front_matter(config, about, images).to_yaml(line_break="\n")
+    front = _front_matter(config, about, images, _family(run)).to_yaml(line_break="\n")
     parts = [f"---\n{front}\n---", _opening(config, about), _gallery(images), _use(config, images)]
     parts += [_metrics(run), _training(config), _data(about)]
     write_atomic(run.model_card_file, ("\n\n".join(part for part in parts if part) + "\n").encode(), durable=False)
 
 
-def _front_matter(config: dict[str, Any], about: dict[str, Any], images: list[tuple[str, str]]) -> ModelCardData:
+def _family(run: Run) -> str:
+    """The hub's word for the base's family, by what was exported."""
+    xl = False
+    if run.pipeline_file.is_file():
+        xl = "XL" in json.loads(run.pipeline_file.read_text("utf-8"))["_class_name"]
+    elif run.lora_file.is_file():
+        with safe_open(run.lora_file, "pt") as file:
+            xl = (file.metadata() or {}).get("ss_base_model_version") == XL
+    return "stable-diffusion-xl" if xl else "stable-diffusion"
+
+
+def _front_matter(
+    config: dict[str, Any], about: dict[str, Any], images: list[tuple[str, str]], family: str
+) -> ModelCardData:
     lora, dataset = config["model"]["train"] == "lora", config["data"]["dataset"]
-    tags = ["stable-diffusion", "stable-diffusion-diffusers", "text-to-image", "diffusers", "diffusers-training"]
+    tags = [family, f"{family}-diffusers", "text-to-image", "diffusers", "diffusers-training"]
     return ModelCardData(
         base_model=_base(config),
         base_model_relation="adapter" if lora else "finetune",

@@ -1,0 +1,181 @@
+"""A LoRA for Stable Diffusion XL in ComfyUI: merged into the weights that its key map finds, it is what was trained."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nano_xl
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from texdiff.config import DataConfig, LoraConfig, TrainingConfig
+from texdiff.models.lora_files.kohya import write_kohya
+from texdiff.models.lora_files.load import add_lora as load_lora
+from texdiff.models.lora_files.metadata import lora_metadata
+from texdiff.models.lora_files.write import write_lora
+from texdiff.models.trainable import add_lora
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+EVERY_LAYER = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut")
+EVERY_LAYER += ("time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv", "conv_in", "conv_out")
+EVERY_LAYER += (
+    "time_embedding.linear_1",
+    "time_embedding.linear_2",
+    "add_embedding.linear_1",
+    "add_embedding.linear_2",
+)
+
+
+def comfyui_names(unet: Any) -> Iterator[tuple[str, str]]:
+    """(prefix in diffusers' model, prefix in the checkpoint that ComfyUI loads), by the rules of its key map.
+
+    Blocks are counted through; a level's downsampler is one of its own, its upsampler the last part of its last one.
+    """
+    outer = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2"}
+    outer |= {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
+    yield from (outer | {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}).items()
+    parts = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0"}
+    parts |= {"conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+
+    def resnet(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
+        yield from ((f"{theirs}.{a}", f"{ours}.{b}") for a, b in parts.items())
+
+    count = 1
+    for level, block in enumerate(unet.down_blocks):
+        for layer in range(len(block.resnets)):
+            yield from resnet(f"down_blocks.{level}.resnets.{layer}", f"input_blocks.{count}.0")
+            if hasattr(block, "attentions"):
+                yield f"down_blocks.{level}.attentions.{layer}", f"input_blocks.{count}.1"
+            count += 1
+        if block.downsamplers is not None:
+            yield f"down_blocks.{level}.downsamplers.0.conv", f"input_blocks.{count}.0.op"
+            count += 1
+    yield from resnet("mid_block.resnets.0", "middle_block.0")
+    yield "mid_block.attentions.0", "middle_block.1"
+    yield from resnet("mid_block.resnets.1", "middle_block.2")
+    count = 0
+    for level, block in enumerate(unet.up_blocks):
+        for layer in range(len(block.resnets)):
+            last = 1
+            yield from resnet(f"up_blocks.{level}.resnets.{layer}", f"output_blocks.{count}.0")
+            if hasattr(block, "attentions"):
+                yield f"up_blocks.{level}.attentions.{layer}", f"output_blocks.{count}.1"
+                last = 2
+            if block.upsamplers is not None and layer == len(block.resnets) - 1:
+                yield f"up_blocks.{level}.upsamplers.0.conv", f"output_blocks.{count}.{last}.conv"
+            count += 1
+
+
+def as_checkpoint(unet: Any) -> dict[str, torch.Tensor]:
+    """The U-Net's weights in float64 as ComfyUI has them, under the names of the published code."""
+    names = dict(comfyui_names(unet))
+    found = {}
+    for key, tensor in unet.state_dict().items():
+        (prefix,) = [name for name in names if key.startswith(f"{name}.")]
+        found[names[prefix] + key.removeprefix(prefix)] = tensor.double()
+    return found
+
+
+@pytest.fixture(scope="module")
+def unet() -> Any:
+    torch.manual_seed(0)
+    return nano_xl.make_unet()
+
+
+def with_lora(unet: Any, targets: tuple[str, ...], rank: int, alpha: float) -> Any:
+    """A copy with adapters that do something."""
+    tuned = copy.deepcopy(unet)
+    add_lora(tuned, LoraConfig(rank=rank, alpha=alpha, target_modules=targets), seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    return tuned
+
+
+def prediction(unet: Any) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    noisy, text = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 7, 40, generator=generator)
+    added = {
+        "text_embeds": torch.randn(2, 20, generator=generator),
+        "time_ids": torch.tensor([[64, 64, 0, 0, 64, 64]] * 2),
+    }
+    with torch.no_grad():
+        return unet.eval()(noisy, torch.tensor([10, 800]), text, added_cond_kwargs=added).sample
+
+
+def export(tuned: Any, folder: Path) -> dict[str, Any]:
+    settings = TrainingConfig(data=DataConfig(dataset="x")).to_dict()
+    write_lora(tuned, folder, lora_metadata(settings, tuned, "epsilon", textures=1))
+    write_kohya(folder, folder / "kohya.safetensors")
+    return load_file(folder / "kohya.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("targets", "rank", "alpha"), [(ATTENTION, 4, 10.0), (EVERY_LAYER, 3, 0.5)], ids=["attention", "every layer"]
+)
+def test_merged_by_comfyuis_key_map_it_is_what_was_trained(
+    unet: Any, base_xl: Path, tmp_path: Path, targets: tuple[str, ...], rank: int, alpha: float
+) -> None:
+    tuned = with_lora(unet, targets, rank, alpha)
+    factors = export(tuned, tmp_path)
+    weights = as_checkpoint(unet)
+    key_map = {"lora_unet_" + name.removesuffix(".weight").replace(".", "_"): name for name in weights}
+    stems = {key.split(".")[0] for key in factors}
+    assert len(factors) == 3 * len(stems)
+    assert len(stems) == sum("lora_A" in name for name, _ in tuned.named_parameters())
+    for stem in stems:
+        up, down = factors[f"{stem}.lora_up.weight"].double(), factors[f"{stem}.lora_down.weight"].double()
+        change = (up.flatten(1) @ down.flatten(1)).reshape(weights[key_map[stem]].shape)
+        weights[key_map[stem]] += float(factors[f"{stem}.alpha"]) / rank * change
+
+    # diffusers' own reader of such checkpoints brings the merged weights back.
+    checkpoint = {f"model.diffusion_model.{name}": tensor for name, tensor in weights.items()}
+    merged = copy.deepcopy(unet)
+    merged.load_state_dict(
+        {k: t.float() for k, t in convert_ldm_unet_checkpoint(checkpoint, dict(unet.config)).items()}
+    )
+    expected = prediction(tuned)
+    assert (prediction(unet) - expected).abs().max() > 1e-3
+    torch.testing.assert_close(prediction(merged), expected, atol=1e-5, rtol=1e-5)
+    tuned.fuse_lora()
+    fused = {name.replace(".base_layer", ""): tensor for name, tensor in tuned.state_dict().items()}
+    for name, tensor in as_checkpoint(merged).items():
+        torch.testing.assert_close(weights[name], tensor, atol=1e-5, rtol=0, msg=name)
+    for name, tensor in merged.state_dict().items():
+        torch.testing.assert_close(fused[name], tensor, atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("targets", [ATTENTION, EVERY_LAYER], ids=["attention", "every layer"])
+def test_both_files_load_with_their_strength(
+    unet: Any, base_xl: Path, tmp_path: Path, targets: tuple[str, ...]
+) -> None:
+    """Into a pipeline as `texdiff generate --lora` does, and as diffusers does alone."""
+    tuned = with_lora(unet, targets, 4, 10.0)
+    export(tuned, tmp_path)
+    layers = sum("lora_A" in name for name, _ in tuned.named_parameters())
+    expected = prediction(tuned)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(base_xl, unet=copy.deepcopy(unet))
+    for file in (tmp_path, tmp_path / "kohya.safetensors"):
+        assert load_lora(pipeline, file) == (layers, layers)
+        torch.testing.assert_close(prediction(pipeline.unet), expected, atol=1e-5, rtol=1e-5)
+        pipeline.unload_lora_weights()
+        pipeline.load_lora_weights(file)
+        torch.testing.assert_close(prediction(pipeline.unet), expected, atol=1e-5, rtol=1e-5)
+        pipeline.unload_lora_weights()
+
+
+def test_the_file_says_what_it_is_for(unet: Any, tmp_path: Path) -> None:
+    export(with_lora(unet, ATTENTION, 4, 4.0), tmp_path)
+    for name in ("pytorch_lora_weights.safetensors", "kohya.safetensors"):
+        with safe_open(tmp_path / name, "pt") as file:
+            said = file.metadata()
+        assert said["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
+        assert said["ss_base_model_version"] == "sdxl_base_v1-0"
+        assert said["ss_v2"] == "False"
