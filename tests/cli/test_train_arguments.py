@@ -63,6 +63,10 @@ def test_shipped_configurations_are_valid(path):
             ["--optim.lr_scheduler", "constant", "--optim.lr_warmup_steps", "5"],
             "optim.lr_warmup_steps must be 0 with optim.lr_scheduler constant (got 5)",
         ),
+        (
+            ["--optim.lr_warmup_steps", "101", "--run.max_train_steps", "100"],
+            "optim.lr_warmup_steps must be at most run.max_train_steps, 100 (got 101)",
+        ),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from texdiff.data.check import check_dataset
+from texdiff.data.prepare import prepare_dataset
 from texdiff.data.records import read_records
 from texdiff.errors import InputError
 
@@ -154,3 +155,92 @@ def test_a_run_on_a_folder_of_kohyas(draw: Draw, islands_mask: Draw, tmp_path: P
     assert "2 to train on, 0 held out" in result.stdout
     assert "mean coverage    37.5%" in result.stdout
     assert (tmp_path / "run/pytorch_lora_weights.safetensors").is_file()
+
+
+def onetrainer(root: Path, name: str, text: bytes, draw: Draw, islands_mask: Draw, seed: int = 0) -> None:
+    image = save(draw(seed), root / f"{name}.png")
+    image.with_suffix(".txt").write_bytes(text)
+    save(islands_mask().astype(np.uint8) * 255, root / f"{name}-masklabel.png")
+
+
+def test_a_caption_in_another_encoding_costs_one_texture(
+    draw: Draw, islands_mask: Draw, write_mesh, tmp_path: Path
+) -> None:
+    """In check, prepare and training, of images and of meshes; before, it ended them all."""
+    folder = tmp_path / "set"
+    for seed, (name, text) in enumerate((("a", b"a crate"), ("b", "gr\u00fcn".encode("latin-1")), ("c", b"a barrel"))):
+        onetrainer(folder, name, text, draw, islands_mask, seed)
+    why = "not readable as UTF-8 text"
+    errors = [line for line in check_dataset(str(folder)) if ": error: " in line]
+    assert len(errors) == 1
+    assert errors[0].startswith("b.png: error: ")
+    assert why in errors[0]
+    with pytest.raises(InputError, match=f"b.png: .*{why}.*save it as UTF-8"):
+        read_records(str(folder), "train")
+    records = read_records(str(folder), "train", missing_ok=True)
+    assert [record.captions for record in records] == [("a crate",), ("",), ("a barrel",)]
+    with pytest.raises(InputError, match=why):
+        records[1].read()
+    summary = prepare_dataset([str(folder)], tmp_path / "made", workers=1)
+    assert "2 textures kept" in summary
+    (row,) = [
+        row for row in map(json.loads, (tmp_path / "made/audit.jsonl").read_text().splitlines()) if not row["kept"]
+    ]
+    assert why in row["reason"]
+
+    for name, text in (("d", b"a crate"), ("e", b"\xff")):
+        write_mesh(tmp_path / f"meshes/{name}.glb", draw(ord(name)))
+        (tmp_path / f"meshes/{name}.txt").write_bytes(text)
+    assert "1 textures kept" in prepare_dataset([str(tmp_path / "meshes")], tmp_path / "of meshes", workers=1)
+
+
+def test_what_a_dataset_holds_out_is_never_trained_on(
+    draw: Draw, islands_mask: Draw, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Folders that are named as splits, and tables: in training, and through `texdiff prepare`."""
+    folder, tables = tmp_path / "folders", tmp_path / "tables"
+    for number, split in enumerate(("train", "test", "val")):
+        for name in "ab":
+            seed = 2 * number + ord(name)
+            onetrainer(folder / split, f"{split}-{name}", split.encode(), draw, islands_mask, seed)
+            image = save(draw(seed), tables / split / f"{name}.png")
+            save(islands_mask().astype(np.uint8) * 255, image.with_name(f"m-{name}.png"))
+            row = {"file_name": image.name, "mask_file_name": f"m-{name}.png", "text": split}
+            with (image.parent / "metadata.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+    assert [record.captions for record in read_records(str(folder), "train")] == [("train",)] * 2
+    assert f"left out: 2 textures of the test split of {folder}" in capsys.readouterr().err
+    assert [record.captions for record in read_records(str(folder), "validation")] == [("val",)] * 2
+    assert [record.captions for record in read_records(str(tables), "train")] == [("train",)] * 2
+    for source in (folder, tables):
+        for fraction in (0.0, 0.05):
+            made = tmp_path / f"made {source.name} {fraction}"
+            assert "(2 train, 4 validation)" in prepare_dataset(
+                [str(source)], made, workers=1, validation_fraction=fraction
+            )
+            assert [record.captions for record in read_records(str(made), "train")] == [("train",)] * 2
+    # Without a folder to train on beside it, `test` is a name like any other; and a dataset of one split is used.
+    assert len(read_records(str(tmp_path / "folders/test"), "train")) == 2
+    (folder / "train").rename(folder / "cups")
+    assert len(read_records(str(folder), "train")) == 6
+    (tables / "test").rename(tmp_path / "alone")
+    (tmp_path / "one/test").parent.mkdir()
+    (tmp_path / "alone").rename(tmp_path / "one/test")
+    assert "(1 train, 1 validation)" in prepare_dataset([str(tmp_path / "one")], tmp_path / "made of one", workers=1)
+
+
+def test_a_missing_mask_names_the_layouts(draw: Draw, tmp_path: Path) -> None:
+    opaque = np.dstack([draw(7), np.full((64, 64), 255, np.uint8)])
+    for name, image in (("plain", draw(7)), ("opaque", opaque)):
+        save(image, tmp_path / name / "10_red cup" / "cup.png")
+        (record,) = read_records(str(tmp_path / name), "train")
+        with pytest.raises(InputError) as error:
+            record.read()
+        for way in (
+            "cup-masklabel.png (OneTrainer)",
+            "cup_mask.png",
+            "masks/cup.png (kohya",
+            "alpha",
+            "texdiff prepare",
+        ):
+            assert way in str(error.value)

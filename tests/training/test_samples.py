@@ -95,6 +95,19 @@ def test_prompts_of_ones_own_and_a_dataset_without_meshes(dataset: Path, loaded:
     assert names == ["00-a-b-c-dimmed.png", "00-a-b-c.png"]
 
 
+def test_every_prompt_of_ones_own_is_drawn(dataset: Path, loaded: Any, tmp_path: Path) -> None:
+    """Also where there are more of them than images or textures; no images are none."""
+    prompts = tuple(f"prompt {letter}" for letter in "abcde")
+    config = TrainingConfig(
+        data=DataConfig(dataset=str(dataset), resolution=64),
+        validation=ValidationConfig(num_images=2, num_inference_steps=1, prompts=prompts),
+    )
+    SampleImages(config, log_of(tmp_path, config), read_records(str(dataset), "train")).draw(loaded, 3)
+    rows = read_samples(Run(tmp_path))
+    assert [row.prompt for row in rows] == list(prompts)
+    assert all((tmp_path / "samples/step-00000003" / row.file).is_file() for row in rows)
+
+
 def test_textures_that_their_meshes_show_are_chosen(tmp_path: Path) -> None:
     """Of a mesh with two textures the one on more of it, and before it a texture that its whole mesh wears."""
     rng = np.random.default_rng(1)

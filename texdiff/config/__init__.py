@@ -80,6 +80,11 @@ class TrainingConfig:
             f"optim.lr_warmup_steps must be 0 with optim.lr_scheduler constant (got {optim.lr_warmup_steps}); "
             "constant_with_warmup has a warm-up",
         )
+        yield (
+            optim.lr_warmup_steps > run.max_train_steps,
+            f"optim.lr_warmup_steps must be at most run.max_train_steps, {run.max_train_steps} (got "
+            f"{optim.lr_warmup_steps}): the learning rate would never reach its height",
+        )
 
     def against_cuda_graphs(self) -> list[str]:
         """Keys whose values keep the U-Net's passes from being recorded."""

@@ -18,7 +18,7 @@ class OptimConfig:
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
     """Course of the learning rate over the run."""
     lr_warmup_steps: CountOrNone = 0
-    """Optimizer steps over which the learning rate rises from 0; not for `constant`."""
+    """Optimizer steps over which the learning rate rises from 0; not for `constant`, and no more than the run has."""
     weight_decay: NonNegative = 1e-2
     """Decay of the weights, decoupled from the gradient."""
     max_grad_norm: Positive | None = 1.0
@@ -83,6 +83,7 @@ class ValidationConfig:
     prompts: tuple[str, ...] = ()
     """Prompts of the sample images. Default: captions of the validation split, or of the training split."""
     num_images: CountOrNone = 4
-    """Sample images at each validation; 0 makes none."""
+    """Sample images at each validation, or as many as there are validation.prompts where these are more; 0 makes
+    none."""
     num_inference_steps: Count = 25
     """Denoising steps of each sample image."""

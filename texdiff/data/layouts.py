@@ -8,17 +8,13 @@ from pathlib import Path
 from PIL import Image
 
 from texdiff.data.image_source import Source, StoredFile
-from texdiff.data.prepare.asset import Asset
+from texdiff.data.prepare.asset import Asset, split_of
 from texdiff.data.prepare.mask_images import read_alpha
 from texdiff.data.prepare.sources import find_assets, is_table
 from texdiff.data.record import Record
 from texdiff.errors import InputError
 
 __all__ = ["is_table", "layout_records"]
-
-# Names of folders by which datasets tells splits apart; any other is part of what is trained on.
-_HELD_OUT = ("validation", "valid", "val", "dev")
-_TEST = ("test", "testing", "eval", "evaluation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +59,13 @@ def layout_records(dataset: str, split: str, spool: Path, missing_ok: bool) -> l
     for asset in assets:
         if asset.extra and split == "train":
             print(f"left out: {asset.label}: {asset.problem}", file=sys.stderr, flush=True)
-        if not asset.extra and _split(asset) == split:
+        if not asset.extra and split_of(asset) == split:
             records.append(_record(asset, missing_ok))
+    if split == "train" and (tests := sum(split_of(asset) == "test" for asset in assets)):
+        print(f"left out: {tests} textures of the test split of {dataset}", file=sys.stderr, flush=True)
     if not records and split == "train":
         raise InputError(f"data.dataset: {dataset} has no texture to train on")
     return records
-
-
-def _split(asset: Asset) -> str:
-    name = asset.split.lower()
-    return "validation" if name in _HELD_OUT else "test" if name in _TEST else "train"
 
 
 def _record(asset: Asset, missing_ok: bool) -> Record:

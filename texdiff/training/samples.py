@@ -74,8 +74,9 @@ class SampleImages:
 
     def _choose(self) -> list[tuple[Record, MeshUse | None]]:
         """A texture and its mesh for each sample: of the first few those that cover most of their meshes, as on a mesh
-        of many parts a texture can be hard to find; with different captions, as long as there are such."""
-        number = self.config.validation.num_images
+        of many parts a texture can be hard to find; with different captions, as long as there are such. Every one of
+        validation.prompts has its sample, whatever num_images says."""
+        number = max(self.config.validation.num_images, len(self.config.validation.prompts))
         found = [(record, find_mesh(record.name)) for record in self.records[: _CANDIDATES * number]]
         found.sort(key=lambda pair: -pair[1].share if pair[1] else 0.0)
         distinct = list({pair[0].captions[0]: pair for pair in reversed(found)}.values())[::-1]

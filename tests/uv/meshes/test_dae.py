@@ -141,7 +141,7 @@ def test_images_are_found_as_in_every_format(tmp_path: Path, written: str, store
 def test_an_image_that_is_nowhere_is_named(folder: Path) -> None:
     read = read_atlases(dae(folder, file_name="gone.png"))
     assert [(one.name, one.reason) for one in read.rejected] == [
-        ("paint", "names the image gone.png, which does not exist near the mesh, nor such a name beside it")
+        ("paint", "names the image gone.png, which does not exist near the mesh, nor a file of that name beside it")
     ]
 
 

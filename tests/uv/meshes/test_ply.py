@@ -105,7 +105,7 @@ def test_a_texture_that_is_not_there_is_named_and_the_others_are_used(tmp_path: 
     read = read_atlases(path)
     assert [one.name for one in read.atlases] == ["paint.png"]
     assert [(one.name, one.reason) for one in read.rejected] == [
-        ("texture 1", "names the image gone.png, which does not exist near the mesh, nor such a name beside it")
+        ("texture 1", "names the image gone.png, which does not exist near the mesh, nor a file of that name beside it")
     ]
     path.write_text(CORNERS.format(comments="comment TextureFile paint.png", first=0, second=3))
     assert read_atlases(path).rejected[0].reason == "its faces choose texture 3, but the file names 1"

@@ -34,6 +34,25 @@ class Asset:
         object.__setattr__(self, "captions", tuple(map(readable, self.captions)))
 
 
+# Names by which datasets tells splits apart; any other is part of what is trained on.
+_HELD_OUT = ("validation", "valid", "val", "dev")
+_TEST = ("test", "testing", "eval", "evaluation")
+
+
+def split_of(asset: Asset) -> str:
+    """`train`, `validation` or `test`: what an asset is for by the split that its dataset puts it in."""
+    name = asset.split.lower()
+    return "validation" if name in _HELD_OUT else "test" if name in _TEST else "train"
+
+
+def folder_split(path: Path, root: Path) -> str:
+    """The split of an image without a table: the folder under its dataset's root where that has a split's name, and
+    stands beside one of what is to be trained on. "" where there is none."""
+    first = path.relative_to(root).parts[0]
+    beside = {folder.lower() for folder in os.listdir(root)} & {"train", "training"}
+    return first if beside and first.lower() in (*_HELD_OUT, *_TEST) else ""
+
+
 def asset_key(path: Path, *others: Path, stamp: str = "") -> str:
     """A key for what these files hold, by their size and time."""
     parts = [os.path.realpath(path), stamp, *(stamp_of(file) for file in (path, *others))]

@@ -52,8 +52,18 @@ def read_alpha(path: Path) -> NDArray[np.uint8]:
     there is none, or it is opaque everywhere."""
     with open_unlimited(path) as image:
         if not image.has_transparency_data:
-            raise InputError(f"{path}: has neither a mask of its own nor alpha; put the mask beside it or into alpha")
+            raise InputError(f"{path}: has neither a mask of its own nor alpha; {_where_masks_are(path)}")
         alpha = np.asarray(image.convert("RGBA").getchannel("A"))
     if alpha.min() == 255:
-        raise InputError(f"{path}: has no mask of its own, and its alpha is opaque everywhere; put the mask beside it")
+        raise InputError(
+            f"{path}: has no mask of its own, and its alpha is opaque everywhere; {_where_masks_are(path)}"
+        )
     return alpha
+
+
+def _where_masks_are(path: Path) -> str:
+    """The layouts in which an image's mask is found."""
+    return (
+        f"put the mask beside it as {path.stem}-masklabel.png (OneTrainer) or {path.stem}_mask.png, into a folder as "
+        f"masks/{path.stem}.png (kohya's conditioning_data_dir), or into its alpha; of meshes texdiff prepare makes it"
+    )

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from texdiff.data.mesh_index import MESHES
+from texdiff.data.prepare.asset import split_of
 from texdiff.data.prepare.audit_page import write_audit_page
 from texdiff.data.prepare.build_stage import TextureEntry
 from texdiff.data.prepare.read_stage import Unread
@@ -22,12 +23,16 @@ from texdiff.files import write_atomic
 def split(entries: list[TextureEntry], validation_fraction: float) -> dict[str, str]:
     """Content -> "train" or "validation". By content, in the order of the hashes: no texture is on both sides.
 
-    At least one of two or more goes to validation unless the fraction is 0, and at least one stays for training.
+    At least one of two or more goes to validation unless the fraction is 0, and at least one stays for training. What a
+    source itself holds out, for validation or for a test, is held out first, and all of it, unless that is everything.
     """
-    contents = sorted(entry.content for entry in entries)
+    kept_out = [any(split_of(asset) != "train" for asset in entry.assets) for entry in entries]
+    first = {entry.content for entry, out in zip(entries, kept_out, strict=True) if out and not all(kept_out)}
+    contents = sorted((entry.content for entry in entries), key=lambda content: (content not in first, content))
     held_out = round(validation_fraction * len(contents))
     if validation_fraction > 0 and len(contents) >= 2:
         held_out = min(max(held_out, 1), len(contents) - 1)
+    held_out = max(held_out, len(first))
     return {content: "validation" if i < held_out else "train" for i, content in enumerate(contents)}
 
 

@@ -15,7 +15,7 @@ from trimesh.visual.material import PBRMaterial
 
 from texdiff.errors import InputError, one_line
 from texdiff.uv.image import open_image
-from texdiff.uv.meshes.find_file import find_file
+from texdiff.uv.meshes.find_file import find_file, missing_image
 from texdiff.uv.meshes.part import ImageRef, Material, Part, Property
 from texdiff.uv.meshes.triangulate import triangulate_polygons
 
@@ -161,8 +161,7 @@ def _material(path: Path, use: _Use) -> Material:
     named = str(use.texture.sampler.surface.image.path)
     found = find_file(named, [path.parent])
     if found is None:
-        problem = f"names the image {named}, which does not exist near the mesh, nor such a name beside it"
-        return Material(name=name, problem=problem, properties=properties, to_pbr=to_pbr)
+        return Material(name=name, problem=missing_image(named), properties=properties, to_pbr=to_pbr)
     image = ImageRef(name=found.name, source=found)
     return Material(name=name, image=image, wrap=_wrap(use.texture), properties=properties, to_pbr=to_pbr)
 

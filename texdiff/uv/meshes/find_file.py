@@ -34,6 +34,11 @@ def find_file(name: str, folders: list[Path]) -> Path | None:
     return None
 
 
+def missing_image(name: str) -> str:
+    """Why a material has no image whose file `find_file` did not find."""
+    return f"names the image {name}, which does not exist near the mesh, nor a file of that name beside it"
+
+
 def _beneath(folder: Path, name: str) -> Path | None:
     try:
         if (folder / name).is_file():

@@ -7,7 +7,7 @@ import numpy as np
 from trimesh.visual.material import PBRMaterial
 
 from texdiff.uv.image import open_image
-from texdiff.uv.meshes.find_file import find_file
+from texdiff.uv.meshes.find_file import find_file, missing_image
 from texdiff.uv.meshes.part import ImageRef, Material, Property
 
 # Options of a texture statement and the most arguments each takes (Wavefront's "MTL material format", 1995).
@@ -89,8 +89,7 @@ def _material(name: str, values: dict[str, str], folders: list[Path]) -> Materia
         return Material(name=name, problem=problem, properties=properties, to_pbr=to_pbr)
     found = find_file(file_name, folders)
     if found is None:
-        problem = f"names the image {file_name}, which does not exist near the mesh, nor a file of that name beside it"
-        return Material(name=name, problem=problem, properties=properties, to_pbr=to_pbr)
+        return Material(name=name, problem=missing_image(file_name), properties=properties, to_pbr=to_pbr)
     image = ImageRef(name=found.name, source=found)
     return Material(name=name, image=image, wrap=wrap, properties=properties, to_pbr=to_pbr)
 

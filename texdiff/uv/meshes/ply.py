@@ -14,7 +14,7 @@ from trimesh.visual.material import PBRMaterial
 
 from texdiff.errors import InputError, one_line
 from texdiff.uv.image import open_image
-from texdiff.uv.meshes.find_file import find_file
+from texdiff.uv.meshes.find_file import find_file, missing_image
 from texdiff.uv.meshes.part import ImageRef, Material, Part
 from texdiff.uv.meshes.triangulate import triangulate_polygons
 
@@ -149,7 +149,6 @@ def _material(path: Path, key: str, file_name: str | None, number: int, count: i
         return Material(name=key, problem=problem, to_pbr=to_pbr)
     found = find_file(file_name, [path.parent])
     if found is None:
-        problem = f"names the image {file_name}, which does not exist near the mesh, nor such a name beside it"
-        return Material(name=key, problem=problem, to_pbr=to_pbr)
+        return Material(name=key, problem=missing_image(file_name), to_pbr=to_pbr)
     image = ImageRef(name=found.name, source=found)
     return Material(name=key, image=image, to_pbr=to_pbr)

@@ -105,7 +105,10 @@ def _captions(folder: Path, given: CaptionFile | None, files: list[CaptionFile])
 
 def _mesh(path: Path, label: str, stamp: str, captions: CaptionFile | None) -> Asset:
     credit = captions.find(path, label) if captions else None
-    texts = (credit.texts if credit else ()) or read_sidecar(path)
+    try:
+        texts = (credit.texts if credit else ()) or read_sidecar(path)
+    except InputError as error:
+        return unusable(path, label, str(error))
     return Asset(
         path=path,
         label=label,

@@ -7,12 +7,13 @@
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from texdiff.data.prepare.asset import Asset, asset_key, unusable
+from texdiff.data.prepare.asset import Asset, asset_key, folder_split, unusable
 from texdiff.data.prepare.sources.captions import caption_from_name, read_sidecar
-from texdiff.errors import one_line
+from texdiff.errors import InputError, one_line
 
 IMAGE_SUFFIXES = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif", ".bmp", ".dib", ".tif", ".tiff",
@@ -35,7 +36,11 @@ def find_images(folder: Path, files: list[Path]) -> list[Asset]:
     places = {_place(path) for path in images}
     all_masks = {path for path in images if _is_mask(path, mask_folders, places)}
     masks = {_place(path): path for path in images if path in all_masks}
-    assets = [image_asset(path, folder, _mask_of(path, folder, masks)) for path in images if path not in all_masks]
+    assets = [
+        image_asset(path, folder, _mask_of(path, folder, masks), split=folder_split(path, folder))
+        for path in images
+        if path not in all_masks
+    ]
     used = {asset.mask for asset in assets}
     for path in images:
         if path in all_masks - used:
@@ -62,9 +67,13 @@ class CaptionRules(NamedTuple):
 BESIDE = CaptionRules()
 
 
-def image_asset(path: Path, root: Path, mask: Path, rules: CaptionRules = BESIDE) -> Asset:
-    """An image with its captions, at last those of its folder's name or of its own."""
-    texts = next(filter(None, (read_sidecar(path, ending) for ending in rules.suffixes)), ())
+def image_asset(path: Path, root: Path, mask: Path, rules: CaptionRules = BESIDE, split: str = "") -> Asset:
+    """An image with its captions, at last those of its folder's name or of its own; a problem where the file of its
+    captions cannot be read."""
+    try:
+        texts = next(filter(None, (read_sidecar(path, ending) for ending in rules.suffixes)), ())
+    except InputError as error:
+        return replace(unusable(path, path.relative_to(root).as_posix(), str(error), split=split), mask=mask)
     repeated = re.fullmatch(r"\d+_(.+)", path.parent.name)  # kohya: repeats and class tokens
     for words in (rules.class_tokens, repeated[1] if repeated else ""):
         if not texts and words.strip():
@@ -77,6 +86,7 @@ def image_asset(path: Path, root: Path, mask: Path, rules: CaptionRules = BESIDE
         key=asset_key(path, mask),
         captions=tuple(map(one_line, captions)),
         named=not texts,
+        split=split,
     )
 
 
