@@ -19,7 +19,7 @@ from texdiff.data.prepare import prepare_dataset
 from texdiff.demo.make import write_meshes
 from texdiff.evaluation import evaluate, sampler
 from texdiff.evaluation.table import table
-from texdiff.evaluation.textures import read_evaluation_textures
+from texdiff.evaluation.textures import Textures, read_evaluation_textures
 from texdiff.models.family import load_family
 
 LAYER = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -35,6 +35,7 @@ def write_run(folder: Path, base: Path, dataset: Path, factors: dict[str, torch.
         validation=ValidationConfig(num_inference_steps=4),
     )
     (folder / "config.yaml").write_text(yaml.safe_dump(config.to_dict()), "utf-8")
+    (folder / "masks.json").write_text(json.dumps({"voids": {"colours": [[[200, 120, 60], 0.5]]}}))
     tensors = {f"{LAYER}.lora_{name}.weight": tensor.contiguous() for name, tensor in factors.items()}
     save_file(tensors, folder / "pytorch_lora_weights.safetensors")
     return folder
@@ -67,10 +68,18 @@ def test_a_run_beside_its_base(
         found[name] = json.loads((run / "evaluation.json").read_text("utf-8"))
         assert "trained: sampling" in done.stderr  # the bars, and nothing that is no bar
         assert all("%|" in line or not line.strip() for line in done.stderr.replace("\r", "\n").split("\n"))
-        for word in ("PSNR", "KID (95 % interval)", "renders: FID", "seams: mean", "2 held-out textures", "Note: "):
+        for word in (
+            "void on the surface: share of the mesh",
+            "PSNR",
+            "KID (95 % interval)",
+            "renders: FID",
+            "seams: mean",
+            "2 held-out textures",
+            "Note: ",
+        ):
             assert word in done.stdout
     zero, strong, full = found.values()
-    for kind in ("reconstruction", "atlases", "renders", "seams"):
+    for kind in ("reconstruction", "atlases", "renders", "seams", "void_on_surface"):
         assert zero[kind]["trained"] == zero[kind]["base"]
         assert strong[kind]["base"] == zero[kind]["base"]
         assert strong[kind]["trained"] != strong[kind]["base"]
@@ -101,6 +110,29 @@ def test_textures_come_with_their_void_filled(meshes_dataset: Path) -> None:
     red = np.full((5, 64, 64, 3), (200, 0, 0), np.uint8)
     red[~five.masks] = 255
     assert (five.with_images(red).images == (200, 0, 0)).all()
+
+
+def test_void_on_the_surface_of_base_and_run(tmp_path: Path) -> None:
+    """Two textures, the first of a mesh whose left half has three times the surface."""
+    mask = np.ones((32, 32), bool)
+    density = np.ones((32, 32), np.float32)
+    density[:, :16] = 3
+    noise = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    real = Textures(("a", "b"), ("a", "b"), noise, np.stack([mask, mask]), (density, None))
+    drawn = noise.copy()
+    drawn[0, :, :16] = drawn[1] = (255, 0, 255)
+    made = {"base": real, "trained": real.with_images(drawn)}
+    notes: list[str] = []
+    assert evaluate._void(tmp_path, real, made, notes) is None
+    assert "no void of a common colour" in notes.pop()
+    (tmp_path / "masks.json").write_text(json.dumps({"voids": {"colours": [[[255, 0, 255], 0.5]]}}))
+    found = evaluate._void(tmp_path, real, made, notes)
+    assert found is not None
+    assert found["colours"] == ["#ff00ff"]
+    assert found["own"] == found["base"] == {"texels": 0.0, "mesh": 0.0}
+    # Two columns of the half see the noise beside them.
+    assert found["trained"] == {"texels": pytest.approx((14 / 32 + 1) / 2), "mesh": pytest.approx(3 * 14 / 64)}
+    assert not notes
 
 
 def test_the_table_leaves_out_what_there_is_not() -> None:

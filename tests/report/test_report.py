@@ -17,7 +17,7 @@ from texdiff.config import DataConfig, TrainingConfig
 from texdiff.errors import InputError
 from texdiff.render.viewer_mesh import Triangles, load_triangles, write_triangles
 from texdiff.report import write_report
-from texdiff.report.curves import smooth
+from texdiff.report.curves import charts, smooth
 from texdiff.report.images import meshes
 from texdiff.training.run import Run
 
@@ -266,3 +266,13 @@ def contrast(one: list[float], other: list[float]) -> float:
 
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_void_on_the_surface_has_a_chart_of_its_own() -> None:
+    void = [(0, 0.0), (30, 0.3), (60, 0.6)]
+    lines = [{"step": s, "validation_loss": 0.3, "void_on_surface": v, "void_on_surface_real": 0.04} for s, v in void]
+    held_out, chart = charts(lines)
+    assert [curve["name"] for curve in held_out["curves"]] == ["loss"]
+    assert (chart["title"], chart["base"]) == ("Void on the surface", 0.04)
+    assert chart["curves"][0]["points"] == void
+    assert [chart["title"] for chart in charts([{"step": 0, "validation_loss": 0.3}])] == ["Held-out masked error"]

@@ -145,3 +145,29 @@ def test_dark_islands_stand_out_from_the_void() -> None:
     shown = dim_void(np.zeros((2, 2, 3), np.uint8), np.array([[True, False], [False, False]]))
     assert shown[0, 0].tolist() == [0, 0, 0]
     assert shown[1, 1].min() > 60
+
+
+def test_void_on_the_samples_surface(dataset: Path, loaded: Any, tmp_path: Path) -> None:
+    """As the measure has it of each sample, by texels and by the mesh's surface; nothing without a common colour."""
+    config = TrainingConfig(
+        data=DataConfig(dataset=str(dataset), resolution=64),
+        validation=ValidationConfig(num_images=2, num_inference_steps=1),
+        run=RunConfig(report_to="none"),
+    )
+    records = read_records(str(dataset), "train")
+    samples = SampleImages(config, log_of(tmp_path, config), records)
+    samples.draw(loaded, 3)
+    assert samples.void(3) == {}
+    folder = tmp_path / "samples/step-00000003"
+    for row, worn in zip(read_samples(Run(tmp_path)), (8, 16), strict=True):  # of 32 covered columns
+        atlas = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        atlas[:, :worn] = (250, 0, 250)
+        atlas[:, 32:] = (250, 0, 250)
+        Image.fromarray(atlas).save(folder / row.file)
+    voids = {"textures": 2, "flat": 1.0, "colours": [[[255, 0, 255], 1.0]]}
+    (tmp_path / "masks.json").write_text(json.dumps({"voids": voids}))
+    found = SampleImages(config, log_of(tmp_path, config), records).void(3)  # a resumed run's
+    # Two columns of each see the noise beside them. One square, so that surface and texels agree.
+    assert found["void_on_surface"] == pytest.approx((6 + 14) / 2 / 32)
+    assert found["void_on_mesh"] == pytest.approx(found["void_on_surface"], abs=0.01)
+    assert found["void_on_surface_real"] == 0

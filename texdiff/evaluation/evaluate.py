@@ -24,7 +24,9 @@ from texdiff.files import write_atomic
 from texdiff.inference.sampler import inference_device
 from texdiff.models.family import load_family
 from texdiff.models.lora_files.load import add_lora
+from texdiff.render.void import void_on_surface
 from texdiff.training.run import Run
+from texdiff.training.voids import void_colours
 
 Metrics = dict[str, Any]
 
@@ -76,6 +78,7 @@ def evaluate(
     drawn = {who: features(one.images, one.masks, extractor, progress=True) for who, one in made.items()}
     metrics["atlases"] = _distances(drawn, real)
     metrics["renders"], metrics["seams"], on_mesh = _on_meshes(wanted, made, references, extractor, notes)
+    metrics["void_on_surface"] = _void(run, wanted, made, notes)
     metrics["prompt_agreement"] = None
     if clip_score:
         metrics["prompt_agreement"] = {
@@ -151,6 +154,24 @@ def _distances(made: Mapping[str, Sequence[Floats] | Floats], real: Sequence[Flo
     """KID and FID to the features of real textures, and the difference that the run makes to KID."""
     metrics: Metrics = {who: _interval(kid(one, real)) | {"fid": fid(one, real)} for who, one in made.items()}
     return metrics | {"difference": _interval(kid_difference(made["trained"], made["base"], real))}
+
+
+def _void(run: Path, real: Textures, made: dict[str, Textures], notes: list[str]) -> Metrics | None:
+    """Mean share of the covered texels, and of the mesh's surface, that shows a common colour of the training textures'
+    voids; `own` is that of the real textures whose captions were drawn."""
+    colours = void_colours(Run(run))
+    if not colours:
+        notes.append("void on the surface is left out: the training textures have no void of a common colour")
+        return None
+    shares: Metrics = {"colours": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours]}
+    for who, one in {"own": real, **made}.items():
+        rows = list(zip(one.images, one.masks, one.densities, strict=True))
+        known = [(image, mask, density) for image, mask, density in rows if density is not None]
+        shares[who] = {
+            "texels": float(np.mean([void_on_surface(image, mask, colours) for image, mask, _ in rows])),
+            "mesh": float(np.mean([void_on_surface(*row[:2], colours, row[2]) for row in known])) if known else None,
+        }
+    return shares
 
 
 def _interval(kid: Interval) -> Metrics:

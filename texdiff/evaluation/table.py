@@ -19,8 +19,10 @@ def table(metrics: dict[str, Any]) -> str:
             rows.append((f"{kind}: KID (95 % interval)", "", base, trained))
             rows.append((f"{kind}: KID, trained less base", "", "", change))
             rows.append((f"{kind}: FID", "", *(f"{found[who]['fid']:.2f}" for who in ("base", "trained"))))
-    if metrics["seams"]:
+    void = metrics.get("void_on_surface")  # evaluations of before had none
+    if metrics["seams"] or void:
         rows.append(("", "own", "base", "trained"))
+    if metrics["seams"]:
         for key, name in (
             ("mean", "mean ΔE₀₀"),
             ("relative_mean", "mean, relative"),
@@ -28,6 +30,12 @@ def table(metrics: dict[str, Any]) -> str:
         ):
             values = [metrics["seams"][who][key] for who in ("own", "base", "trained")]
             rows.append((f"seams: {name}", *("-" if value is None else f"{value:.2f}" for value in values)))
+    if void:
+        for key, name in (("texels", "share of texels"), ("mesh", "share of the mesh")):
+            values = [void[who][key] for who in ("own", "base", "trained")]
+            rows.append(
+                (f"void on the surface: {name}", *("-" if value is None else f"{value:.1%}" for value in values))
+            )
     if metrics["prompt_agreement"]:
         for kind, both in metrics["prompt_agreement"].items():
             if both:

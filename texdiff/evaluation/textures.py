@@ -24,6 +24,7 @@ class Textures:
     prompts: tuple[str, ...]
     images: NDArray[np.uint8]  # [N, R, R, 3]
     masks: NDArray[np.bool_]  # [N, R, R]
+    densities: tuple[NDArray[np.float32] | None, ...]  # N times [R, R], the mesh's surface per texel where it is known
 
     def __len__(self) -> int:
         return len(self.names)
@@ -36,6 +37,7 @@ class Textures:
             tuple(self.prompts[i] for i in chosen),
             self.images[chosen],
             self.masks[chosen],
+            tuple(self.densities[i] for i in chosen),
         )
 
     def with_images(self, images: NDArray[np.uint8]) -> "Textures":
@@ -72,4 +74,5 @@ def _read(records: Sequence[Record], resolution: int) -> Textures:
         images.append(np.rint((tensor.numpy().transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8))
         masks.append(mask)
     names, prompts = tuple(record.name for record in records), tuple(record.captions[0] for record in records)
-    return Textures(names, prompts, np.stack(images), np.stack(masks))
+    densities = tuple(None if record.surface is None else record.density(resolution) for record in records)
+    return Textures(names, prompts, np.stack(images), np.stack(masks), densities)

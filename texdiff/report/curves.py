@@ -26,11 +26,12 @@ def charts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
     curves = [_curve("each step", loss, faint=True), _curve("loss", smooth(loss, window)), *errors]
     found: list[dict[str, Any]] = [{"title": "Training error", "note": note, "curves": curves, "wide": True}]
-    names = [name for name in _names(held_out, "") if name not in ("step", "samples_seen")]
+    names = [n for n in _names(held_out, "") if n not in ("step", "samples_seen") and not n.startswith("void_")]
     curves = [_curve(_words(name), points(held_out, name), dots=True) for name in names]
     base = next((value for step, value in points(held_out, "validation_loss") if step == 0), None)
     note = "On textures that are not trained on, with fixed noise. Dashed: the base itself, before the first step."
     found.append({"title": "Held-out masked error", "note": note, "curves": curves, "base": base, "wide": True})
+    found.append(_void(lines))
     for name, title, note in (
         ("coverage", "Coverage of each batch", "Share of the latent texels that count in the loss."),
         ("images_per_second", "Images per second", "Without validation and checkpoints."),
@@ -40,6 +41,17 @@ def charts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         found.append({"title": title, "note": note, "curves": [_curve(title, points(training, name))]})
     found = [chart | {"curves": [curve for curve in chart["curves"] if curve["points"]]} for chart in found]
     return [chart for chart in found if chart["curves"]]
+
+
+def _void(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    note = (
+        "Share of the samples' covered texels that shows the flat colour of the training textures' voids. Dashed: that "
+    )
+    shown = (("on the texture", "void_on_surface"), ("by the mesh's surface", "void_on_mesh"))
+    curves = [_curve(name, points(lines, key), dots=True) for name, key in shown]
+    real = next((value for _, value in points(lines, "void_on_surface_real")), None)
+    note += "of the real textures."
+    return {"title": "Void on the surface", "note": note, "curves": curves, "base": real, "wide": True}
 
 
 def smooth(found: Points, window: int) -> Points:

@@ -16,9 +16,12 @@ from texdiff.data.record import Record
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.files import atomic_folder, slug, write_atomic
+from texdiff.render.void import void_on_surface
 from texdiff.training.run import Run
 from texdiff.training.run.metrics_log import MetricsLog
+from texdiff.training.voids import void_colours
 from texdiff.uv.gutter import fill
+from texdiff.uv.image import read_image
 from texdiff.uv.meshes.part import MeshUse
 
 _LEFT, _GREY = 0.12, 96.0  # what the dimmed void keeps of its colour, beside this grey
@@ -44,6 +47,7 @@ class SampleImages:
         self.config, self.log, self.run, self.records = config, log, log.run, records
         self.folder = self.run.samples_folder
         self.rows: list[Sample] = []
+        self._records: list[Record] = []
         self._masks: list[NDArray[np.bool_]] = []
         self._meshes: list[MeshUse | None] = []
 
@@ -65,6 +69,7 @@ class SampleImages:
             except InputError as error:
                 print(f"sample {number}: without its mesh ({error})")
                 mesh = None
+            self._records.append(record)
             self._masks.append(mask)
             self._meshes.append(mesh)
             file, triangles = f"{name}-{slug(prompt)}.png", f"meshes/{name}.npz" if mesh else None
@@ -90,6 +95,28 @@ class SampleImages:
         with atomic_folder(self.run.sample_folder(step)) as folder:
             shown = self._draw_into(folder, pipeline)
         self.log.images(step, shown)
+
+    def void(self, step: int) -> dict[str, float]:
+        """Of the samples drawn after `step` steps: void_on_surface, the mean share of their covered texels that shows a
+        common colour of the training textures' voids (`texdiff.render.void`), void_on_mesh, the same by the mesh's
+        surface where the dataset knows it, and void_on_surface_real, the first of the textures they stand for. Nothing
+        where the textures have no such colour."""
+        colours = void_colours(self.run)
+        if not colours:
+            return {}
+        if not self.rows:
+            self.open()
+        shares: dict[str, list[float]] = {"void_on_surface": [], "void_on_mesh": [], "void_on_surface_real": []}
+        for row, record, mask in zip(self.rows, self._records, self._masks, strict=True):
+            drawn = read_image(self.run.sample_folder(step) / row.file)
+            real, _ = record.model_input(self.config.data.resolution, "fill")
+            texels = ((real.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
+            shares["void_on_surface"].append(void_on_surface(drawn, mask, colours))
+            shares["void_on_surface_real"].append(void_on_surface(texels, mask, colours))
+            if record.surface is not None:
+                density = record.density(self.config.data.resolution)
+                shares["void_on_mesh"].append(void_on_surface(drawn, mask, colours, density))
+        return {name: float(np.mean(found)) for name, found in shares.items() if found}
 
     def _draw_into(self, folder: Path, pipeline: Any) -> dict[str, list[NDArray[np.uint8]]]:
         """The images that trackers get, of each kind one a sample."""

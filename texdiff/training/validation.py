@@ -22,6 +22,7 @@ from texdiff.training.parallel import Parallel
 from texdiff.training.run.metrics_log import MetricsLog, error_figures
 from texdiff.training.run.stop_signals import Stopped, StopSignals
 from texdiff.training.samples import SampleImages
+from texdiff.training.voids import void_colours
 
 TIMES = 8  # points of the grid; the loss is a smooth function of t, so more of them change little
 TEXTURES = 64  # at most, so that validation stays short beside training
@@ -55,21 +56,28 @@ class Validation:
         if self.parallel.is_main and self._is_missing(step):
             with contextlib.suppress(Stopped):
                 self.images(step)
-                self.loss(step)  # last: where its line is, all of it was done
+                self.figures(step)  # last: where its line is, all of it was done
         self.parallel.wait()
 
     def _is_missing(self, step: int) -> bool:
         """Whether any of what `run` leaves for `step` is not there, as rank 0 sees it."""
-        lacks_loss = self.held_out is not None and step not in self.log.validated
-        return lacks_loss or (self.config.validation.num_images > 0 and not self.log.run.sample_folder(step).is_dir())
+        draws = self.config.validation.num_images > 0
+        has_figures = self.held_out is not None or (draws and len(void_colours(self.log.run)) > 0)
+        lacks_line = has_figures and step not in self.log.validated
+        return lacks_line or (draws and not self.log.run.sample_folder(step).is_dir())
 
-    def loss(self, step: int) -> None:
-        """Log the held-out masked loss and errors after `step` steps, where there are held-out textures."""
-        if self.held_out:
-            with self._evaluating(), self.stop.breaking_off():
+    def figures(self, step: int) -> None:
+        """Log the held-out masked loss and errors after `step` steps, where there are held-out textures, and how much
+        void there is on the samples' surface."""
+        found: dict[str, float | None] = {}
+        with self._evaluating(), self.stop.breaking_off():
+            if self.held_out:
                 seed, size = self.config.run.seed, self.config.run.train_batch_size
-                figures = held_out_errors(self.trainable, self.held_out, seed, self.parallel.dtype, size)
-            self.log.validation(step, figures)
+                found |= held_out_errors(self.trainable, self.held_out, seed, self.parallel.dtype, size)
+            if self.config.validation.num_images:
+                found |= self.samples.void(step)
+        if found:
+            self.log.validation(step, found)
 
     def images(self, step: int) -> None:
         """Draw the samples of RUN/samples/step-......../. The encoders are on the device for that alone."""

@@ -7,6 +7,7 @@ from texdiff.config import TrainingConfig
 from texdiff.data.cache.encoders import ahead
 from texdiff.data.record import Record
 from texdiff.render.void import Colour, common_colours
+from texdiff.training.run import Run
 from texdiff.uv.void import flat_void
 
 LOOKED_AT = 64  # textures, evenly spaced: enough to see a colour that one in twenty has
@@ -61,3 +62,11 @@ def void_warning(voids: Voids, config: TrainingConfig) -> str | None:
         f"warning: data.background {background} with mask.unmasked_weight {weight:g} teaches the model to paint the "
         f"void on the mesh: {voids}; set data.background to fill or mask.unmasked_weight to 0"
     )
+
+
+def void_colours(run: Run) -> list[Colour]:
+    """The common colours of the training textures' voids, of RUN/masks.json; none where an earlier version wrote it."""
+    try:
+        return [(red, green, blue) for (red, green, blue), _ in run.masks()["voids"]["colours"]]
+    except (LookupError, TypeError, ValueError):
+        return []

@@ -79,6 +79,21 @@ def test_the_licence_is_the_datas(tmp_path: Path, licenses: dict[str, int], expe
     assert {key: said.get(key) for key in expected} == expected
 
 
+def test_void_on_the_surface_is_on_the_card(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {})
+    write_card(Run(run))
+    assert "Void on the surface" not in (run / "README.md").read_text("utf-8")
+    found = [{"void_on_surface": share, "void_on_surface_real": 0.0412} for share in (0.012, 0.3971)]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    lines = [line | void for line, void in zip(lines, (found[0], {}, found[1]), strict=True)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_card(Run(run))
+    card = (run / "README.md").read_text("utf-8")
+    assert "Void on the surface: 39.7% of the covered texels" in card
+    assert "(4.1% of the real textures; 1.2% before the first step)." in card
+    assert "| void" not in card
+
+
 def test_a_full_fine_tune_and_a_base_on_disk(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {}, pretrained_model_name_or_path="/home/me/bases/mine", train="full")
     (run / "metrics.jsonl").unlink()

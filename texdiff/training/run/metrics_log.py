@@ -35,7 +35,7 @@ class MetricsLog:
         self.run, self.parallel, self.effective_batch = run, parallel, effective_batch
         self.finite = FiniteCheck(parallel)
         self.trackers = _start_trackers(config, run) if parallel.is_main else []
-        self.validated: set[int] = set()  # steps that have a held-out loss; known to rank 0
+        self.validated: set[int] = set()  # steps that have a line of validation; known to rank 0
         self._pending: list[dict[str, Any]] = []
         self._since = time.perf_counter()
         self._smoothed = RunningMean(SMOOTHED)
@@ -45,7 +45,7 @@ class MetricsLog:
         """Forget the lines after `step` steps, all at 0: these steps will be done again."""
         if self.parallel.is_main and self.run.metrics_file.exists():
             kept = [line for line in self.run.metrics() if step > 0 and line["step"] <= step]
-            self.validated = {line["step"] for line in kept if "validation_loss" in line}
+            self.validated = {line["step"] for line in kept if {"validation_loss", "void_on_surface"} & line.keys()}
             write_atomic(self.run.metrics_file, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def steps(self, first: int, last: int) -> Iterator[int]:
@@ -76,7 +76,7 @@ class MetricsLog:
                 fsync(self.run.metrics_file)
 
     def validation(self, step: int, figures: Mapping[str, float | None]) -> None:
-        """A line of its own for the held-out loss and errors. For rank 0 alone."""
+        """A line of its own for what validation found. For rank 0 alone."""
         self._write({"step": step, "samples_seen": step * self.effective_batch, **figures})
 
     def images(self, step: int, images: Mapping[str, Sequence[NDArray[np.uint8]]]) -> None:

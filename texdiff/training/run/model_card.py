@@ -35,7 +35,7 @@ def write_card(run: Run) -> None:
     images = _newest_images(run)
     front = _front_matter(config, about, images, _family(run)).to_yaml(line_break="\n")
     parts = [f"---\n{front}\n---", _opening(config, about), _gallery(images), _use(config, images)]
-    parts += [_metrics(run), _training(config), _data(about)]
+    parts += [_metrics(run), _void(run), _training(config), _data(about)]
     write_atomic(run.model_card_file, ("\n\n".join(part for part in parts if part) + "\n").encode(), durable=False)
 
 
@@ -128,6 +128,7 @@ def _metrics(run: Run) -> str:
         return ""
     base, last = found[0], found[-1]
     names = [name for name in base if isinstance(base[name], float) and isinstance(last.get(name), float)]
+    names = [name for name in names if not name.startswith("void_")]
     rows = [f"| {name.replace('_', ' ')} | {base[name]:.4f} | {last[name]:.4f} |" for name in names]
     return "\n".join(
         [
@@ -140,6 +141,19 @@ def _metrics(run: Run) -> str:
             "|---|---|---|",
             *rows,
         ]
+    )
+
+
+def _void(run: Run) -> str:
+    """How much of the newest samples shows the void that the training textures had."""
+    found = [line for line in run.metrics() if "void_on_surface" in line]
+    if not found:
+        return ""
+    first, last = found[0], found[-1]
+    before = f"; {first['void_on_surface']:.1%} before the first step" if first["step"] == 0 else ""
+    return (
+        f"Void on the surface: {last['void_on_surface']:.1%} of the covered texels of the samples show a flat colour "
+        f"that the training textures' voids have ({last['void_on_surface_real']:.1%} of the real textures{before})."
     )
 
 
