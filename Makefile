@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python -m texdiff.demo.make $(DEMO)/meshes
 	$(BIN)/texdiff prepare $(DEMO)/meshes --output $(DEMO)/dataset --validation_fraction 0.15
-	OMP_NUM_THREADS=$$(nproc) $(BIN)/accelerate launch --config_file accelerate_config.yaml train_texture.py --config configs/demo.yaml
+	$(BIN)/texdiff train --config configs/demo.yaml
 	$(BIN)/texdiff generate --model nano --lora $(DEMO)/run --mesh $(DEMO)/meshes/crate_000.glb \
 		--prompt 'yellow hazard stripes crate' --guidance_scale 3 --output $(DEMO)/crate.glb
 	$(BIN)/texdiff generate --model nano --lora $(DEMO)/run --mesh $(DEMO)/meshes/barrel_001/barrel_001.obj \

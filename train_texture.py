@@ -2,8 +2,9 @@
 
     accelerate launch --config_file accelerate_config.yaml train_texture.py --config configs/demo.yaml
 
-Settings come from files and flags (--help), precision and the number of processes from accelerate's own file.
-The same command continues a run that was stopped. A demo that a CPU does in minutes: make demo.
+`texdiff train --config configs/demo.yaml` is the same with all GPUs, or else all cores. Settings come from files and
+flags (--help), precision and the number of processes from accelerate's own file. The same command continues a run that
+was stopped. A demo that a CPU does in minutes: make demo.
 """
 
 import sys

@@ -1,5 +1,8 @@
 """The one error that a user causes and can correct."""
 
+import sys
+
+TRAIN_COMMAND = "texdiff train"
 _LONGEST = 1500  # letters of a message
 
 
@@ -14,6 +17,11 @@ class InputError(Exception):
         text = " ".join(super().__str__().splitlines())
         text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 200]} ... {text[-190:]}"
         return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def training_program() -> str:
+    """The program that trains, as its user has started it: messages begin with it."""
+    return TRAIN_COMMAND if sys.argv[0] == TRAIN_COMMAND else "train_texture.py"
 
 
 def one_line(text: object) -> str:

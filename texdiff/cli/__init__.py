@@ -12,7 +12,9 @@ from typing import Any, NoReturn, get_args, get_origin
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
+from texdiff.cli import launch
 from texdiff.cli.commands import check, evaluate, export, prepare, report
+from texdiff.cli.train_arguments import report_error
 from texdiff.errors import InputError, one_line
 from texdiff.evaluation.compare import compare
 from texdiff.inference.generate import generate
@@ -62,6 +64,7 @@ def build_parser() -> ArgumentParser:
                 help=helps[parameter.name],
             )
         subcommands.add_subcommand(function.__name__, subparser, help=described.short_description)
+    subcommands.add_subcommand("train", OneLineParser(), help=launch.SUMMARY)  # which reads its own arguments
     return parser
 
 
@@ -83,7 +86,15 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # names of files may hold what the terminal cannot show
-    parsed: Namespace = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["train"]:
+        try:
+            return launch.train(words[1:])
+        except InputError as error:
+            return report_error(error)
+        except KeyboardInterrupt:  # before the training itself listens
+            return 130
+    parsed: Namespace = build_parser().parse_args(words)
     given = {name: value for name, value in parsed[parsed.subcommand].as_dict().items() if value is not None}
     function = next(function for function in SUBCOMMANDS if function.__name__ == parsed.subcommand)
     positionals = [given.pop(parameter.name) for parameter in _positionals(function)]

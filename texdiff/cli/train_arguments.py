@@ -7,7 +7,7 @@ from pathlib import Path
 
 from texdiff.cli.settings_file import read_settings_file
 from texdiff.config import RENAMED, TrainingConfig
-from texdiff.errors import InputError, one_line
+from texdiff.errors import InputError, one_line, training_program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ def parse_command_line(arguments: Sequence[str] | None = None, usage: str = "") 
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="train_texture.py", description=usage, exit_on_error=False)
+    parser = ArgumentParser(prog=training_program(), description=usage, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of settings; repeat it to lay one over another")
     parser.add_argument("--dry_run", action="store_true", help="say what would be done, and stop")
     parser.add_class_arguments(TrainingConfig, as_group=True)
@@ -69,5 +69,5 @@ def _files_first(arguments: list[str]) -> list[str]:
 
 def report_error(error: Exception) -> int:
     """Say on stderr, in one line, what is wrong; returns the exit code for it."""
-    print("train_texture.py: error:", one_line(error), file=sys.stderr)
+    print(f"{training_program()}: error:", one_line(error), file=sys.stderr)
     return 2

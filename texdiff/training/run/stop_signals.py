@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from texdiff.errors import InputError
+from texdiff.errors import InputError, training_program
 
 if TYPE_CHECKING:
     from texdiff.training.parallel import Parallel
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))  # Windows has two of them
-LAUNCHERS = {"accelerate", "torchrun", "torch.distributed.run", "accelerate.commands.launch"}
+OURS = {"texdiff", "texdiff.cli"}
+LAUNCHERS = {"accelerate", "torchrun", "torch.distributed.run", "accelerate.commands.launch"} | OURS
 BOUNCE = 1.0  # seconds in which a second Ctrl-C is the first one's echo: torchrun passes on what the terminal sent too
 
 
@@ -100,8 +101,9 @@ class StopSignals:
             if left_alone:  # first of all, since the launcher does not wait for long
                 rank = os.environ.get("RANK", "0")
                 print(
-                    f"\ntrain_texture.py: error: process {rank} stops, since another process of this run has ended or "
-                    "does not answer; its own messages say why. The same command continues from the last checkpoint",
+                    f"\n{training_program()}: error: process {rank} stops, since another process of this run has "
+                    "ended or does not answer; its own messages say why. The same command continues from the last "
+                    "checkpoint",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -136,7 +138,7 @@ class StopSignals:
             try:
                 do()
             except (InputError, OSError) as trouble:  # what ended the block is to be said, and not this instead
-                print(f"train_texture.py: {trouble}", file=sys.stderr)
+                print(f"{training_program()}: {trouble}", file=sys.stderr)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now, name = time.monotonic(), signal.Signals(number).name
@@ -198,14 +200,19 @@ def _exit(code: int) -> None:
 
 def _launch_command() -> tuple[str, int | None]:
     """The command that started this run, and the launcher's process where one started it."""
-    own = shlex.join(sys.orig_argv)
+    own = shlex.join(_without_interpreter(sys.orig_argv))
     try:
         words = Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")[:-1]
     except OSError:  # not Linux
         return own, None
     if not any(Path(word).name in LAUNCHERS for word in words[:3]):
         return own, None
-    if len(words) > 1 and Path(words[1]).name in LAUNCHERS:
-        words = words[1:]  # a script; its interpreter goes without saying
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU") if Path(words[0]).name != "accelerate" else None
+    words = _without_interpreter(words)
+    says_it_itself = any(Path(word).name in ("accelerate", *OURS) for word in words[:3])
+    on_cpu = None if says_it_itself else os.environ.get("ACCELERATE_USE_CPU")
     return (f"ACCELERATE_USE_CPU={on_cpu} " if on_cpu else "") + shlex.join(words), os.getppid()
+
+
+def _without_interpreter(words: list[str]) -> list[str]:
+    """A launcher's script starts without its interpreter being named."""
+    return words[1:] if len(words) > 1 and Path(words[1]).name in LAUNCHERS else words
