@@ -10,6 +10,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
@@ -85,6 +90,38 @@ def follow_umask(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(mode)
+
+
+def hold(folder: Path) -> int | None:
+    """Say that `folder` is in use, as long as the descriptor that this returns is open and this process lives. None
+    where that cannot be said: on a file system without locks, or where there is no such folder."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    except (OSError, AttributeError):
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+@contextmanager
+def unless_held(folder: Path) -> Iterator[bool]:
+    """Whether no process holds `folder`, and none can begin to while the block lasts."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except BlockingIOError:
+        free = False
+    except (OSError, AttributeError):  # no locks here: their owner knows
+        free = True
+    try:
+        yield free
+    finally:
+        os.close(descriptor)
 
 
 def fsync(path: Path) -> None:

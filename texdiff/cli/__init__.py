@@ -13,13 +13,13 @@ import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
 from texdiff.cli import launch
-from texdiff.cli.commands import check, evaluate, export, prepare, report
+from texdiff.cli.commands import cache, check, evaluate, export, prepare, report
 from texdiff.cli.train_arguments import report_error
 from texdiff.errors import InputError, one_line
 from texdiff.evaluation.compare import compare
 from texdiff.inference.generate import generate
 
-SUBCOMMANDS: list[Callable[..., object]] = [prepare, check, generate, export, compare, report, evaluate]
+SUBCOMMANDS: list[Callable[..., object]] = [prepare, check, generate, export, compare, report, evaluate, cache]
 
 
 class OneLineParser(ArgumentParser):

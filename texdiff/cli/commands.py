@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from texdiff.errors import InputError
+
 
 def prepare(
     source: list[str],
@@ -138,4 +140,27 @@ def report(run: str, /) -> int:
     from texdiff.report import write_report
 
     print(f"wrote {write_report(Path(run))}")
+    return 0
+
+
+def cache(*, prune: int | None = None, cache_dir: str | None = None) -> int:
+    """Show how large the cache has grown, by what it was made for; prune what has not been used for a while.
+
+    Args:
+        prune: Days: what no run has used for as long is deleted, and made again should it be needed. What a running
+            process uses is left alone.
+        cache_dir: The folder that data.cache_dir names. Default: texdiff/ in the user's cache folder.
+    """
+    from texdiff.data.cache import upkeep
+    from texdiff.data.cache.encoders import default_cache_dir
+
+    if prune is not None and prune < 0:
+        raise InputError(f"--prune must be at least 0 days (got {prune})")
+    folder = Path(cache_dir) if cache_dir else default_cache_dir()
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder, so nothing is cached there")
+    items = upkeep.find_items(folder, everything=cache_dir is None)
+    if prune is not None:
+        items = upkeep.prune(items, days=prune)
+    print(upkeep.table(folder, items))
     return 0

@@ -13,6 +13,7 @@ from texdiff.data.prepare.mask_images import read_alpha
 from texdiff.data.prepare.sources import find_assets, is_table
 from texdiff.data.record import Record
 from texdiff.errors import InputError
+from texdiff.files import hold
 
 __all__ = ["is_table", "layout_records"]
 
@@ -53,6 +54,7 @@ def layout_records(dataset: str, split: str, spool: Path, missing_ok: bool) -> l
     but for `missing_ok`, for one that cannot be used.
     """
     assets, _ = find_assets([dataset], None, spool)
+    hold(spool)
     if any(asset.mask is None for asset in assets):
         raise InputError(f"data.dataset: {dataset} contains meshes; make a dataset of them first with texdiff prepare")
     records = []

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from texdiff.errors import InputError
-from texdiff.files import follow_umask
+from texdiff.files import follow_umask, hold
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -179,6 +179,7 @@ def nano_folder() -> Path:
     cache = default_cache_dir()
     folder = cache / f"nano-{digest}"
     if folder.exists():
+        hold(folder)  # its weights may be loaded hours later
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -192,6 +193,7 @@ def nano_folder() -> Path:
         follow_umask(made)
         with contextlib.suppress(FileExistsError, OSError):  # another process was first: the same content
             made.rename(folder)
+        hold(folder)
         return folder
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -57,7 +57,7 @@ def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record
         folder = Path(data.cache_dir) if data.cache_dir else default_cache_dir() / "readable"
         keep_readable = partial(
             readable,
-            store=ArrayStore(folder if on_disk else None),
+            store=ArrayStore(folder if on_disk else None, {"dataset": data.dataset}),
             resolution=data.resolution,
             mine=parallel.share if on_disk else slice(None),
             wait=parallel.wait,

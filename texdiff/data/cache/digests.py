@@ -47,6 +47,7 @@ def digests(
     wait()
     store.load()
     places = store.find(signatures)
+    store.mark_used(places)
     if (places < 0).any():  # a rank's file system does not show yet what another has written
         missing = sources[int(np.argmin(places))].signature()
         raise InputError(f"{store.folder}: lacks what another rank wrote about {missing}; start again")

@@ -88,6 +88,7 @@ class _Encoding:
             "progress": ranks.is_main,
         }
         self.stores: dict[str, ArrayStore] = {}
+        self.made_for = {"dataset": str(data.dataset), "base": family.source}
         self.weights, self.text_weights = self._fingerprint("images"), self._fingerprint("prompts")
 
     def dataset(self, records: Sequence[Record], posterior: str) -> LatentDataset:
@@ -251,7 +252,7 @@ class _Encoding:
         if name not in self.stores:
             setting = self.data.cache_dir
             root = Path(setting) if setting else default_cache_dir() / "encoded"
-            self.stores[name] = ArrayStore(root / name if self.on_disk else None)
+            self.stores[name] = ArrayStore(root / name if self.on_disk else None, self.made_for)
         return self.stores[name]
 
     def _fingerprint(self, encodes: Encodes) -> str:
@@ -266,6 +267,7 @@ class _Encoding:
             store.add(key, {"fingerprint": np.frombuffer(found, np.uint8)})
             store.flush()
             place = store.find(as_keys([key]))[0]
+        store.mark_used(np.array([place]))
         return store.get(int(place))["fingerprint"].tobytes().hex()
 
     def _state(self, encodes: Encodes) -> bytes:

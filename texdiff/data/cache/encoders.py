@@ -149,7 +149,9 @@ def fill_store(
         store.flush()
     wait()
     store.load()
-    return store.find(keys)
+    places = store.find(keys)
+    store.mark_used(places)
+    return places
 
 
 def _variation(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float32]:

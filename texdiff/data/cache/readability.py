@@ -41,7 +41,9 @@ def readable(
     wait()
     store.load()
     kept, problems = [], []
-    for record, place in zip(records, store.find(keys).tolist(), strict=True):
+    places = store.find(keys)
+    store.mark_used(places)
+    for record, place in zip(records, places.tolist(), strict=True):
         known = place >= 0
         problem = store.get(place)["problem"].tobytes().decode() if known else _problem(record, resolution)
         if problem:

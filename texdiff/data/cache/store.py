@@ -3,16 +3,18 @@
 A folder holds shards, NAME.arrow, each a few entries: a column of keys, and for every array three columns, its bytes,
 its shape and their sum. A shard is written aside, synced and renamed, so it is complete or absent, and never
 changes; processes that write at the same time write shards of their own. Reading copies nothing, and what was
-read stays readable when the file is deleted. Whatever else lies in the folder is left alone.
+read stays readable when the file is deleted. Whatever else lies in the folder is left alone. A shard's date is when it
+was last used, and its metadata say what it was made for (`texdiff cache`, in upkeep.py, goes by both).
 """
 
 import hashlib
 import os
 import sys
 import time
+import weakref
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 
 from texdiff.data.cache.keys import KEY, Keys
 from texdiff.errors import InputError, one_line
+from texdiff.files import hold
 
 SHARD_ENTRIES = 256  # entries of a shard at most: 100,000 textures are some 400 files
 SHARD_SECONDS = 30.0  # and what took longer than this to make is not left waiting for more
@@ -33,11 +36,13 @@ Arrays = Mapping[str, NDArray[Any]]
 class ArrayStore:
     """Entries by key, in a folder, or with `folder` None in this process's memory.
 
-    An entry's place is a number that stays valid while the store lives.
+    An entry's place is a number that stays valid while the store lives. `made_for` is written into the shards. While
+    the store lives, nobody prunes its folder.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, made_for: Mapping[str, str] | None = None) -> None:
+        self.folder, self.made_for = folder, dict(made_for or {})
+        self._held: int | None = None
         self._read: set[str] = set()
         self._shards: list[_Shard] = []
         self._starts = np.zeros(1, np.int64)  # [shards + 1] place of each shard's first entry
@@ -49,6 +54,7 @@ class ArrayStore:
         """Take in the shards that are there by now. One that is damaged goes, in one line on stderr."""
         if self.folder is None or not self.folder.is_dir():
             return
+        self._hold()
         found = []
         for path in sorted(self.folder.iterdir()):
             if path.suffix == ".tmp":
@@ -71,6 +77,13 @@ class ArrayStore:
             return np.full(len(keys), -1, np.int64)
         at = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
         return np.where(self._keys[at] == keys, self._places[at], -1)
+
+    def mark_used(self, places: NDArray[np.int64]) -> None:
+        """Set the date of the shards that hold these entries [n] to now."""
+        for number in np.unique(np.searchsorted(self._starts, places[places >= 0], "right") - 1).tolist():
+            if path := self._shards[number].path:
+                with suppress(OSError):  # another user's, or deleted
+                    os.utime(path)
 
     def get(self, place: int) -> dict[str, NDArray[Any]]:
         """The arrays of an entry: views of the file, not to be written into. Raises InputError where it is damaged."""
@@ -102,7 +115,7 @@ class ArrayStore:
         """Write what is waiting, as one shard. Raises InputError where the folder can't be written."""
         if not self._waiting:
             return
-        shard = _shard(self._waiting)
+        shard = _shard(self._waiting, self.made_for)
         if self.folder is not None:
             name = hashlib.blake2b(b"".join(sorted(self._waiting)), digest_size=16).hexdigest() + ".arrow"
             try:
@@ -112,10 +125,16 @@ class ArrayStore:
                     f"{self.folder}: can't be written ({error.strerror or error}); name another folder with "
                     "data.cache_dir, or keep the cache in memory with data.cache memory"
                 ) from None
+            self._hold()
             shard = _open(self.folder / name)
             self._read.add(name)
         self._waiting = {}
         self._take_in([_Shard(shard, self.folder / name if self.folder is not None else None)])
+
+    def _hold(self) -> None:
+        if self._held is None and self.folder is not None and (held := hold(self.folder)) is not None:
+            self._held = held
+            weakref.finalize(self, os.close, held)
 
     def _take_in(self, shards: list["_Shard"]) -> None:
         if not shards:
@@ -183,7 +202,7 @@ def _damage_in(shard: _Shard) -> Iterator[None]:
         ) from None
 
 
-def _shard(entries: Mapping[bytes, Arrays]) -> pa.RecordBatch:
+def _shard(entries: Mapping[bytes, Arrays], made_for: dict[str, str]) -> pa.RecordBatch:
     fields, columns = [pa.field("key", pa.binary(KEY.itemsize))], [pa.array(entries, pa.binary(KEY.itemsize))]
     first = next(iter(entries.values()))
     for name in first:
@@ -196,7 +215,7 @@ def _shard(entries: Mapping[bytes, Arrays]) -> pa.RecordBatch:
         sums = [zlib.crc32(a.tobytes(), zlib.crc32(s.tobytes())) for a, s in zip(arrays, shapes, strict=True)]
         fields.append(pa.field(f"{name}.crc32", pa.uint32()))
         columns.append(pa.array(sums, pa.uint32()))
-    return pa.record_batch(columns, schema=pa.schema(fields))
+    return pa.record_batch(columns, schema=pa.schema(fields, made_for))
 
 
 def _write(path: Path, shard: pa.RecordBatch) -> None:
