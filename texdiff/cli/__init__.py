@@ -14,7 +14,6 @@ from jsonargparse import ArgumentParser, Namespace
 
 from texdiff.cli import launch
 from texdiff.cli.commands import cache, check, evaluate, export, prepare, report
-from texdiff.cli.train_arguments import report_error
 from texdiff.errors import InputError, one_line
 from texdiff.evaluation.compare import compare
 from texdiff.inference.generate import generate
@@ -88,12 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # names of files may hold what the terminal cannot show
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["train"]:
-        try:
-            return launch.train(words[1:])
-        except InputError as error:
-            return report_error(error)
-        except KeyboardInterrupt:  # before the training itself listens
-            return 130
+        return launch.train(words[1:])
     parsed: Namespace = build_parser().parse_args(words)
     given = {name: value for name, value in parsed[parsed.subcommand].as_dict().items() if value is not None}
     function = next(function for function in SUBCOMMANDS if function.__name__ == parsed.subcommand)

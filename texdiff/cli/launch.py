@@ -19,8 +19,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import NoReturn
 
-import texdiff
-from texdiff.cli.train_arguments import parse_command_line
+from texdiff.cli.train_arguments import parse_command_line, report_error
 from texdiff.errors import TRAIN_COMMAND, InputError, one_line
 from texdiff.training.run.stop_signals import SIGNALS
 
@@ -30,7 +29,7 @@ launcher has them: --num_processes N, default: as many as there are GPUs, or one
 default: bf16 on GPUs that have it, fp16 on older ones, no on a CPU. --config_file FILE, accelerate's own configuration,
 of which mixed_precision, num_processes, gpu_ids and use_cpu count. For several machines start train_texture.py with
 accelerate launch."""
-PROGRAM = Path(texdiff.__file__).parents[1] / "train_texture.py"  # in a checkout as in an installed wheel
+PROGRAM = Path(__file__).parents[2] / "train_texture.py"  # in a checkout as in an installed wheel
 PRECISIONS = ("no", "fp16", "bf16")
 GRACE = 30.0  # seconds that processes get to end after one has failed
 
@@ -47,8 +46,19 @@ class Launch:
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Train with these arguments; returns the exit code. Raises InputError for a launch that is not possible here."""
-    sys.argv[0] = TRAIN_COMMAND  # as messages begin
+    """Train with these arguments; returns the exit code: 2, after one line on stderr, where the input is at fault."""
+    before, sys.argv = sys.argv, [TRAIN_COMMAND, *arguments]  # as messages begin
+    try:
+        return _train(arguments)
+    except InputError as error:
+        return report_error(error)
+    except KeyboardInterrupt:  # before the training itself listens
+        return 130
+    finally:
+        sys.argv = before
+
+
+def _train(arguments: Sequence[str]) -> int:
     launch, settings = parse_launch(arguments)
     sys.argv[1:] = settings
     parse_command_line(usage=HELP)  # --help and a wrong setting are said once, and before torch is loaded

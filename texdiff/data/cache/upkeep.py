@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from texdiff.files import remove, unless_held
 
-_STORE = re.compile(r"(textures|captions|masks|layouts|files|models)-[0-9a-f]{16}")
+_STORE = re.compile(r"[a-z]+(-[a-z]+)*-[0-9a-f]{16}")
 _SHARD = re.compile(r"[0-9a-f]{32}\.arrow")
 _BASE = re.compile(r"nano-[0-9a-f]{12}")
 _UNPACKED = re.compile(r"[0-9a-f]{32}\.png")
@@ -82,7 +82,8 @@ def table(folder: Path, items: Iterable[CacheItem]) -> str:
     for (what, made_for), inside in sorted(groups.items(), key=lambda group: -sum(item.size for item in group[1])):
         size, used = sum(item.size for item in inside), max(item.used for item in inside)
         note = "  (in use, not pruned)" if any(item.in_use for item in inside) else ""
-        rows.append(f"{_megabytes(size)}  {time.strftime('%Y-%m-%d', time.localtime(used))}  {what:9} {made_for}{note}")
+        day = time.strftime("%Y-%m-%d", time.localtime(used))
+        rows.append(f"{_megabytes(size)}  {day}  {what:10} {made_for}{note}")
     total = sum(item.size for group in groups.values() for item in group)
     head = f"{'size':>11}  last used   what" if rows else "nothing is cached"
     return "\n".join([str(folder), head, *rows, f"{_megabytes(total)}  in all"])
@@ -90,7 +91,7 @@ def table(folder: Path, items: Iterable[CacheItem]) -> str:
 
 def _stores(folder: Path) -> Iterator[CacheItem]:
     for store in _matching(folder, _STORE):
-        yield from _shards(store, store.name.split("-")[0])
+        yield from _shards(store, store.name.rpartition("-")[0])
 
 
 def _shards(folder: Path, what: str) -> Iterator[CacheItem]:
