@@ -37,10 +37,14 @@ def load_pipeline(model: str) -> DiffusionPipeline:
     """
     base = load_base(model)
     kind, folder = base.index["_class_name"], base.source
+    variants = base.variants("unet")
+    variant = None if "" in variants or not variants else variants[0]  # of weights that are there in halves alone
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries warn of each other's deprecations
-            pipeline = getattr(diffusers, kind).from_pretrained(folder, feature_extractor=None, **PIPELINES[kind])
+            pipeline = getattr(diffusers, kind).from_pretrained(
+                folder, variant=variant, feature_extractor=None, **PIPELINES[kind]
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         hub = "" if Path(folder).is_dir() else ", or the hub cannot be reached"
         raise InputError(f"{model}: not a usable Stable Diffusion pipeline{hub} ({one_line(error)[:200]})") from None

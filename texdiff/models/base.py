@@ -1,6 +1,8 @@
 """A base pipeline: found on disk or on the hub, its parts loaded when they are needed."""
 
+import hashlib
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,10 @@ PIPELINES: dict[str, dict[str, Any]] = {
 }
 """Of the families that are supported, as `model_index.json` names them; and how each is loaded without what judges or
 changes its pictures: textures are no photographs, the checker costs a gigabyte and blackens images by mistake."""
+
+
+# diffusion_pytorch_model.fp16.safetensors, model-00001-of-00002.safetensors and the like.
+_WEIGHT_FILE = re.compile(r"\w*model(?:\.([^.-]+))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
 
 
 def as_img2img(pipeline: DiffusionPipeline) -> tuple[Any, dict[str, Any]]:
@@ -67,6 +73,19 @@ def resolve_base(name: str, revision: str | None = None) -> str:
     return name
 
 
+def content_of(name: str) -> str | None:
+    """A hash of the files of the pipeline in the folder `name`, wherever that is; None where it is no folder."""
+    folder = Path(name).expanduser()
+    if not (folder / "model_index.json").is_file():
+        return None
+    parts = json.loads((folder / "model_index.json").read_text("utf-8")).keys() - {"safety_checker", "image_encoder"}
+    digest = hashlib.sha256()
+    for path in sorted(path for part in parts for path in (folder / part).rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest.update(f"{path.relative_to(folder)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
 class Base:
     """A Stable Diffusion pipeline whose parts are loaded when first asked for, in float32, on the CPU."""
 
@@ -81,6 +100,21 @@ class Base:
             return kind.from_pretrained(self.source, subfolder=part, revision=self.revision, **options).float()
         except Exception as error:  # hub, JSON, safetensors, shapes: each means that this part cannot be had
             raise self._cannot_load(part, error) from None
+
+    def check_variant(self) -> None:
+        """Raise InputError, with the variant to name, where the denoiser's weights are not there in that of this base.
+        Known for a folder alone."""
+        there = self.variants("unet")
+        if not there or (self.variant or "") in there:
+            return
+        named = f"are not of the variant {self.variant}" if self.variant else "are all of a variant"
+        use = " or ".join(f"--model.variant {variant}" if variant else "--model.variant null" for variant in there)
+        raise InputError(f"{self.source}: the weights in unet/ {named}; use {use}")
+
+    def variants(self, part: str) -> list[str]:
+        """Those of a part's weight files in a folder, "" for files of none."""
+        files = self.files(part) if Path(self.source).is_dir() else []
+        return sorted({match[1] or "" for path in files if (match := _WEIGHT_FILE.fullmatch(path.name))})
 
     def _cannot_load(self, part: str, why: object) -> InputError:
         reason = one_line(why)[:300]

@@ -107,5 +107,6 @@ def load_family(
     from texdiff.models.stable_diffusion_xl import StableDiffusionXL
 
     base = load_base(name, revision, variant)
+    base.check_variant()
     kind = StableDiffusionXL if base.index["_class_name"] == "StableDiffusionXLPipeline" else StableDiffusion
     return kind(base, rescale_betas_zero_snr, PromptReading.of(max_token_length, clip_skip))

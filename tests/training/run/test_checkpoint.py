@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent; damage is found, the last good one stays, what would train something else is said."""
 
+import json
 import os
 import resource
 import shutil
@@ -15,7 +16,7 @@ from accelerate.state import AcceleratorState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from texdiff.config import DataConfig, OptimConfig, RunConfig, TrainingConfig
+from texdiff.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainingConfig
 from texdiff.errors import InputError
 from texdiff.files import atomic_entries, atomic_folder
 from texdiff.training.ema import Ema
@@ -218,6 +219,36 @@ def test_a_key_that_is_newer_than_a_checkpoint_was_its_default(parallel, tmp_pat
     one.state.settings = now | {"data": data | {"max_token_length": 150}}
     with pytest.raises(InputError, match=r"data\.max_token_length: 77, now 150"):
         one.state.load(newest_good(Run(tmp_path)))
+
+
+def test_a_base_may_move_as_long_as_it_is_the_same(parallel, base, tmp_path):
+    first = shutil.copytree(base, tmp_path / "first")
+    config = replace(CONFIG, model=ModelConfig(pretrained_model_name_or_path=str(first)))
+    saved(parallel, tmp_path / "run", config=config)
+    checkpoint = newest_good(Run(tmp_path / "run"))
+    second = first.rename(tmp_path / "second")
+    moved = replace(CONFIG, model=ModelConfig(pretrained_model_name_or_path=str(second)))
+    one = a_run(parallel, tmp_path / "run", moved)
+    assert one.state.load(checkpoint) == 3
+    one.step()
+    one.state.save(4)
+    again = a_run(parallel, tmp_path / "run", moved)
+    assert again.state.load(newest_good(Run(tmp_path / "run"))) == 4
+    # Another base there, none there, and a checkpoint of before bases were looked at.
+    refused = "other settings .model.pretrained_model_name_or_path: "
+    with (second / "unet/config.json").open("a") as file:
+        file.write(" ")
+    with pytest.raises(InputError, match=refused):
+        one.state.load(checkpoint)
+    with pytest.raises(InputError, match=refused):
+        a_run(parallel, tmp_path / "run").state.load(checkpoint)
+    shutil.copytree(base, second, dirs_exist_ok=True)
+    assert one.state.load(checkpoint) == 3
+    progress = json.loads((checkpoint / "progress.json").read_text())
+    assert progress.pop("base")
+    (checkpoint / "progress.json").write_text(json.dumps(progress))
+    with pytest.raises(InputError, match=refused):
+        one.state.load(checkpoint)
 
 
 @pytest.mark.parametrize(

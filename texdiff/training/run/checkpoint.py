@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from texdiff.config import RENAMED, DataConfig, TrainingConfig
 from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_folder, remove
+from texdiff.models.base import content_of
 from texdiff.training.ema import Ema
 from texdiff.training.run import Run, step_of
 from texdiff.training.run.metrics_log import MetricsLog
@@ -82,6 +83,7 @@ class Checkpointer:
             "dataset": {"content": dataset},
             "accelerate": {"mixed_precision": self.parallel.mixed_precision},
         }
+        self.base: str | None = None  # hash of the base's files, once it is known
         self.saved = 0  # steps done in the newest good checkpoint
         self.damaged: list[Path] = []  # newer than the one that was loaded
 
@@ -98,7 +100,8 @@ class Checkpointer:
                 save_file({n: p.detach().cpu().contiguous() for n, p in self.parameters.items()}, folder / WEIGHTS)
                 write_state({name: part.state_dict() for name, part in self.parts.items()}, folder / STATE)
                 samples = step * self.log.effective_batch
-                progress = {"step": step, "samples_seen": samples, "config": self.settings}
+                self.base = self.base or content_of(self.settings["model"]["pretrained_model_name_or_path"])
+                progress = {"step": step, "samples_seen": samples, "base": self.base, "config": self.settings}
                 (folder / PROGRESS).write_text(json.dumps(progress, indent=1), "utf-8")
                 sums = "".join(f"{_sha256(folder / name)}  {name}\n" for name in (PROGRESS, STATE, WEIGHTS))
                 (folder / SUMS).write_text(sums, "ascii")
@@ -129,6 +132,7 @@ class Checkpointer:
             weights = load_file(checkpoint / WEIGHTS)
             parts = read_state(checkpoint / STATE)
             step, samples_seen, before = int(progress["step"]), int(progress["samples_seen"]), progress["config"]
+            self._follow_base(progress)
             changed = _changed(before, self.settings)
         except Exception as error:  # whatever a file that somebody else wrote does to JSON and safetensors
             reason = one_line(error)[:200]
@@ -158,6 +162,18 @@ class Checkpointer:
         self.saved = step
         self.damaged = [path for path in self.run.checkpoints() if path.name > checkpoint.name]
         return step
+
+    def _follow_base(self, progress: dict[str, Any]) -> None:
+        """Where the checkpoint's base is in another folder now, and has the same files there, take that for its own."""
+        before, now = progress["config"]["model"], self.settings["model"]
+        moved = before["pretrained_model_name_or_path"] != now["pretrained_model_name_or_path"]
+        content = progress.get("base")
+        if moved and content:
+            found = self.parallel.decide(lambda: content_of(now["pretrained_model_name_or_path"]))
+            if found == content:
+                before.update({key: now[key] for key in ("pretrained_model_name_or_path", "revision")})
+                moved = False
+        self.base = None if moved else content
 
     def _rotate(self, newest: Path) -> None:
         """Delete checkpoints that are too old, and what a process that was killed had begun to write or to delete."""
