@@ -94,10 +94,7 @@ def test_every_record_needs_one(mapped):
 
 
 @pytest.mark.parametrize("cache", ["memory", "off"])
-def test_a_map_that_does_not_fit_is_named_before_anything_is_trained(mapped, tmp_path, cache):
-    (mapped / "train/layouts/1.png").write_bytes(encode_map(np.ones((64, 32, 3), np.uint16)))
-    with pytest.raises(InputError, match=r"textures/1\.png: mask is 64x64 but layout map 32x64 pixels"):
-        encoded(mapped, tmp_path, cache=cache)
+def test_a_map_that_cannot_be_read_is_named_before_anything_is_trained(mapped, tmp_path, cache):
     (mapped / "train/layouts/1.png").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"textures/1\.png: the layout map is not an image"):
         encoded(mapped, tmp_path, cache=cache)
@@ -117,6 +114,14 @@ def test_a_batch_has_the_maps_own_values_at_the_images_size(mapped, tmp_path, ca
         expected = ramp(records[index].read_mask())[np.ix_(at, at)]
         assert np.array_equal(batch.layout[row].permute(1, 2, 0).numpy() * np.float32(65535), expected)
     assert torch.equal(batch.to(torch.device("cpu"), torch.bfloat16).layout, batch.layout)
+
+
+def test_a_map_of_another_size_lies_in_the_same_square(mapped, tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (16, 32, 3), dtype=np.uint16)
+    (mapped / "train/layouts/1.png").write_bytes(encode_map(values))
+    batch = encoded(mapped, tmp_path).batch([1])
+    expected = values.repeat(4, axis=0).repeat(2, axis=1).astype(np.float32) / 65535
+    assert np.array_equal(batch.layout[0].permute(1, 2, 0), expected)
 
 
 def test_the_cache_is_used_and_sees_a_changed_map(mapped, tmp_path):

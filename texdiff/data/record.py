@@ -92,15 +92,10 @@ class Record:
     def layout_map(self, resolution: int) -> np.ndarray:
         """The layout map, uint16 [R, R, 3], of which 65535 is 1: its own values, at the centres of the texels.
 
-        Raises InputError for a map that can't be read, or is not of the texture's size.
+        Raises InputError for a map that can't be read.
         """
         assert self.layout is not None
-        values, mask = _decode(self.layout(), f"{self.name}: the layout map", read_map), self.read_mask()
-        if values.shape[:2] != mask.shape:
-            raise InputError(
-                f"{self.name}: mask is {mask.shape[1]}x{mask.shape[0]} but layout map {values.shape[1]}x"
-                f"{values.shape[0]} pixels; give them the same size"
-            )
+        values = _decode(self.layout(), f"{self.name}: the layout map", read_map)
         return sample_map(values, (resolution, resolution))
 
     def model_input(self, resolution: int, background: str | int) -> tuple[Tensor, np.ndarray]:

@@ -8,8 +8,11 @@ MAX_FOLDS = 64
 
 
 def to_repeating(
-    triangles: NDArray[np.float64], mesh_area: NDArray[np.float64], wrap: tuple[str, str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    triangles: NDArray[np.float64],
+    mesh_area: NDArray[np.float64],
+    wrap: tuple[str, str],
+    values: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Triangles that show the same texels when the texture repeats.
 
     Along an axis that repeats they stay as they are. Along one that clamps, what lies outside [0, 1] shows the
@@ -20,15 +23,18 @@ def to_repeating(
         triangles: float64 [F, 3, 2] in UV units.
         mesh_area: float64 [F], area on the mesh; shared out among the pieces by their UV areas.
         wrap: "repeat", "clamp" or "mirror" along u and along v.
+        values: float64 [F, 3, K] of the corners, such as positions, linear in between; without, K is 0.
 
     Returns:
-        Triangles float64 [G, 3, 2] and mesh_area [G].
+        Triangles float64 [G, 3, 2], mesh_area [G] and values [G, 3, K].
     """
     with np.errstate(invalid="ignore"):
         leaves = ((triangles < 0) | (triangles > 1)).any(axis=(1, 2)) & np.isfinite(triangles).all(axis=(1, 2))
+    if values is None:
+        values = np.zeros((len(triangles), 3, 0))
     if wrap == ("repeat", "repeat") or not leaves.any():
-        return triangles, mesh_area
-    pieces, owner = triangles[leaves], np.flatnonzero(leaves)
+        return triangles, mesh_area, values
+    pieces, owner = np.concatenate([triangles[leaves], values[leaves]], axis=2), np.flatnonzero(leaves)
     with np.errstate(invalid="ignore"):
         area = _area(triangles)
     for axis, mode in enumerate(wrap):
@@ -48,18 +54,23 @@ def to_repeating(
             along = pieces[..., axis] - tile
             pieces[..., axis] = np.where(tile % 2 == 1, 1 - along, along)
     share = np.divide(_area(pieces), area[owner], out=np.zeros(len(pieces)), where=area[owner] > 0)
-    return np.concatenate([triangles[~leaves], pieces]), np.concatenate([mesh_area[~leaves], mesh_area[owner] * share])
+    return (
+        np.concatenate([triangles[~leaves], pieces[..., :2]]),
+        np.concatenate([mesh_area[~leaves], mesh_area[owner] * share]),
+        np.concatenate([values[~leaves], pieces[..., 2:]]),
+    )
 
 
 def _area(triangles: NDArray[np.float64]) -> NDArray[np.float64]:
-    (ax, ay), (bx, by) = (triangles[:, 1] - triangles[:, 0]).T, (triangles[:, 2] - triangles[:, 0]).T
+    (ax, ay), (bx, by) = (triangles[:, 1, :2] - triangles[:, 0, :2]).T, (triangles[:, 2, :2] - triangles[:, 0, :2]).T
     return np.asarray(np.abs(ax * by - ay * bx) / 2)
 
 
 def _split(
     triangles: NDArray[np.float64], owner: NDArray[np.int64], axis: int, line: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Cut triangles along the line where coordinate ``axis`` is ``line``; each piece keeps its owner's number."""
+    """Cut triangles [F, 3, 2 + K] along the line where coordinate ``axis`` is ``line``; each piece keeps its owner's
+    number."""
     above = triangles[..., axis] > line
     below = triangles[..., axis] < line
     cut = above.any(axis=1) & below.any(axis=1)

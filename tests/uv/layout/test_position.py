@@ -1,5 +1,7 @@
 """Position and normal maps against brute force, and what must not change them."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,9 @@ def brute_force(uv: np.ndarray, corners: np.ndarray, priority: np.ndarray, size:
 
 
 def areas(corners: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    """In sixteenths of an octave from the largest, rounded."""
+    found = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
+    return np.round(16 * np.log2(found / found.max()))
 
 
 def in_the_box(corners: np.ndarray) -> np.ndarray:
@@ -115,6 +119,20 @@ def test_the_larger_of_two_overlapping_triangles_is_seen_and_of_equal_ones_the_f
         np.testing.assert_array_equal(position_map(uv, np.stack(corners), (16, 16), bounds), alone)
 
 
+def test_mirrored_halves_that_share_their_texels_do_not_mix() -> None:
+    """Their areas differ by rounding, one way here and the other way there: the half that comes first is seen."""
+    rng = np.random.default_rng(0)
+    row, column = np.mgrid[0:9, 0:9] / 9
+    square = np.stack([column, row], -1)[..., None, :] + np.array([[0, 0], [1, 0], [0, 1]]) / 9
+    uv = square.reshape(-1, 3, 2)
+    left = np.concatenate([-uv - 0.1, uv[..., :1] * 0], axis=-1)
+    right = left * [-1, 1, 1] * (1 + 1e-6 * rng.normal(size=left.shape))
+    drawn = position_map(np.concatenate([uv, uv]), np.concatenate([left, right]), (64, 64))
+    assert (drawn[..., 0][drawn[..., 0] > 0] < 0.5).all()
+    drawn = position_map(np.concatenate([uv, uv]), np.concatenate([right, left]), (64, 64))
+    assert (drawn[..., 0][drawn[..., 0] > 0] > 0.5).all()
+
+
 def test_a_texture_that_tiles_a_wall_is_seen_once() -> None:
     """Thousands of repeats cost no more than one, and each texel lies somewhere where it is really seen."""
     for repeats in (3.0, 40.0, 3000.0):
@@ -155,3 +173,29 @@ def test_wrong_arguments_are_named(change: dict, words: str) -> None:
     arguments = {"uv": np.zeros((1, 3, 2)), "positions": np.zeros((1, 3, 3)), "size": (4, 4)} | change
     with pytest.raises(ValueError, match=words):
         position_map(**arguments)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_texture_that_is_repeated_many_times_equals_brute_force(seed: int) -> None:
+    """Most triangles are hidden by a few larger ones, and are left out where they are."""
+    rng = np.random.default_rng(seed)
+    uv, corners = rng.uniform(-4, 4, (150, 1, 2)) + rng.normal(size=(150, 3, 2)), rng.normal(size=(150, 3, 3))
+    uv[:, :, seed % 2] *= 0.2 if seed < 3 else 1  # else some columns or rows stay bare
+    size = int(rng.integers(10, 40)), int(rng.integers(10, 40))
+    expected, there, tie = brute_force(uv, in_the_box(corners), areas(corners), size)
+    drawn = position_map(uv, corners, size)
+    assert np.array_equal((drawn > 0).all(axis=-1), coverage_mask(uv, size))
+    np.testing.assert_allclose(drawn[there & ~tie], expected[there & ~tie], atol=1e-5)
+
+
+def test_a_hundred_thousand_triangles_take_a_second() -> None:
+    k = 224
+    row, column = np.mgrid[0:k, 0:k] / k
+    square = np.stack([column, row], -1)[..., None, :] + np.array([[0, 0], [1, 0], [1, 1], [0, 0], [1, 1], [0, 1]]) / k
+    uv = square.reshape(-1, 3, 2)
+    corners = np.concatenate([uv, np.sin(uv.sum(-1, keepdims=True))], -1) * np.random.default_rng(0).random(
+        (len(uv), 1, 1)
+    )
+    begin = time.process_time()
+    position_map(uv, corners, (2048, 2048))
+    assert time.process_time() - begin < 1.0

@@ -98,7 +98,7 @@ class _Encoding:
         kinds = mask_kinds(records, masks, self._store("mask-kinds"), **self.share)
         texture_keys = keys.texture_keys(images, read_as(masks, kinds), weights=self.weights, **self.setting)
         mask_keys = self._mask_keys(texture_keys, records)
-        layout_keys = self._layout_keys(texture_keys, records)
+        layout_keys = self._layout_keys(records)
         if self.data.cache == "off":
             encoded, sums, variation = self._live(records)
         else:
@@ -134,13 +134,10 @@ class _Encoding:
         pairs = zip(texture_keys.tolist(), surfaces.tolist(), strict=True)
         return as_keys([key_of("mask", key, surface) for key, surface in pairs])
 
-    def _layout_keys(self, texture_keys: Keys, records: Sequence[Record]) -> Keys | None:
-        """The key of each layout map [n], which has to fit its texture; None where the records have none."""
+    def _layout_keys(self, records: Sequence[Record]) -> Keys | None:
+        """The hash of each layout map's file [n]; None where the records have none."""
         sources = [record.layout for record in records if record.layout is not None]
-        if not sources:
-            return None
-        pairs = zip(texture_keys.tolist(), self._digests(sources).tolist(), strict=True)
-        return as_keys([key_of("layout", key, layout) for key, layout in pairs])
+        return self._digests(sources) if sources else None
 
     def _digests(self, sources: Sequence[Source]) -> Keys:
         return digests(sources, self._store("files", str(Path(self.data.dataset).absolute())), **self.share)

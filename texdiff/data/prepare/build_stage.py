@@ -20,10 +20,13 @@ from texdiff.files import slug, write_atomic
 from texdiff.uv.audit import rejection_reason
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.image import open_unlimited, write_png
+from texdiff.uv.layout.map_image import encode_map, read_map, sample_map, to_16_bits, without_position
+from texdiff.uv.layout.position import position_map
 from texdiff.uv.measures import LATENT_CELL, measure
 from texdiff.uv.resize import resize_weighted
 from texdiff.uv.texel_area import from_grey16, read_area_file, resize_texel_area, texel_area, to_grey16
 
+_LAYOUT_SIDE = 4096  # texels of a layout map at most: training takes fewer, and more need more memory than the texture
 _THUMBNAIL = 96  # pixels; three of them a row are about 4 KB, so a page with thousands of rows still opens
 
 
@@ -45,7 +48,7 @@ class TextureEntry:
     content: str  # SHA-256 of its pixels
     name: str  # of the texture, in the first asset that uses it
     assets: tuple[Asset, ...]
-    folder: Path  # texture.png, mask.png (where it is kept), surface.png (where the mesh area is known), entry.json
+    folder: Path  # texture.png, mask.png (where it is kept), surface.png and layout.png (where it is known), entry.json
     reason: str | None  # why it is rejected; None where it is kept
     notes: tuple[str, ...] = ()  # what was taken for granted to read it
     generated: str | None = None  # a captioner's caption
@@ -62,6 +65,11 @@ class TextureEntry:
     def has_surface(self) -> bool:
         """Whether it is known how much of the meshes' area each texel covers."""
         return (self.folder / "surface.png").is_file()
+
+    @property
+    def has_layout(self) -> bool:
+        """Whether it is known where on a mesh each texel lies."""
+        return (self.folder / "layout.png").is_file()
 
     @property
     def captions(self) -> list[str]:
@@ -109,8 +117,8 @@ def build_entries(
 
 
 def build(job: BuildJob) -> None:
-    """Do one BuildJob, in a worker: `place`/texture.png, mask.png and, where the mesh area is known, surface.png, if
-    the texture is kept; and `place`/entry.json, written last."""
+    """Do one BuildJob, in a worker: `place`/texture.png, mask.png and, where they are known, surface.png, layout.png,
+    if the texture is kept; and `place`/entry.json, written last."""
     texture = _read(job.folder / "textures" / f"{job.content}.png")
     height, width = texture.shape[:2]
     triangles, mesh_area, weights = _uses(job, (height, width))
@@ -133,7 +141,11 @@ def build(job: BuildJob) -> None:
         write_png(mask_weights(weights), place / "mask.png")
         if area is not None:
             write_png(to_grey16(area, mask), place / "surface.png")
+    layout = _layout(job, mask) if reason is None else None
+    if layout is not None:
+        write_atomic(place / "layout.png", encode_map(layout), durable=False)
     properties = {"reason": reason, "source_width": width, "source_height": height, "surface": area is not None}
+    properties["without_position"] = None if layout is None else without_position(layout, mask)
     properties |= {"width": texture.shape[1], "height": texture.shape[0], "measures": measures}
     entry = {"properties": properties, "thumbnails": _thumbnails(texture, weights)}
     write_atomic(place / "entry.json", json.dumps(entry).encode(), durable=False)
@@ -191,6 +203,30 @@ def _texel_area(
     if len(maps) == 1:
         return maps[0]
     return np.sum([area / max(area[area > 0].mean(), 1e-30) if area.any() else area for area in maps], axis=0)
+
+
+def _layout(job: BuildJob, mask: NDArray[np.bool_]) -> NDArray[np.uint16] | None:
+    """The position map of a texture with this mask, uint16 [H, W, 3], 0 where that is 0; None where no use knows it.
+
+    Of several meshes the one with the most surface, the first of equals, is drawn; without any, the first map that a
+    dataset has is taken.
+    """
+    size = min(mask.shape[0], _LAYOUT_SIDE), min(mask.shape[1], _LAYOUT_SIDE)
+    surface: dict[str, float] = {}
+    for use in job.uses:
+        if use.endswith(".npz"):
+            with np.load(job.folder / use) as arrays:
+                surface[use] = float(arrays["mesh_area"].sum())
+    if surface:
+        with np.load(job.folder / max(surface, key=lambda use: surface[use])) as arrays:
+            drawn = position_map(arrays["triangles"], arrays["corners"], size, arrays["bounds"])
+        layout = to_16_bits(drawn)
+    else:
+        maps = [path for use in job.uses if (path := job.folder / use.replace(".png", "-layout.png")).is_file()]
+        if not maps:
+            return None
+        layout = sample_map(read_map(maps[0]), size)
+    return np.where(sample_map(mask[..., None], size), layout, np.uint16(0))
 
 
 def _thumbnails(texture: NDArray[np.uint8], weights: NDArray[np.uint8]) -> list[str]:

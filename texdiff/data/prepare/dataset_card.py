@@ -17,6 +17,13 @@ _SURFACE = [
     "the texture's largest, as 16-bit grey: round(65535 sqrt(d / d_max)), at least 1 where the mask is white, 0",
     "elsewhere. Its square is proportional to d. Training with `mask.weight: surface` lets each texel count by it.",
 ]
+_LAYOUT = [
+    "",
+    "And `layout`: where on the mesh each texel lies, as 16-bit RGB: value / 65535 is x, y, z in the box of the whole",
+    "object, whose middle is 0.5 and whose longest side reaches from 0.05 to 0.95; axes as in the file, of which glTF",
+    "and COLLADA say that y is up. 0 where the mask is 0. Drawn at texel centres, of textures beyond 4096 texels a",
+    "side at 4096: resize it without interpolation. Of several meshes the one with the most surface is drawn.",
+]
 
 
 def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str], format: str) -> str:
@@ -44,6 +51,7 @@ def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str], f
         "",
         "Columns: `image` (the texture), `mask` (8-bit grey, 255 where the UV map uses the texel), `text`.",
         *(_SURFACE if "surface_file_name" in rows[0] else []),
+        *(_LAYOUT if "layout_file_name" in rows[0] else []),
         "",
         "```python",
         f'datasets.load_dataset({_LOADED_AS[format]}"path/to/this/folder")',

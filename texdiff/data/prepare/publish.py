@@ -63,6 +63,7 @@ def _features(datasets: Any, row: dict[str, Any]) -> dict[str, Any]:
 def _images(row: dict[str, Any]) -> list[tuple[str, str]]:
     """(column, key in the row) of each image of a row."""
     known = {"image": "file_name", "mask": "mask_file_name", "surface": "surface_file_name"}
+    known["layout"] = "layout_file_name"
     return [(column, key) for column, key in known.items() if key in row]
 
 

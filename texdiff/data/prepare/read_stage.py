@@ -1,8 +1,9 @@
 """First stage of `prepare`: an asset -> its textures and UV triangles, as files.
 
-Files of one asset: `assets/KEY/N.npz` (triangles [F, 3, 2] and mesh_area [F]) or `N.png` (a mask, with `N-surface.png`
-beside it where its dataset has one) for each use of a texture, and `assets/KEY/found.json`, written last: where it
-exists, the asset has been read. Textures go to `textures/CONTENT.png`, one per content.
+Files of one asset: `assets/KEY/N.npz` (triangles [F, 3, 2], mesh_area [F] and corners [F, 3, 3], and bounds [2, 3] of
+the mesh) or `N.png` (a mask, with `N-surface.png` and `N-layout.png` beside it where its dataset has them) for each use
+of a texture, and `assets/KEY/found.json`, written last: where it exists, the asset has been read. Textures go to
+`textures/CONTENT.png`, one per content.
 """
 
 import json
@@ -21,8 +22,9 @@ from texdiff.data.prepare.mask_images import fit_mask, read_pair
 from texdiff.data.prepare.workers import Failure, Workers, with_bar
 from texdiff.errors import InputError, one_line, readable
 from texdiff.files import write_atomic
-from texdiff.uv.image import content_hash, write_png
+from texdiff.uv.image import ImageError, content_hash, write_png
 from texdiff.uv.inverted import looks_inverted
+from texdiff.uv.layout.map_image import encode_map, read_map
 from texdiff.uv.meshes import load_readers
 from texdiff.uv.meshes.atlases import read_atlases
 from texdiff.uv.meshes.gltf.credit import read_credit
@@ -115,7 +117,13 @@ def _read_mesh(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[di
     found = read_atlases(job.asset.path)
     textures = []
     for number, atlas in enumerate(found.atlases):
-        np.savez(place / f"{number}.npz", triangles=atlas.triangles, mesh_area=atlas.mesh_area)
+        np.savez(
+            place / f"{number}.npz",
+            triangles=atlas.triangles,
+            mesh_area=atlas.mesh_area,
+            corners=atlas.corners,
+            bounds=found.bounds,
+        )
         notes = [note for key, note in _NOTES.items() if key in atlas.properties]
         textures.append(_texture(job, atlas.texture, atlas.name, f"{number}.npz", notes))
     return textures, [{"name": readable(one.name), "reason": one_line(one.reason)} for one in found.rejected]
@@ -131,9 +139,18 @@ def _read_image(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[d
         return [], [{"name": readable(asset.path.name), "reason": reason}]
     if asset.surface is not None:
         write_png(read_area_file(asset.surface, texture.shape[:2]), place / "0-surface.png")
+    if asset.layout is not None:
+        write_atomic(place / "0-layout.png", encode_map(_layout(asset.layout)), durable=False)
     write_png(weights, place / "0.png")
     notes = [_GREYS[kind]] if (kind := mask_kind(grey)) in _GREYS else []
     return [_texture(job, texture, Path(asset.label).name, "0.png", notes)], []
+
+
+def _layout(path: Path) -> NDArray[np.uint16]:
+    try:
+        return read_map(path)
+    except ImageError as error:
+        raise InputError(f"{path}: the layout map {error}") from None
 
 
 def _texture(job: ReadJob, texture: NDArray[np.uint8], name: str, file: str, notes: list[str]) -> dict[str, Any]:

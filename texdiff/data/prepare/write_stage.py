@@ -42,11 +42,12 @@ def write_splits(
     """Write train/ and validation/ (images and metadata.jsonl); returns the rows, and which split each is in.
 
     `template` holds "{caption}". Text is a list in every row as soon as one entry has several captions. Surface files
-    are written where all entries have one: `datasets` refuses splits of different columns, and training wants all or
-    none.
+    and layout maps are written where all entries have one: `datasets` refuses splits of different columns, and training
+    wants all or none.
     """
     several = any(len(entry.captions) > 1 for entry in entries)
-    surfaces = all(entry.has_surface for entry in entries)
+    kinds = ["surface"] if all(entry.has_surface for entry in entries) else []
+    kinds += ["layout"] if all(entry.has_layout for entry in entries) else []
     titles = any(asset.title for entry in entries for asset in entry.assets)
     rows = []
     for entry in sorted(entries, key=lambda entry: entry.asset_id):
@@ -56,7 +57,7 @@ def write_splits(
         row = {
             "file_name": f"textures/{entry.asset_id}.png",
             "mask_file_name": f"masks/{entry.asset_id}.png",
-            **({"surface_file_name": f"surfaces/{entry.asset_id}.png"} if surfaces else {}),
+            **{f"{kind}_file_name": f"{kind}s/{entry.asset_id}.png" for kind in kinds},
             "text": texts if several else texts[0],
             "asset_id": entry.asset_id,
             "source": entry.assets[0].label,
@@ -68,7 +69,7 @@ def write_splits(
             "width": properties["width"],
             "height": properties["height"],
         }
-        for kind in ("texture", "mask", *(["surface"] if surfaces else [])):
+        for kind in ("texture", "mask", *kinds):
             name = f"{kind}s/{entry.asset_id}.png"
             (side / name).parent.mkdir(parents=True, exist_ok=True)
             _link(entry.folder / f"{kind}.png", side / name)
@@ -133,8 +134,10 @@ def summarise(
         if file.unused:
             lines = count_of(len(file.unused), "line")
             text += f"; no mesh here for {lines} of {readable(file.path.name)} ({readable(min(file.unused))})"
-    if 0 < sum(entry.has_surface for entry in kept) < len(kept):
-        text += "; no surface files, since some textures come without a mesh"
+    surfaces, layouts = [entry.has_surface for entry in kept], [entry.has_layout for entry in kept]
+    for what, there in (("surface files", surfaces), ("layout maps", layouts)):
+        if any(there) and not all(there):
+            text += f"; no {what}, since some textures come without a mesh"
     return text
 
 

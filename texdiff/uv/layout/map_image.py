@@ -1,12 +1,15 @@
 """A map in UV space as an image: 16-bit RGB, a value is number / 65535, and the void is 0."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from texdiff.uv.image import ImageError, image_bytes, read_image
+
+Value = TypeVar("Value", bound=np.generic)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DEPTH = 24  # the byte of a PNG that gives the bits of a channel
@@ -44,8 +47,14 @@ def to_16_bits(values: ArrayLike) -> NDArray[np.uint16]:
     return np.where(values > 0, np.maximum(np.rint(values * 65535), 1), 0).astype(np.uint16)
 
 
-def sample_map(values: NDArray[np.uint16], size: tuple[int, int]) -> NDArray[np.uint16]:
-    """A map [H, W, 3] at another size (height, width): at each new texel's centre the texel that lies there.
+def without_position(values: NDArray[np.uint16], mask: NDArray[np.bool_]) -> float:
+    """Share of the texels of a mask [H, W] at which a map [h, w, 3] has nothing, 0-1."""
+    empty = ~sample_map(values, mask.shape).any(axis=2)
+    return float((empty & mask).sum() / max(int(mask.sum()), 1))
+
+
+def sample_map(values: NDArray[Value], size: tuple[int, ...]) -> NDArray[Value]:
+    """A map [H, W, K] at another size (height, width): at each new texel's centre the texel that lies there.
 
     Nothing is interpolated: a mean over a border would lie inside the object. So it differs by half a texel of the map
     from one that is drawn at this size.

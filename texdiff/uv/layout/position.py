@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.raster import FULL_TILE_RADIUS, Group, Spans, areas_and_radii, check_triangles, sort_triangles, spans_of
 
 Floats = NDArray[np.float64]
@@ -18,6 +19,9 @@ SCALE = 0.9
 """Half of the longest side of the object's box in the cube from -1 to 1, so that the surface lies in [0.05, 0.95]."""
 # Texels worked on at once, so that a chunk stays in the processor's cache.
 _CHUNK_TEXELS = 1 << 15
+# Triangles that leave the texture drawn at first; then twice as many.
+_FIRST = 32
+_VOID = np.iinfo(np.int32).max
 
 
 def position_map(
@@ -27,7 +31,7 @@ def position_map(
 
     The middle of the bounds is (0.5, 0.5, 0.5), and their longest side reaches from 0.05 to 0.95, as all sides keep
     their proportions. Axes are those of `positions`. Where triangles overlap the one with the largest area on the mesh
-    is seen, of equal ones the first; texture coordinates wrap around.
+    is seen, of those of much the same area (see ``size_class``) the first; texture coordinates wrap around.
 
     Args:
         uv: float [F, 3, 2] in UV units, v up, as for ``coverage_mask``.
@@ -51,7 +55,7 @@ def position_map(
     with np.errstate(all="ignore"):
         placed = (corners - (low + high) / 2) * ((SCALE / half) if half > 0 else 0.0) / 2 + 0.5
     placed[~np.isfinite(placed).all(axis=(1, 2))] = 0.5
-    values, covered = _interpolate(uv, placed, _areas(corners), size)
+    values, covered = _interpolate(uv, placed, _priority(corners), size)
     if len(placed):  # rounding may leave a thin triangle's range
         np.clip(values, placed.min(), placed.max(), out=values)
     values[~covered] = 0
@@ -79,7 +83,7 @@ def normal_map(
     corners = np.nan_to_num(_corners(normals, uv, "normals"), nan=0.0, posinf=0.0, neginf=0.0)
     with np.errstate(all="ignore"):
         corners = np.nan_to_num(corners / np.linalg.norm(corners, axis=2, keepdims=True))
-    priority = np.zeros(len(corners)) if positions is None else _areas(_corners(positions, uv, "positions"))
+    priority = np.zeros(len(corners)) if positions is None else _priority(_corners(positions, uv, "positions"))
     values, covered = _interpolate(uv, corners, priority, size)
     length = np.linalg.norm(values, axis=2, keepdims=True)
     values = np.divide(values, length, out=np.zeros_like(values), where=length > 1e-6) / 2 + 0.5
@@ -101,11 +105,26 @@ def _corners(values: ArrayLike, uv: ArrayLike, name: str) -> Floats:
     return corners
 
 
-def _areas(corners: Floats) -> Floats:
-    """Area of each triangle [F], 0 where it is not finite."""
+def triangle_areas(corners: Floats) -> Floats:
+    """Area of each triangle, [F] for [F, 3, 3]; 0 where it is not finite."""
     with np.errstate(all="ignore"):
         cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         return np.nan_to_num(np.linalg.norm(cross, axis=1) / 2, nan=0.0, posinf=0.0)
+
+
+def size_class(areas: Floats, unit: float) -> Floats:
+    """Areas [F] in sixteenths of an octave from `unit`, rounded.
+
+    So that triangles of the same area, such as those of two mirrored halves that share their texels, are not told apart
+    by rounding, one seen in this half and one in that.
+    """
+    with np.errstate(all="ignore"):
+        return np.rint(16 * np.log2(np.maximum(areas / unit if unit > 0 else areas, 1e-300)))
+
+
+def _priority(corners: Floats) -> Floats:
+    areas = triangle_areas(corners)
+    return size_class(areas, float(areas.max(initial=0.0)))
 
 
 def _interpolate(
@@ -117,7 +136,7 @@ def _interpolate(
     Args:
         uv: float [F, 3, 2].
         corners: [F, 3, K], finite.
-        priority: [F], 0 or more.
+        priority: [F].
         size: (height, width).
 
     Returns:
@@ -129,22 +148,45 @@ def _interpolate(
     rank[np.lexsort((-np.arange(len(triangles)), priority))] = np.arange(1, len(triangles) + 1, dtype=np.int32)
     top = np.zeros(height * width, np.int32)
     lowest = _draw_tiled(triangles, corners, rank, top, values, (height, width))
-    above = rank > lowest
-    groups, _, _ = sort_triangles(np.where(above[:, None, None], triangles, np.nan))
-    groups = [g._replace(numbers=g.numbers[above[g.numbers]], uv=g.uv[above[g.numbers]]) for g in groups]
+    above = np.flatnonzero(rank > lowest)
+    if len(above) < len(triangles) or ((triangles < 0) | (triangles > 1)).any():
+        top[~coverage_mask(triangles, size).reshape(-1)] = _VOID
+    groups = [
+        group._replace(numbers=above[group.numbers]) for group in sort_triangles(triangles[above])[0] if len(group.uv)
+    ]
     for group in groups:
-        ranks = rank[group.numbers]
-        for owner, texel, _, _ in _texels(group, height, width):
-            np.maximum.at(top, texel, ranks[owner])
+        for batch in _by_rank(group, rank):
+            ranks = rank[batch.numbers]
+            for owner, texel, _, _ in _texels(batch, ranks, top, height, width):
+                np.maximum.at(top, texel, ranks[owner])
+    top[top == _VOID] = 0
+    seen = np.zeros(len(triangles) + 1, bool)
+    seen[top] = True
     for group in groups:
+        visible = seen[rank[group.numbers]]
+        group = group._replace(numbers=group.numbers[visible], uv=group.uv[visible])
         ranks, origin, value, slopes = rank[group.numbers], *_planes(group, corners, height, width)
-        for owners, texel, x, y in _texels(group, height, width):
-            seen = np.flatnonzero(top[texel] == ranks[owners])
-            owner = owners[seen]
-            dx, dy = x[seen] - origin[0][owner], y[seen] - origin[1][owner]
+        for owners, texel, x, y in _texels(group, ranks, top, height, width):
+            here = np.flatnonzero(top[texel] == ranks[owners])
+            owner = owners[here]
+            dx, dy = x[here] - origin[0][owner], y[here] - origin[1][owner]
             for k in range(corners.shape[2]):
-                values[texel[seen], k] = value[k][owner] + dx * slopes[0][k][owner] + dy * slopes[1][k][owner]
+                values[texel[here], k] = value[k][owner] + dx * slopes[0][k][owner] + dy * slopes[1][k][owner]
     return values.reshape(height, width, -1), (top > 0).reshape(height, width)
+
+
+def _by_rank(group: Group, rank: NDArray[np.int32]) -> Iterator[Group]:
+    """The group in parts, of triangles that leave the texture first the highest-ranked few, then more and more: where
+    a texture is repeated hundreds of times, these cover it, and hide the rest."""
+    if not group.wrapped:
+        yield group
+        return
+    order = np.argsort(-rank[group.numbers])
+    begin, count = 0, _FIRST
+    while begin < len(order):
+        some = order[begin : begin + count]
+        yield group._replace(numbers=group.numbers[some], uv=group.uv[some])
+        begin, count = begin + count, 2 * count
 
 
 def _draw_tiled(
@@ -198,12 +240,18 @@ def _planes(
 
 
 def _texels(
-    group: Group, height: int, width: int
+    group: Group, ranks: NDArray[np.int32], top: NDArray[np.int32], height: int, width: int
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.int64], Floats, Floats]]:
     """(number of the triangle in the group, number of the texel, x and y of its centre where the triangle lies), [n]
-    each, for every texel whose centre a triangle covers."""
+    each, for every texel whose centre a triangle covers. Lines of the texture on which `top` is higher everywhere are
+    left out."""
+    lines, length = (width, height) if group.by_columns else (height, width)
+    lowest = top.reshape(height, width).min(axis=0 if group.by_columns else 1)
     for spans in spans_of(group, height, width, "center"):
-        for owner, row, column in _expand(spans, height if group.by_columns else width, group.wrapped):
+        if group.wrapped:
+            here = np.flatnonzero(ranks[spans.owner] >= lowest[spans.row % lines])
+            spans = Spans(*(values[here] for values in spans))
+        for owner, row, column in _expand(spans, length, group.wrapped):
             line, along = (column, row) if group.by_columns else (row, column)
             texel = np.asarray(line % height * width + along % width, np.int64)
             yield owner, texel, np.asarray(along + 0.5), np.asarray(line + 0.5)

@@ -21,6 +21,8 @@ class Atlas:
     texture: NDArray[np.uint8]  # [H, W, 3], row 0 = top of the image
     triangles: NDArray[np.float64]  # [F, 3, 2] in UV units, v up (v near 1 = row 0), as stored: may leave [0, 1]
     mesh_area: NDArray[np.float64]  # [F], area of each triangle on the mesh, node transforms applied
+    corners: NDArray[np.float64]  # [F, 3, 3] in world space; of several instances the largest
+    normals: NDArray[np.float64]  # [F, 3, 3] there, of any length
     parts: tuple[str, ...]  # Part.key of those that use it
     properties: Mapping[str, Property]  # of its materials: recorded, not applied to the texels
 
@@ -39,6 +41,7 @@ class MeshAtlases:
 
     atlases: tuple[Atlas, ...]
     rejected: tuple[Rejected, ...]
+    bounds: NDArray[np.float64]  # [2, 3], lowest and highest corner of everything in the file, in world space
 
 
 def read_atlases(path: Path) -> MeshAtlases:
@@ -52,7 +55,8 @@ def read_atlases(path: Path) -> MeshAtlases:
     decoded: dict[Path | bytes, tuple[str, NDArray[np.uint8]] | ImageError] = {}
     users: dict[str, list[Part]] = {}
     rejected: dict[tuple[str, str], None] = {}  # in order, each once
-    for part in read_parts(path):
+    parts = read_parts(path)
+    for part in parts:
         image = part.material.image
         if image is None:
             rejected[part.material.name, part.material.problem] = None
@@ -68,7 +72,15 @@ def read_atlases(path: Path) -> MeshAtlases:
             users.setdefault(result[0], []).append(part)
     textures = {result[0]: result[1] for result in decoded.values() if not isinstance(result, ImageError)}
     atlases = tuple(_atlas(path, textures[digest], parts) for digest, parts in users.items())
-    return MeshAtlases(atlases=atlases, rejected=tuple(Rejected(name=n, reason=r) for n, r in rejected))
+    unused = tuple(Rejected(name=n, reason=r) for n, r in rejected)
+    return MeshAtlases(atlases=atlases, rejected=unused, bounds=bounds_of_all(parts))
+
+
+def bounds_of_all(parts: list[Part]) -> NDArray[np.float64]:
+    """Lowest and highest corner of all parts with all their instances, float64 [2, 3]; zeros where there is none."""
+    each = np.array([part.bounds() for part in parts if len(part.faces)]).reshape(-1, 2, 3)
+    bounds = np.stack([each[:, 0].min(axis=0, initial=np.inf), each[:, 1].max(axis=0, initial=-np.inf)])
+    return bounds if (bounds[0] <= bounds[1]).all() else np.zeros((2, 3))
 
 
 def _decode(source: Path | bytes) -> tuple[str, NDArray[np.uint8]] | ImageError:
@@ -80,12 +92,14 @@ def _decode(source: Path | bytes) -> tuple[str, NDArray[np.uint8]] | ImageError:
 
 
 def _atlas(path: Path, texture: NDArray[np.uint8], parts: list[Part]) -> Atlas:
-    triangles, areas = [], []
+    triangles, areas, surfaces = [], [], []
     properties: dict[str, Property] = {}
     for part in parts:
-        uv, area = to_repeating(part.triangles(), part.mesh_area(), part.material.wrap)
+        surface = np.concatenate(part.corners(), axis=2)
+        uv, area, surface = to_repeating(part.triangles(), part.mesh_area(), part.material.wrap, surface)
         triangles.append(uv)
         areas.append(area)
+        surfaces.append(surface)
         properties = {**part.material.properties, **properties}
     assert parts[0].material.image is not None
     source = parts[0].material.image.source
@@ -96,6 +110,8 @@ def _atlas(path: Path, texture: NDArray[np.uint8], parts: list[Part]) -> Atlas:
         texture=texture,
         triangles=np.concatenate(triangles),
         mesh_area=np.concatenate(areas),
+        corners=np.concatenate([surface[..., :3] for surface in surfaces]),
+        normals=np.concatenate([surface[..., 3:] for surface in surfaces]),
         parts=tuple(part.key for part in parts),
         properties=properties,
     )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from texdiff.uv.layout.position import size_class, triangle_areas
+
 if TYPE_CHECKING:
     from trimesh.visual.material import PBRMaterial
 
@@ -56,6 +58,51 @@ class Part:
         """UV triangles, float64 [F, 3, 2]."""
         assert self.uv is not None
         return self.uv[self.faces]
+
+    def corners(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where each triangle lies in world space, and the normals there (of the triangle itself where the part has
+        none): float64 [F, 3, 3] each. Of several instances that in which it is largest, of much the same size the
+        first.
+        """
+        chosen = self._placed(self.transforms[0])
+        areas = triangle_areas(chosen[0])
+        unit = float(areas.max(initial=0.0))
+        best = size_class(areas, unit)
+        for transform in self.transforms[1:]:
+            placed = self._placed(transform)
+            size = size_class(triangle_areas(placed[0]), unit)
+            for kept, values in zip(chosen, placed, strict=True):
+                kept[size > best] = values[size > best]
+            best = np.maximum(best, size)
+        return chosen
+
+    def _placed(self, transform: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Corners and normals of an instance, [F, 3, 3] each."""
+        linear = transform[:3, :3]
+        with np.errstate(all="ignore"):  # vertices may be NaN or near the end of float32
+            corners = (self.vertices @ linear.T + transform[:3, 3])[self.faces]
+            if self.normals is not None and len(self.normals) == len(self.vertices):
+                # The cofactors are the inverse transpose but for a factor, and there is always a matrix of them.
+                a, b, c = linear.T
+                cofactors = np.stack([np.cross(b, c), np.cross(c, a), np.cross(a, b)], axis=1)
+                normals = (self.normals @ cofactors.T)[self.faces]
+            else:
+                across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+                normals = np.repeat(across[:, None], 3, axis=1)
+            return corners, -normals if np.linalg.det(linear) < 0 else normals  # mirrored, front faces stay in front
+
+    def bounds(self) -> NDArray[np.float64]:
+        """Lowest and highest corner of the part in world space over all instances, float64 [2, 3]: infinite, the wrong
+        way round, where no triangle has finite coordinates.
+        """
+        used = self.vertices[np.unique(self.faces)]
+        low, high = np.full(3, np.inf), np.full(3, -np.inf)
+        for transform in self.transforms:
+            with np.errstate(all="ignore"):
+                points = used @ transform[:3, :3].T + transform[:3, 3]
+            points = points[np.isfinite(points).all(axis=1)]
+            low, high = np.minimum(low, points.min(0, initial=np.inf)), np.maximum(high, points.max(0, initial=-np.inf))
+        return np.stack([low, high])
 
     def mesh_area(self) -> NDArray[np.float64]:
         """Area of each triangle, summed over all instances of the part: float64 [F]; 0 where it is not finite."""
