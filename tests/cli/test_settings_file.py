@@ -39,8 +39,8 @@ def test_null_where_the_type_allows_it(tmp_path: Path, key: str) -> None:
     ("text", "said"),
     [
         ("model:\n  train:\n", "model.train must not be null; give a value, or leave the key out"),
-        ("lora: {rank: null}", "lora.rank must not be null"),
-        ("lora: {target_modules: ~}", "lora.target_modules must not be null"),
+        ("lora: {dropout: null}", "lora.dropout must not be null"),
+        ("lora: {use_dora: ~}", "lora.use_dora must not be null"),
         ("data: {background:}", "data.background must not be null"),
         ("run:\n  resume:\n", "run.resume must not be null"),
         ("lora: {use_dora: }", "lora.use_dora must not be null"),
@@ -69,7 +69,7 @@ def test_what_cannot_be_meant_is_one_line_and_exit_2(tmp_path: Path, capsys: Any
 
 
 @pytest.mark.parametrize(
-    "flags", [["--optim.learning_rate", ".inf"], ["--run.seed", "9" * 30], ["--lora.rank", "null"]]
+    "flags", [["--optim.learning_rate", ".inf"], ["--run.seed", "9" * 30], ["--lora.dropout", "null"]]
 )
 def test_the_same_by_flag(tmp_path: Path, capsys: Any, flags: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -1,13 +1,24 @@
 """nano-xl: a Stable Diffusion XL of the true classes and the true topology, in tiny widths, with random weights."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 SIDE = 64
 """Pixels."""
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+EVERY_LAYER = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut")
+EVERY_LAYER += ("time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv", "conv_in", "conv_out")
+EVERY_LAYER += (
+    "time_embedding.linear_1",
+    "time_embedding.linear_2",
+    "add_embedding.linear_1",
+    "add_embedding.linear_2",
+)
 
 
 def build(folder: Path, seed: int = 0, **settings: Any) -> Path:
@@ -81,3 +92,43 @@ def make_unet() -> Any:
 def base_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its folder."""
     return build(tmp_path_factory.mktemp("xl"))
+
+
+def with_lora(unet: Any, targets: tuple[str, ...], rank: int, alpha: float) -> Any:
+    """A copy with adapters that do something."""
+    from texdiff.config import LoraConfig
+    from texdiff.models.trainable import add_lora
+
+    tuned = copy.deepcopy(unet)
+    add_lora(tuned, LoraConfig(rank=rank, alpha=alpha, target_modules=targets), seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    return tuned
+
+
+def prediction(unet: Any) -> torch.Tensor:
+    """Of fixed inputs."""
+    generator = torch.Generator().manual_seed(0)
+    noisy, text = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 7, 40, generator=generator)
+    added = {
+        "text_embeds": torch.randn(2, 20, generator=generator),
+        "time_ids": torch.tensor([[64, 64, 0, 0, 64, 64]] * 2),
+    }
+    with torch.no_grad():
+        return unet.eval()(noisy, torch.tensor([10, 800]), text, added_cond_kwargs=added).sample
+
+
+def export(tuned: Any, folder: Path) -> dict[str, Any]:
+    """Write the adapters in diffusers' layout and as kohya.safetensors, whose tensors are returned."""
+    from texdiff.config import DataConfig, TrainingConfig
+    from texdiff.models.lora_files.kohya import write_kohya
+    from texdiff.models.lora_files.metadata import lora_metadata
+    from texdiff.models.lora_files.write import write_lora
+
+    settings = TrainingConfig(data=DataConfig(dataset="x")).to_dict()
+    write_lora(tuned, folder, lora_metadata(settings, tuned, "epsilon", textures=1))
+    write_kohya(folder, folder / "kohya.safetensors")
+    return load_file(folder / "kohya.safetensors")

@@ -27,6 +27,11 @@ def succeed(result: Any) -> Any:
     return result
 
 
+def validation_losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return [line["validation_loss"] for line in lines if "validation_loss" in line]
+
+
 def losses(run: Path) -> list[float]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
@@ -64,6 +69,15 @@ def test_a_stopped_run_continues_bit_for_bit(trained: Path, flags: list[Any], tr
         succeed(train(*flags, "--run.output_dir", tmp_path / "run", "--run.max_train_steps", steps))
     assert losses(tmp_path / "run") == losses(trained)
     assert (tmp_path / "run" / LORA).read_bytes() == (trained / LORA).read_bytes()
+
+
+def test_a_run_starts_from_the_lora_of_another(trained: Path, flags: list[Any], train: Any, tmp_path: Path) -> None:
+    more = ["--lora.init", trained, "--run.max_train_steps", 1, "--run.output_dir", tmp_path / "run"]
+    said = succeed(train(*flags, *more)).stdout
+    assert f"adapters of rank 4 from {trained} on " in said
+    assert "to_out.0 34" in said
+    assert validation_losses(tmp_path / "run")[0] == pytest.approx(validation_losses(trained)[-1], rel=1e-6)
+    assert validation_losses(trained)[-1] != validation_losses(trained)[0]
 
 
 def test_the_stock_pipeline_predicts_as_the_trainer_does(trained: Path, base_xl: Path) -> None:

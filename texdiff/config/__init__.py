@@ -56,6 +56,10 @@ class TrainingConfig:
             "mask.outside base_model needs model.train lora: without adapters to switch off there is no base model "
             "beside the trained one",
         )
+        yield (
+            self.lora.init is not None and model.train != "lora",
+            f"lora.init needs model.train lora (got {model.train})",
+        )
         for key in self.against_cuda_graphs():
             yield (
                 bool(run.cuda_graphs),

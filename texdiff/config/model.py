@@ -27,13 +27,25 @@ class ModelConfig:
 class LoraConfig:
     """Low-rank adapters; used where model.train is `lora`."""
 
-    rank: Count = 8
-    """Rank of each adapter."""
+    rank: Count | None = None
+    """Rank of each adapter. Default: 8, or as `init` has it."""
     alpha: Positive | None = None
-    """Strength: the adapter's output is scaled by alpha / rank. Default: rank, a strength of 1."""
+    """Strength: the adapter's output is scaled by alpha / rank. Default: rank, a strength of 1, or as `init` has it."""
     dropout: Share = 0.0
     """Share of an adapter's inputs set to 0 while training."""
-    target_modules: Names = ("to_q", "to_k", "to_v", "to_out.0")
-    """Ends of the names of the layers that get an adapter."""
+    target_modules: Names | None = None
+    """Ends of the names of the layers that get an adapter. Default: to_q, to_k, to_v and to_out.0, the projections of
+    attention, or as `init` has it."""
     use_dora: bool = False
     """Train direction and magnitude apart (DoRA)."""
+    init: str | None = None
+    """LoRA to start from, of texdiff or another trainer: a run's folder, a .safetensors file in the layout of diffusers
+    or kohya, or a PEFT adapter's folder. What it has for text encoders is left out. Default: adapters that change
+    nothing before the first step."""
+
+    def __post_init__(self) -> None:
+        if self.init is None:
+            defaults = {"rank": 8, "target_modules": ("to_q", "to_k", "to_v", "to_out.0")}
+            for name, value in defaults.items():
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, value)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import peft
 import torch
@@ -12,25 +12,11 @@ from torch import Tensor, nn
 from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_entries
 from texdiff.models.family import Conditioning, Family
+from texdiff.models.lora_files.initial import InitialLora, LoraSettings
 from texdiff.models.lora_files.write import write_lora
 
 # Kinds of layers that PEFT puts adapters on, and a denoiser has.
 _CAN_BE_ADAPTED = (nn.Linear, nn.Conv2d)
-
-
-class LoraSettings(Protocol):
-    """Settings of low-rank adapters; `texdiff.config.LoraConfig` says what each does."""
-
-    @property
-    def rank(self) -> int: ...
-    @property
-    def alpha(self) -> float | None: ...
-    @property
-    def dropout(self) -> float: ...
-    @property
-    def target_modules(self) -> Sequence[str]: ...
-    @property
-    def use_dora(self) -> bool: ...
 
 
 class Trainable(nn.Module):
@@ -96,17 +82,39 @@ def make_trainable(family: Family, train: str, lora: LoraSettings, seed: int, dt
     return trainable.train()
 
 
-def add_lora(denoiser: Any, settings: LoraSettings, seed: int) -> None:
+def add_lora(denoiser: Any, settings: LoraSettings, seed: int) -> InitialLora | None:
     """Put adapters into `denoiser`, a diffusers model; they alone can be trained then, in float32.
 
-    A starts normal, from `seed`, and B at 0, so that nothing changes before the first step. Raises InputError for a
-    name in `target_modules` that no layer has.
+    A starts normal, from `seed`, and B at 0, so that nothing changes before the first step; or both as `init` has them,
+    which is returned then. Raises InputError for a name in `target_modules` that no layer has, and for an `init` that
+    does not fit the denoiser or the other settings.
     """
-    count_targets(denoiser, settings.target_modules)
+    initial = None if settings.init is None else InitialLora(Path(settings.init), denoiser)
+    adapter = _new_adapter(denoiser, settings) if initial is None else initial.settings(settings.dropout)
+    if initial is not None:
+        initial.check(settings)
     denoiser.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            denoiser.add_adapter(adapter)
+        except ValueError as error:
+            names = ", ".join(adapter.target_modules or ())
+            raise InputError(f"lora.target_modules: {names} does not fit ({one_line(error)[:200]})") from None
+    for parameter in trainable_parameters(denoiser).values():
+        parameter.data = parameter.data.float()  # steps of 1e-4 vanish in half precision
+    if initial is not None:
+        initial.copy_into(denoiser)
+    return initial
+
+
+def _new_adapter(denoiser: nn.Module, settings: LoraSettings) -> peft.LoraConfig:
+    assert settings.rank is not None, "only with init"
+    assert settings.target_modules is not None, "only with init"
+    count_targets(denoiser, settings.target_modules)
     # An integer stays one: other programs read alpha from the file, and expect it as diffusers writes it.
     alpha = settings.rank if settings.alpha is None else settings.alpha
-    adapter = peft.LoraConfig(
+    return peft.LoraConfig(
         r=settings.rank,
         lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,
         lora_dropout=settings.dropout,
@@ -114,15 +122,6 @@ def add_lora(denoiser: Any, settings: LoraSettings, seed: int) -> None:
         use_dora=settings.use_dora,
         init_lora_weights="gaussian",
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            denoiser.add_adapter(adapter)
-        except ValueError as error:
-            names = ", ".join(settings.target_modules)
-            raise InputError(f"lora.target_modules: {names} does not fit ({one_line(error)[:200]})") from None
-    for parameter in trainable_parameters(denoiser).values():
-        parameter.data = parameter.data.float()  # steps of 1e-4 vanish in half precision
 
 
 def count_targets(denoiser: nn.Module, target_modules: Sequence[str]) -> dict[str, int]:
@@ -147,11 +146,11 @@ def describe_training(family: Family, train: str, lora: LoraSettings) -> str:
     outline = family.denoiser_outline()
     if train != "lora":
         return f"every weight of the denoiser: {sum(p.numel() for p in outline.parameters()):,} parameters"
-    counts = count_targets(outline, lora.target_modules)
-    add_lora(outline, lora, seed=0)
+    counts = {} if lora.target_modules is None else count_targets(outline, lora.target_modules)
+    initial = add_lora(outline, lora, seed=0)
     size = sum(parameter.numel() for parameter in trainable_parameters(outline).values())
     names = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return f"adapters of rank {lora.rank} on {names}: {size:,} parameters"
+    return f"{initial or f'adapters of rank {lora.rank} on {names}'}: {size:,} parameters"
 
 
 def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:

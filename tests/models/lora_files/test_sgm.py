@@ -10,25 +10,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from nano_xl import ATTENTION, EVERY_LAYER, export, prediction, with_lora
 from safetensors import safe_open
-from safetensors.torch import load_file
 
-from texdiff.config import DataConfig, LoraConfig, TrainingConfig
-from texdiff.models.lora_files.kohya import write_kohya
 from texdiff.models.lora_files.load import add_lora as load_lora
-from texdiff.models.lora_files.metadata import lora_metadata
-from texdiff.models.lora_files.write import write_lora
-from texdiff.models.trainable import add_lora
-
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-EVERY_LAYER = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut")
-EVERY_LAYER += ("time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv", "conv_in", "conv_out")
-EVERY_LAYER += (
-    "time_embedding.linear_1",
-    "time_embedding.linear_2",
-    "add_embedding.linear_1",
-    "add_embedding.linear_2",
-)
 
 
 def comfyui_names(unet: Any) -> Iterator[tuple[str, str]]:
@@ -85,36 +70,6 @@ def as_checkpoint(unet: Any) -> dict[str, torch.Tensor]:
 def unet() -> Any:
     torch.manual_seed(0)
     return nano_xl.make_unet()
-
-
-def with_lora(unet: Any, targets: tuple[str, ...], rank: int, alpha: float) -> Any:
-    """A copy with adapters that do something."""
-    tuned = copy.deepcopy(unet)
-    add_lora(tuned, LoraConfig(rank=rank, alpha=alpha, target_modules=targets), seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for name, parameter in tuned.named_parameters():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    return tuned
-
-
-def prediction(unet: Any) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    noisy, text = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 7, 40, generator=generator)
-    added = {
-        "text_embeds": torch.randn(2, 20, generator=generator),
-        "time_ids": torch.tensor([[64, 64, 0, 0, 64, 64]] * 2),
-    }
-    with torch.no_grad():
-        return unet.eval()(noisy, torch.tensor([10, 800]), text, added_cond_kwargs=added).sample
-
-
-def export(tuned: Any, folder: Path) -> dict[str, Any]:
-    settings = TrainingConfig(data=DataConfig(dataset="x")).to_dict()
-    write_lora(tuned, folder, lora_metadata(settings, tuned, "epsilon", textures=1))
-    write_kohya(folder, folder / "kohya.safetensors")
-    return load_file(folder / "kohya.safetensors")
 
 
 @pytest.mark.parametrize(

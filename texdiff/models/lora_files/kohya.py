@@ -6,8 +6,7 @@ a program adds to the layer's weight is alpha / rank * lora_up @ lora_down, wher
 each layer's factors.
 """
 
-import json
-import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,10 +18,7 @@ from texdiff.models.lora_files import LORA_FILE
 from texdiff.models.lora_files.metadata import IMPLEMENTATIONS, XL
 from texdiff.models.lora_files.safetensors_bytes import write_weights
 from texdiff.models.lora_files.sgm import sgm_name
-
-# Diffusers' names of the factors, and PEFT's, which are used where not only attention has adapters.
-_KEY = re.compile(r"unet\.(?P<layer>.+?)\.(?P<factor>lora\.down|lora\.up|lora_A|lora_B)\.weight")
-_FACTORS = {"lora.down": "lora_down", "lora_A": "lora_down", "lora.up": "lora_up", "lora_B": "lora_up"}
+from texdiff.models.lora_files.strength import read_factors
 
 
 def write_kohya(run: Path, output: Path) -> None:
@@ -35,8 +31,9 @@ def write_kohya(run: Path, output: Path) -> None:
     try:
         with safe_open(source, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        alpha = float(json.loads(metadata["lora_adapter_metadata"])["unet.lora_alpha"])
+        if "lora_adapter_metadata" not in metadata:
+            raise ValueError("no alpha in its metadata")
+        tensors, scales = read_factors(source)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise InputError(
             f"{source}: not a LoRA that texdiff trained ({one_line(error)}); name a finished LoRA run"
@@ -51,19 +48,22 @@ def write_kohya(run: Path, output: Path) -> None:
     kept = {key: value for key, value in metadata.items() if key.startswith(("ss_", "modelspec."))}
     kept |= {"format": "pt", "modelspec.implementation": IMPLEMENTATIONS["kohya"]}
     try:
-        write_weights(output, kohya_tensors(tensors, alpha, metadata.get("ss_base_model_version") == XL), kept)
+        write_weights(output, kohya_tensors(tensors, scales, metadata.get("ss_base_model_version") == XL), kept)
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written ({error.strerror}); choose another") from None
 
 
-def kohya_tensors(tensors: dict[str, Tensor], alpha: float, xl: bool) -> dict[str, Tensor]:
-    """The adapters under kohya's names, for `xl` those of Stable Diffusion XL, with alpha beside them."""
+def kohya_tensors(
+    tensors: Mapping[str, Tensor], scales: Mapping[tuple[str, str, str], float], xl: bool
+) -> dict[str, Tensor]:
+    """The adapters that `read_factors` read under kohya's names, for `xl` those of Stable Diffusion XL, with alpha
+    beside them."""
     renamed: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        match = _KEY.fullmatch(key)
-        assert match, key  # all that a run writes
-        layer = sgm_name(match["layer"]) if xl else match["layer"]
-        stem = f"lora_unet_{layer.replace('.', '_')}"
-        renamed[f"{stem}.{_FACTORS[match['factor']]}.weight"] = tensor
-        renamed[f"{stem}.alpha"] = torch.tensor(alpha)
+    for (key, down, up), scale in scales.items():
+        layer = key.removeprefix("unet.")
+        stem = f"lora_unet_{(sgm_name(layer) if xl else layer).replace('.', '_')}"
+        factor = tensors[f"{key}{down}weight"]
+        renamed[f"{stem}.lora_down.weight"] = factor
+        renamed[f"{stem}.lora_up.weight"] = tensors[f"{key}{up}weight"]
+        renamed[f"{stem}.alpha"] = torch.tensor(scale * len(factor))
     return renamed

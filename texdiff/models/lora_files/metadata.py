@@ -24,6 +24,9 @@ def lora_metadata(settings: Settings, denoiser: Any, prediction_type: str, textu
     """The metadata of a LoRA for a diffusers model that was trained on that many textures, for its file in diffusers'
     layout."""
     xl = denoiser.config.addition_embed_type == "text_time"
+    if settings["lora"].get("init") is not None:  # whose rank and strength it has
+        adapter = denoiser.peft_config["default"]
+        settings = {**settings, "lora": {**settings["lora"], "rank": adapter.r, "alpha": adapter.lora_alpha}}
     version = XL if xl else _VERSIONS.get(denoiser.config.cross_attention_dim)
     prediction = _PREDICTIONS.get(prediction_type)
     side = settings["data"]["resolution"]

@@ -58,6 +58,23 @@ def read_layers(file: Path) -> tuple[dict[str, Tensor], float]:
     """The file's tensors under diffusers' or kohya's names, without alphas, and the one scale for all layers.
 
     The scale is the most frequent one; where a layer has another, its `up` is multiplied by the ratio, in float32.
+    Raises InputError as `read_factors` does.
+    """
+    tensors, scales = read_factors(file)
+    common = Counter(scales.values()).most_common(1)[0][0] if scales else 1.0
+    if common == 0:
+        common = 1.0
+    for (layer, _, up), scale in scales.items():
+        for key in (f"{layer}{up}weight", f"{layer}{up}bias"):
+            if scale != common and key in tensors:
+                tensors[key] = tensors[key].float() * (scale / common)
+    return {_new_name(key): tensor.float() for key, tensor in tensors.items()}, common
+
+
+def read_factors(file: Path) -> tuple[dict[str, Tensor], dict[tuple[str, str, str], float]]:
+    """The file's tensors under diffusers' or kohya's names, without alphas; and each layer's scale, by its name and
+    what stands between that and `weight` in the names of `down` and `up`.
+
     Raises InputError where a factor has no partner, an alpha is not a number, or the settings cannot be read.
     """
     from safetensors import safe_open
@@ -71,22 +88,15 @@ def read_layers(file: Path) -> tuple[dict[str, Tensor], float]:
     else:
         settings = _json(metadata.get("lora_adapter_metadata") or "{}", file)
     alphas = {key: tensors.pop(key) for key in [*tensors] if key.endswith(".alpha")}
-    scales: dict[tuple[str, str], float] = {}
+    scales: dict[tuple[str, str, str], float] = {}
     for key in tensors:
         for down, up in _FACTORS:
             if down in key and key.endswith(".weight"):
                 layer = key.split(down)[0]
                 if f"{layer}{up}weight" not in tensors:
                     raise InputError(f"{file}: {layer} has one factor alone; the file is damaged")
-                scales[layer, up] = _scale(layer, tensors[key].shape[0], alphas, settings, file)
-    common = Counter(scales.values()).most_common(1)[0][0] if scales else 1.0
-    if common == 0:
-        common = 1.0
-    for (layer, up), scale in scales.items():
-        for key in (f"{layer}{up}weight", f"{layer}{up}bias"):
-            if scale != common and key in tensors:
-                tensors[key] = tensors[key].float() * (scale / common)
-    return {_new_name(key): tensor.float() for key, tensor in tensors.items()}, common
+                scales[layer, down, up] = _scale(layer, tensors[key].shape[0], alphas, settings, file)
+    return tensors, scales
 
 
 def _scale(layer: str, rank: int, alphas: Mapping[str, Tensor], settings: Mapping[str, Any], file: Path) -> float:

@@ -89,7 +89,10 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _opening(config: dict[str, Any], about: dict[str, Any]) -> str:
-    kind = f"LoRA of rank {config['lora']['rank']}" if config["model"]["train"] == "lora" else "Fine-tuned U-Net"
+    lora = config["lora"]
+    kind = f"LoRA of rank {lora['rank']}" if lora.get("init") is None else f"LoRA, begun as {Path(lora['init']).name},"
+    if config["model"]["train"] != "lora":
+        kind = "Fine-tuned U-Net"
     size = f" {about['textures']}" if "textures" in about else ""
     return (
         f"# UV texture atlases: {kind} for {plain(_base(config))}\n\n"
