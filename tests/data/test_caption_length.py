@@ -39,6 +39,7 @@ def test_check_says_how_many_and_which_first(make_dataset, tmp_path: Path, capsy
     assert len(said) == 1
     assert "2 of 4 captions are longer than the 75 tokens that the text encoder reads, the rest is cut" in said[0]
     assert said[0].startswith("train/textures/1.png: warning: ")
+    assert said[0].endswith("; data.max_token_length can be 150 or 225")
 
 
 def test_a_run_says_it_before_it_starts(make_dataset, train, tmp_path: Path) -> None:

@@ -21,10 +21,12 @@ class LongCaptions:
     tokens: int  # of that caption
 
     def __str__(self) -> str:
+        more = " or ".join(str(length) for length in (150, 225) if length > self.limit)
         are = "caption is" if self.count == 1 else "captions are"
         return (
             f"{self.count} of {self.total} {are} longer than the {self.limit} tokens that the text encoder reads, the "
             f"rest is cut; the first is that of {self.first}, with {self.tokens}"
+            + (f"; data.max_token_length can be {more}" if more else "")
         )
 
 

@@ -161,6 +161,7 @@ LONG = "a rusty barrel, worn paint, " * 12  # 84 tokens
         ({}, 1, None),
         ({"ss_max_token_length": "225", "ss_clip_skip": "2"}, 3, 1),
         ({"ss_max_token_length": "150", "ss_clip_skip": "1"}, 2, None),
+        ({"ss_max_token_length": "many", "ss_clip_skip": "0"}, 1, None),
         ({"ss_max_token_length": "None", "ss_clip_skip": "None"}, 1, None),  # as kohya's scripts say that none is set
     ],
 )
@@ -177,3 +178,11 @@ def test_prompts_are_read_as_the_file_says(
     (expected,) = reading.encode(pipeline.tokenizer, pipeline.text_encoder, [LONG])
     assert torch.equal(embedded[0], expected)
     assert len(expected) == (77 if chunks == 1 else 154)
+
+
+def test_a_clip_skip_that_the_base_has_not_is_refused(pipeline: Any, factors: Any, tmp_path: Path) -> None:
+    file = tmp_path / "one.safetensors"
+    tensors = {f"unet.{LAYER}.lora_{name}.weight": t.contiguous() for name, t in factors(1.0).items()}
+    save_file(tensors, file, {"ss_clip_skip": "40"})
+    with pytest.raises(InputError, match=r"one\.safetensors: was trained with clip skip 40, more than"):
+        add_lora(pipeline, file)

@@ -103,13 +103,17 @@ def follow_training(pipeline: "DiffusionPipeline", path: Path) -> None:
         pipeline.scheduler = zero_snr_sampler(pipeline.scheduler)
     length, skip = (known.get(key, "") for key in ("ss_max_token_length", "ss_clip_skip"))
     now = reading_of(pipeline)
-    read_prompts_as(
-        pipeline,
-        PromptReading(
-            chunks=PromptReading.of(int(length), None).chunks if length in ("75", "77", "150", "225") else now.chunks,
-            clip_skip=int(skip) - 1 or None if skip.isdecimal() and not is_xl(pipeline) else now.clip_skip,
-        ),
+    reading = PromptReading(
+        chunks=PromptReading.of(int(length), None).chunks if length in ("75", "77", "150", "225") else now.chunks,
+        clip_skip=max(int(skip) - 1, 0) or None if skip.isdecimal() and not is_xl(pipeline) else now.clip_skip,
     )
+    try:
+        read_prompts_as(pipeline, reading)
+    except InputError:
+        raise InputError(
+            f"{path}: was trained with clip skip {skip}, more than this base's text encoder has layers; use the base "
+            "that it was trained on"
+        ) from None
 
 
 def _set_scale(pipeline: "DiffusionPipeline", adapter: str, scale: float) -> int:
