@@ -29,9 +29,9 @@ def test_a_void_on_a_quarter_of_the_surface() -> None:
 
 
 def test_dark_is_not_flat() -> None:
-    """Texels of up to 12 levels are all as good as black, but vary by 3.7 levels; of up to 8 by 2.6."""
-    assert void_on_surface(noise(0, 13), all_of_it(), [BLACK]) < 0.1
-    assert void_on_surface(noise(0, 9), all_of_it(), [BLACK]) > 0.9
+    """Texels of up to 19 levels are all as good as black, but vary by 5.8 levels; of up to 13 by 4."""
+    assert void_on_surface(noise(0, 20), all_of_it(), [BLACK]) < 0.1
+    assert void_on_surface(noise(0, 14), all_of_it(), [BLACK]) > 0.9
 
 
 def test_flat_is_not_black() -> None:

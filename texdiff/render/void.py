@@ -12,9 +12,9 @@ from texdiff.render.sampling import to_linear
 
 Colour = tuple[int, int, int]  # sRGB, 0-255 each
 
-NEAR = 5.0
-"""CIEDE2000. About what a small autoencoder makes of a flat colour, and still the same colour to anyone who looks."""
-FLAT = 3.0
+NEAR = 7.0
+"""CIEDE2000. A grey of 30 is that far from black: what a small autoencoder makes of black, and black to who looks."""
+FLAT = 5.0
 """Levels of 255 by which texels of a flat patch lie apart (RMS, per channel). Dark wood or cloth varies more."""
 PATCH = 5
 """Texels along a side of a patch."""
