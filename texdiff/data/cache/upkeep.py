@@ -83,10 +83,10 @@ def table(folder: Path, items: Iterable[CacheItem]) -> str:
         size, used = sum(item.size for item in inside), max(item.used for item in inside)
         note = "  (in use, not pruned)" if any(item.in_use for item in inside) else ""
         day = time.strftime("%Y-%m-%d", time.localtime(used))
-        rows.append(f"{_megabytes(size)}  {day}  {what:10} {made_for}{note}")
+        rows.append(f"{_in_units(size)}  {day}  {what:10} {made_for}{note}")
     total = sum(item.size for group in groups.values() for item in group)
-    head = f"{'size':>11}  last used   what" if rows else "nothing is cached"
-    return "\n".join([str(folder), head, *rows, f"{_megabytes(total)}  in all"])
+    head = f"{'size':>8}        last used   what" if rows else "nothing is cached"
+    return "\n".join([str(folder), head, *rows, f"{_in_units(total)}  in all"])
 
 
 def _stores(folder: Path) -> Iterator[CacheItem]:
@@ -108,7 +108,7 @@ def _made_for(path: Path) -> str:
     except (pa.ArrowException, OSError):
         return "unknown"
     names = [said[key].decode(errors="replace") for key in (b"dataset", b"base") if key in said]
-    return ", ".join(names) or "unknown"
+    return ", ".join("nano" if _BASE.fullmatch(Path(name).name) else name for name in names) or "unknown"
 
 
 def _matching(folder: Path, name: re.Pattern[str]) -> list[Path]:
@@ -120,5 +120,8 @@ def _read(stat: os.stat_result) -> float:
     return max(stat.st_atime, stat.st_mtime)
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:8,.1f} MB" if size < 1e9 else f"{size / 1e9:8,.1f} GB"
+def _in_units(size: float) -> str:
+    units = ["bytes", "kB", "MB", "GB"]
+    while size >= 999.95 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:8,.1f} {units[0]:5}"
