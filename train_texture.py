@@ -41,7 +41,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     from texdiff.training.validation import Validation
 
     # Where the run is, and what is about to happen.
-    setting, last_step = config.run, config.run.max_train_steps
+    setting, maps, last_step = config.run, config.layout.maps, config.run.max_train_steps
     parallel = Parallel()
     run = stop.run = Run.choose(setting.output_dir, setting.resume, last_step, parallel)
     records, held_out = startup.read_splits(config, parallel)
@@ -52,18 +52,18 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
         return
 
     # What the frozen encoders make of the dataset, once; then they leave the device.
-    textures, held_out_textures = encode_dataset(config.data, config.mask, family, records, held_out, parallel)
+    textures, held_out_textures = encode_dataset(config.data, config.mask, family, records, held_out, parallel, maps)
     run.create(config, sizes, parallel)
     stop.at_end(lambda: write_report(run.folder))
     log = MetricsLog(run, parallel, plan.effective_batch, config)
     stop.at_end(log.close)
     startup.report_masks(textures, config, run, parallel)
 
-    # What is trained: adapters, or every weight. Parameters are asked for once the module is wrapped.
-    trainable = make_trainable(family, config.model.train, config.lora, setting.seed, parallel.dtype)
+    # What is trained: adapters, every weight, or a layout net. Parameters are asked for once the module is wrapped.
+    trainable = make_trainable(family, config.model.train, config.lora, setting.seed, parallel.dtype, config.layout)
     model = parallel.prepare_model(speed_up(trainable, config, parallel, textures))
     parameters = trainable.trained()
-    optimizer, clip_gradients, lr_scheduler = prepare_optimizer(config.optim, parameters.values(), parallel, last_step)
+    optimizer, clip_gradients, lr_scheduler = prepare_optimizer(config, parameters.values(), parallel)
     ema = Ema(parameters.values(), config.optim.ema_decay if config.optim.use_ema else None)
     objective = Objective(config, family, trainable, parallel)
 

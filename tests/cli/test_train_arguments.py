@@ -58,7 +58,25 @@ def test_shipped_configurations_are_valid(path):
         (["--lora.target_modules", "[]"], "lora.target_modules must be at least one name (got ())"),
         (["--mask.unmasked_weight", "1.5"], "mask.unmasked_weight must be from 0 to 1 (got 1.5)"),
         (["--validation.every", "-1"], "validation.every must be at least 0 (got -1)"),
-        (["--mask.outside", "base_model", "--model.train", "full"], "mask.outside base_model needs model.train lora"),
+        (
+            ["--mask.outside", "base_model", "--model.train", "full"],
+            "mask.outside base_model needs model.train lora or controlnet",
+        ),
+        (["--model.train", "controlnet"], "model.train controlnet needs layout.maps position or mask"),
+        (["--layout.maps", "mask"], "layout.maps mask needs layout.init with model.train lora"),
+        (["--layout.maps", "mask", "--model.train", "full"], "layout.maps must be none with model.train full"),
+        (["--layout.maps", "mask", "--layout.init", "nano"], "layout.init: this release has no layout net for nano"),
+        (["--layout.dropout", "0.5"], "layout.dropout needs layout.maps position or mask (got 0.5 with none)"),
+        (["--layout.dropout", "1.5"], "layout.dropout must be at least 0 and below 1 (got 1.5)"),
+        (["--layout.learning_rate", "1e-3"], "layout.learning_rate needs model.train controlnet"),
+        (
+            ["--model.train", "controlnet", "--layout.maps", "mask", "--layout.scale", "0.6"],
+            "layout.scale must be null with layout.maps mask",
+        ),
+        (
+            ["--model.train", "controlnet", "--layout.maps", "mask", "--run.cuda_graphs", "true"],
+            "run.cuda_graphs must not be true with this layout.maps",
+        ),
         (
             ["--optim.lr_scheduler", "constant", "--optim.lr_warmup_steps", "5"],
             "optim.lr_warmup_steps must be 0 with optim.lr_scheduler constant (got 5)",

@@ -1,11 +1,12 @@
 """Everything a training run can be told. `--help` shows these docstrings; texdiff/cli/train_arguments.py reads them."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from texdiff.bounds import check_bounds
 from texdiff.config.data import DataConfig
+from texdiff.config.layout import LayoutConfig
 from texdiff.config.model import LoraConfig, ModelConfig
 from texdiff.config.objective import MaskConfig, NoiseConfig
 from texdiff.config.run import OptimConfig, RunConfig, ValidationConfig
@@ -14,6 +15,7 @@ from texdiff.errors import InputError
 __all__ = [
     "RENAMED",
     "DataConfig",
+    "LayoutConfig",
     "LoraConfig",
     "MaskConfig",
     "ModelConfig",
@@ -35,6 +37,7 @@ class TrainingConfig:
     data: DataConfig
     model: ModelConfig = field(default_factory=ModelConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
+    layout: LayoutConfig = field(default_factory=LayoutConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -52,14 +55,15 @@ class TrainingConfig:
         """What is not possible together, and what to say of it."""
         model, mask, optim, run = self.model, self.mask, self.optim, self.run
         yield (
-            mask.outside == "base_model" and model.train != "lora",
-            "mask.outside base_model needs model.train lora: without adapters to switch off there is no base model "
-            "beside the trained one",
+            mask.outside == "base_model" and model.train == "full",
+            "mask.outside base_model needs model.train lora or controlnet: where every weight is trained there is no "
+            "base model beside the trained one",
         )
         yield (
             self.lora.init is not None and model.train != "lora",
             f"lora.init needs model.train lora (got {model.train})",
         )
+        yield from self._layout_combinations()
         for key in self.against_cuda_graphs():
             yield (
                 bool(run.cuda_graphs),
@@ -90,6 +94,48 @@ class TrainingConfig:
             f"{optim.lr_warmup_steps}): the learning rate would never reach its height",
         )
 
+    def _layout_combinations(self) -> Iterator[tuple[bool, str]]:
+        """The same of the section layout."""
+        layout, train = self.layout, self.model.train
+        used = layout.maps != "none"
+        yield (
+            train == "controlnet" and not used,
+            "model.train controlnet needs layout.maps position or mask: what the net is to hear",
+        )
+        yield (
+            train == "full" and used,
+            "layout.maps must be none with model.train full; use controlnet, which trains a net beside the denoiser, "
+            "or lora with layout.init",
+        )
+        yield (
+            train == "lora" and used and layout.init is None,
+            f"layout.maps {layout.maps} needs layout.init with model.train lora: the layout net to train under",
+        )
+        yield (
+            layout.init == "nano",
+            "layout.init: this release has no layout net for nano; train one with model.train controlnet, and name its "
+            "run's folder",
+        )
+        for key in ("init", "scale", "dropout"):
+            yield (
+                not used and bool(getattr(layout, key)),
+                f"layout.{key} needs layout.maps position or mask (got {getattr(layout, key)} with none)",
+            )
+        yield (
+            layout.scale is not None and layout.maps == "mask",
+            f"layout.scale must be null with layout.maps mask, which has no positions (got {layout.scale})",
+        )
+        yield (
+            layout.learning_rate is not None and train != "controlnet",
+            "layout.learning_rate needs model.train controlnet: elsewhere the layout net is not trained",
+        )
+
+    @property
+    def optimizer(self) -> OptimConfig:
+        """The section optim, with the learning rate of what is trained."""
+        rate = self.layout.learning_rate
+        return self.optim if rate is None else replace(self.optim, learning_rate=rate)
+
     def against_cuda_graphs(self) -> list[str]:
         """Keys whose values keep the U-Net's passes from being recorded."""
         keys = {
@@ -98,6 +144,8 @@ class TrainingConfig:
             "run.gradient_accumulation_steps": self.run.gradient_accumulation_steps > 1,
             "lora.dropout": self.lora.dropout > 0,
             "mask.outside": self.mask.outside == "base_model",
+            # The layout net's answers come on another way than the inputs of what is recorded.
+            "layout.maps": self.layout.maps != "none",
             # All gradients are there at once then, where the point is that they never are.
             "optim.fused_backward_pass": self.optim.fused_backward_pass,
         }

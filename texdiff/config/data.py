@@ -24,6 +24,8 @@ class DataConfig:
     """Tokens that are read of a caption, here, in samples and wherever the result is used by texdiff: 77 is one pass of
     the text encoder, 75 tokens between its marks of start and end; 150 and 225 are up to two and three such passes, one
     after the other, as in ComfyUI and the WebUI."""
+    layout_column: str = "layout"
+    """Column that holds the map of the mesh, where layout.maps is `position`."""
     resolution: Resolution = 512
     """Side in pixels of the square that every texture is brought to; a multiple of 8."""
     background: Literal["fill", "keep"] | Grey = "fill"

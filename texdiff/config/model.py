@@ -19,8 +19,8 @@ class ModelConfig:
     clip_skip: Count | None = None
     """Layers to leave out at the text encoder's end, as diffusers counts them: 1 is what kohya's scripts, the WebUI and
     ComfyUI (where it is -2) call clip skip 2. null, their clip skip 1, leaves out none."""
-    train: Literal["lora", "full"] = "lora"
-    """Train low-rank adapters, or every weight of the denoiser."""
+    train: Literal["lora", "full", "controlnet"] = "lora"
+    """Train low-rank adapters, every weight of the denoiser, or a layout net beside it (a ControlNet, all of it)."""
 
 
 @dataclass(frozen=True, kw_only=True)

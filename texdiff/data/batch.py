@@ -24,7 +24,7 @@ class TextureBatch:
     outside: Tensor  # [B, 1, h, w] what the error against the target outside the mask counts
     covered: Tensor  # [B, 1, h, w] mean weight of the cell's texels, 0-1: of a binary mask, the share that is covered
     texels: Tensor | None  # [B, 1, R, R] the UV mask itself, where it was asked for: bool, or float weights
-    layout: Tensor | None  # float32 [B, 3, R, R] in [0, 1] the layout map at the image's size, where records have one
+    layout: Tensor | None  # float32 [B, 3, R, R] in [0, 1], 0 in the void: the map of the mesh, where it was asked for
     prompt: dict[str, Tensor]  # [B, ...] each: what the family's encoders make of the captions, by name
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "TextureBatch":
@@ -49,7 +49,8 @@ class LatentDataset:
     `sums` [n, 5] are each texture's sums over its latent cells (`encoded.SUMS`), of which `texels` [n] is N_b, what
     they count in all; `variation` [n, 2] how much its values vary inside the mask and outside, NaN where there is no
     texel; `kinds` [n] how the masks' files were read; `content` a hash of all textures. `posterior` "mean" makes every
-    σ 0; with `full_masks` batches carry the masks at full resolution. Prompts are repeated to one length,
+    σ 0; with `full_masks` batches carry the masks at full resolution, and with `maps` "mask" where they are not 0 as
+    the mesh's map. Prompts are repeated to one length,
     `prompt_repeats` times that of the empty one, whatever else is in a batch. Raises InputError, naming them, for
     textures of whose mask no latent cell is left.
     """
@@ -66,12 +67,13 @@ class LatentDataset:
         posterior: str = "sample",
         full_masks: bool = False,
         prompt_repeats: int = 1,
+        maps: str = "none",
     ) -> None:
         self.records, self.encoded = records, encoded
         self.sums = {name: sums[:, column] for column, name in enumerate(SUMS)}
         self.texels = self.sums["target"] + self.sums["outside"]
         self.variation, self.kinds, self.content = variation, kinds, content
-        self.posterior, self.full_masks = posterior, full_masks
+        self.posterior, self.full_masks, self.maps = posterior, full_masks, maps
         if len(lost := (self.sums["target"] == 0).nonzero()[:, 0].tolist()):
             raise InputError(
                 f"{records[lost[0]].name}: none of its covered texels is left at latent size"
@@ -114,11 +116,15 @@ class LatentDataset:
         textures = self.encoded.textures(indices)
         mean, std = (_stack(parts) for parts in zip(*((t.mean, t.std) for t in textures), strict=True))
         target, outside, covered = (_stack(parts) for parts in zip(*(t.cells for t in textures), strict=True))
-        texels = None
-        if self.full_masks:
+        texels = layout = None
+        if self.full_masks or self.maps == "mask":
             texels = _stack([texel_weights(t.mask)[None] for t in textures])
             texels = texels.bool() if all(is_packed(t.mask) for t in textures) else texels
-        layouts = [np.moveaxis(t.layout, -1, 0) for t in textures if t.layout is not None]
+        if self.maps == "mask":
+            assert texels is not None
+            layout = (texels > 0).float().expand(-1, 3, -1, -1)
+        elif layouts := [np.moveaxis(t.layout, -1, 0) for t in textures if t.layout is not None]:
+            layout = _stack(layouts).float() / 65535
         return TextureBatch(
             names=tuple(self.records[index].name for index in indices),
             mean=mean,
@@ -126,8 +132,8 @@ class LatentDataset:
             mask=target,
             outside=outside,
             covered=covered,
-            texels=texels,
-            layout=_stack(layouts).float() / 65535 if layouts else None,
+            texels=texels if self.full_masks else None,
+            layout=layout,
             prompt={name: _stack([self._repeated(name, entry[name]) for entry in prompts]) for name in prompts[0]},
         )
 

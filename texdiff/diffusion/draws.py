@@ -79,6 +79,7 @@ class Draws:
     perturbation: Tensor | None  # [B, C, h, w] what is added to ε in the forward process, but is not in the target
     timesteps: Tensor  # [B] int64
     caption: Tensor  # [B, 2] uniform in [0, 1): which caption, and whether it is dropped
+    layout: Tensor  # [B] uniform in [0, 1): whether the map of the mesh is dropped
 
     @property
     def added(self) -> Tensor:
@@ -93,6 +94,7 @@ class Draws:
             perturbation=None if self.perturbation is None else self.perturbation.to(device, non_blocking=True),
             timesteps=self.timesteps.to(device, non_blocking=True),
             caption=self.caption,
+            layout=self.layout,
         )
 
 
@@ -110,7 +112,7 @@ def draw(
     noise", 2023). `input_perturbation` adds that much fresh noise to what the model sees, not to its target (Ning
     et al. 2023).
     """
-    posterior, noise, perturbation, caption = [], [], [], []
+    posterior, noise, perturbation, caption, layout = [], [], [], [], []
     for epoch, index in keys:
         posterior.append(torch.randn(shape, generator=keyed_generator(seed, epoch, index, "posterior")))
         noise.append(torch.randn(shape, generator=keyed_generator(seed, epoch, index, "noise")))
@@ -121,10 +123,12 @@ def draw(
             fresh = torch.randn(shape, generator=keyed_generator(seed, epoch, index, "perturbation"))
             perturbation.append(input_perturbation * fresh)
         caption.append(torch.rand(2, generator=keyed_generator(seed, epoch, index, "caption")))
+        layout.append(torch.rand((), generator=keyed_generator(seed, epoch, index, "layout")))
     return Draws(
         posterior=torch.stack(posterior),
         noise=torch.stack(noise),
         perturbation=torch.stack(perturbation) if perturbation else None,
         timesteps=timesteps,
         caption=torch.stack(caption),
+        layout=torch.stack(layout),
     )

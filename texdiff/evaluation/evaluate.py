@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from texdiff.config import LayoutConfig
 from texdiff.data.mesh_index import find_mesh
 from texdiff.errors import InputError, one_line
+from texdiff.evaluation.layout_gain import layout_gain
 from texdiff.evaluation.metrics.clip_score import ClipScore
 from texdiff.evaluation.metrics.distribution import Floats, Interval, fid, kid, kid_difference
 from texdiff.evaluation.metrics.features import DEFAULT, Extractor, features, load_extractor, perceptual_distance
@@ -55,9 +57,12 @@ def evaluate(
     device = inference_device()
     extractor, clip_score = load_extractor(feature_model, device), ClipScore(clip, device) if clip else None
     notes: list[str] = []
-    held_out, references = read_evaluation_textures(dataset, settings["data"], notes)
+    maps = settings.get("layout", {}).get("maps", "none")
+    held_out, references = read_evaluation_textures(dataset, settings["data"], notes, maps)
     wanted = held_out.repeated(num_images)
-    restored, made = _sample(run, settings, guidance_scale, held_out, wanted)
+    restored, made, gain = _sample(run, dataset, settings, guidance_scale, held_out, wanted)
+    if maps != "none" and gain is None:
+        notes.append("the layout gain is left out: it takes two held-out textures with different maps")
 
     metrics: Metrics = {
         "run": str(run),
@@ -72,6 +77,7 @@ def evaluate(
         "resolution": settings["data"]["resolution"],
         "seed": settings["run"]["seed"],
         "features": extractor.name,
+        "layout_gain": gain,
         "reconstruction": {who: _closeness(images, held_out, extractor) for who, images in restored.items()},
     }
     real = features(references.images, references.masks, extractor, progress=True)
@@ -111,33 +117,44 @@ def _settings(run: Path) -> Metrics:
 
 
 def _sample(
-    run: Path, settings: Metrics, guidance_scale: float, held_out: Textures, wanted: Textures
-) -> tuple[dict[str, Images], dict[str, Textures]]:
-    """Held-out textures as the VAE, the base and the run reconstruct them; new ones of base and run."""
+    run: Path, dataset: str, settings: Metrics, guidance_scale: float, held_out: Textures, wanted: Textures
+) -> tuple[dict[str, Images], dict[str, Textures], Metrics | None]:
+    """Held-out textures as the VAE, the base and the run reconstruct them; new ones of base and run; layout gain.
+
+    The base of a LoRA that was trained under a layout net is the base under that net."""
     restored: dict[str, Images] = {}
     made: dict[str, Textures] = {}
-    chosen, lora = settings["model"], settings["model"]["train"] == "lora"
+    gain = None
+    chosen, train, layout = settings["model"], settings["model"]["train"], settings.get("layout", {})
     reads = {"max_token_length": settings["data"].get("max_token_length", 77), "clip_skip": chosen.get("clip_skip")}
     for who in ("base", "trained"):
         family = (
             load_family(str(run), **reads)
-            if who == "trained" and not lora
+            if who == "trained" and train == "full"
             else load_family(chosen["pretrained_model_name_or_path"], chosen["revision"], chosen["variant"], **reads)
         )
+        net = None
+        if held_out.layouts is not None and (who == "trained" or train == "lora"):
+            own = {"init": str(run), "scale": None} if train == "controlnet" else {}
+            net = family.layout_net(LayoutConfig(**{name: (layout | own)[name] for name in ("maps", "init", "scale")}))
         sampler = EvaluationSampler(
             family,
             settings["data"]["resolution"],
             settings["validation"]["num_inference_steps"],
             guidance_scale,
             settings["run"]["seed"],
+            net,
         )
         if who == "base":
             restored["vae"] = sampler.encode_decode(held_out.images)
-        elif lora:
+        elif train == "lora":
             add_lora(sampler.pipeline, run)
-        restored[who] = sampler.reconstruct(held_out.images, held_out.prompts, f"{who}: reconstructing")
-        made[who] = wanted.with_images(sampler.generate(wanted.prompts, f"{who}: sampling"))
-    return restored, made
+        if who == "trained" and net is not None:
+            gain = layout_gain(sampler.pipeline, family, settings, dataset)
+        old, new = (None, None) if net is None else (held_out.layouts, wanted.layouts)
+        restored[who] = sampler.reconstruct(held_out.images, held_out.prompts, f"{who}: reconstructing", old)
+        made[who] = wanted.with_images(sampler.generate(wanted.prompts, f"{who}: sampling", new))
+    return restored, made, gain
 
 
 def _closeness(images: Images, targets: Textures, extractor: Extractor) -> Metrics:

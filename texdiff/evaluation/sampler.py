@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from texdiff.diffusion.draws import keyed_generator
@@ -14,6 +14,7 @@ from texdiff.evaluation.metrics.image import Images
 from texdiff.inference.sampler import inference_device
 from texdiff.models.base import as_img2img
 from texdiff.models.family import Family
+from texdiff.models.layout_net import pipeline_inputs
 from texdiff.models.stable_diffusion import quick_sampler
 
 STRENGTH = 0.5  # share of the noise schedule that a texture goes up and comes down again when it is reconstructed
@@ -29,18 +30,25 @@ class EvaluationSampler:
         num_inference_steps: denoising steps of a new atlas.
         guidance_scale: weight of the prompt of a new atlas.
         seed: of all noise.
+        layout_net: what the maps of meshes, [N, 3, R, R], are for; without one there are none.
     """
 
     def __init__(
-        self, family: Family, resolution: int, num_inference_steps: int, guidance_scale: float, seed: int
+        self,
+        family: Family,
+        resolution: int,
+        num_inference_steps: int,
+        guidance_scale: float,
+        seed: int,
+        layout_net: nn.Module | None = None,
     ) -> None:
         self.size = {"height": resolution, "width": resolution}
         self.steps, self.guidance_scale, self.seed = num_inference_steps, guidance_scale, seed
-        self.pipeline: Any = family.pipeline(family.denoiser).to(inference_device())
+        self.pipeline: Any = family.pipeline(family.denoiser, layout_net).to(inference_device())
         self.pipeline.scheduler = quick_sampler(self.pipeline.scheduler)  # also that of a run's own samples
         self.pipeline.set_progress_bar_config(disable=True)
 
-    def generate(self, prompts: Sequence[str], title: str) -> Images:
+    def generate(self, prompts: Sequence[str], title: str, layouts: Tensor | None = None) -> Images:
         """A new atlas for each prompt."""
 
         def make(some: slice, noise: list[torch.Generator]) -> Any:
@@ -51,11 +59,12 @@ class EvaluationSampler:
                 guidance_scale=self.guidance_scale,
                 generator=noise,
                 output_type="np",
+                **pipeline_inputs(self.pipeline, None if layouts is None else layouts[some]),
             ).images
 
         return self._in_batches(len(prompts), "generate", title, make)
 
-    def reconstruct(self, images: Images, prompts: Sequence[str], title: str) -> Images:
+    def reconstruct(self, images: Images, prompts: Sequence[str], title: str, layouts: Tensor | None = None) -> Images:
         """Each image with noise added up to STRENGTH of the schedule, and taken away again by its prompt, without
         guidance (img2img): how well the model knows such textures, against a known target."""
         kind, parts = as_img2img(self.pipeline)
@@ -73,6 +82,7 @@ class EvaluationSampler:
                 guidance_scale=1.0,
                 generator=noise,
                 output_type="np",
+                **pipeline_inputs(pipeline, None if layouts is None else layouts[some]),
             ).images
 
         return self._in_batches(len(images), "reconstruct", title, make)

@@ -40,6 +40,12 @@ def table(metrics: dict[str, Any]) -> str:
         for kind, both in metrics["prompt_agreement"].items():
             if both:
                 rows.append((f"CLIP score: {kind}", "", *(f"{both[who]:.4f}" for who in ("base", "trained"))))
+    if gain := metrics.get("layout_gain"):
+        words = f"{gain['gain']:.4f} ({gain['low']:.4f} to {gain['high']:.4f})"
+        rows.append(("layout gain (95 % interval)", "", "", words))
+        best = max(gain["by_timestep"], key=lambda one: one["gain"])
+        words = f"{best['gain']:.4f} ({best['low']:.4f} to {best['high']:.4f})"
+        rows.append((f"layout gain at timestep {best['timestep']}, its largest", "", "", words))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip() for row in rows
@@ -47,4 +53,6 @@ def table(metrics: dict[str, Any]) -> str:
     said = f"{metrics['held_out']} held-out textures reconstructed; {metrics['num_images']} new ones against "
     said += f"{metrics['references']}; features: {metrics['features']}. Larger is better for PSNR, SSIM and CLIP score,"
     said += " smaller for the rest; seams are invisible at 1 relative to edges inside islands."
+    if metrics.get("layout_gain"):
+        said += " Layout gain is the held-out error with another mesh's map less that with its own."
     return "\n".join([*lines, "", said, *(f"Note: {note}." for note in metrics["notes"])])

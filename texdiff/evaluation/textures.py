@@ -5,8 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from texdiff.data.layout_input import layout_input
 from texdiff.data.record import Record
 from texdiff.data.records import read_records
 from texdiff.uv.gutter import fill
@@ -25,6 +28,7 @@ class Textures:
     images: NDArray[np.uint8]  # [N, R, R, 3]
     masks: NDArray[np.bool_]  # [N, R, R]
     densities: tuple[NDArray[np.float32] | None, ...]  # N times [R, R], the mesh's surface per texel where it is known
+    layouts: Tensor | None = None  # [N, 3, R, R] maps of their meshes, where they are asked for
 
     def __len__(self) -> int:
         return len(self.names)
@@ -38,6 +42,7 @@ class Textures:
             self.images[chosen],
             self.masks[chosen],
             tuple(self.densities[i] for i in chosen),
+            None if self.layouts is None else self.layouts[chosen],
         )
 
     def with_images(self, images: NDArray[np.uint8]) -> "Textures":
@@ -46,13 +51,20 @@ class Textures:
         return replace(self, images=np.stack(filled))
 
 
-def read_evaluation_textures(dataset: str, data: dict[str, Any], notes: list[str]) -> tuple[Textures, Textures]:
-    """Held-out textures, and those that new ones are compared with; `data` is that section of the run's settings.
+def read_evaluation_textures(
+    dataset: str, data: dict[str, Any], notes: list[str], maps: str = "none"
+) -> tuple[Textures, Textures]:
+    """Held-out textures, with the maps of their meshes that the run was trained with, and those that new ones are
+    compared with; `data` is that section of the run's settings.
 
     Remarks for the reader are added to `notes`. Raises InputError where the dataset cannot be read.
     """
-    columns = [data[f"{kind}_column"] for kind in ("image", "mask", "caption")]
-    held_out, train = (read_records(dataset, split, *columns) for split in ("validation", "train"))
+    image, mask, caption = (data[f"{kind}_column"] for kind in ("image", "mask", "caption"))
+    layout_column = data["layout_column"] if maps == "position" else None
+    held_out, train = (
+        read_records(dataset, split, image, mask, caption, layout_column=layout_column)
+        for split in ("validation", "train")
+    )
     references = held_out
     if not held_out:
         notes.append("the dataset has no held-out textures: all metrics are on textures that the run was trained on")
@@ -64,15 +76,19 @@ def read_evaluation_textures(dataset: str, data: dict[str, Any], notes: list[str
             "training textures among them"
         )
     resolution = data["resolution"]
-    return _read(held_out[:_HELD_OUT], resolution), _read(references[:_REFERENCES], resolution)
+    return _read(held_out[:_HELD_OUT], resolution, maps), _read(references[:_REFERENCES], resolution)
 
 
-def _read(records: Sequence[Record], resolution: int) -> Textures:
-    images, masks = [], []
+def _read(records: Sequence[Record], resolution: int, maps: str = "none") -> Textures:
+    images, masks, layouts = [], [], []
     for record in records:
         tensor, mask = record.model_input(resolution, "fill")
         images.append(np.rint((tensor.numpy().transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8))
         masks.append(mask)
+        if (layout := layout_input(record, mask, maps)) is not None:
+            layouts.append(layout)
     names, prompts = tuple(record.name for record in records), tuple(record.captions[0] for record in records)
     densities = tuple(None if record.surface is None else record.density(resolution) for record in records)
-    return Textures(names, prompts, np.stack(images), np.stack(masks), densities)
+    return Textures(
+        names, prompts, np.stack(images), np.stack(masks), densities, torch.cat(layouts) if layouts else None
+    )

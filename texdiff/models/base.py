@@ -36,8 +36,13 @@ _WEIGHT_FILE = re.compile(r"\w*model(?:\.([^.-]+))?(?:-\d+-of-\d+)?\.(?:safetens
 def as_img2img(pipeline: DiffusionPipeline) -> tuple[Any, dict[str, Any]]:
     """The class of pipeline that starts from an image, and what one is made of that shares this one's parts."""
     kind = type(pipeline).__name__
-    parts = pipeline.components | PIPELINES[kind]
+    parts = pipeline.components | PIPELINES[kind.replace("ControlNet", "")]
     return getattr(diffusers, kind.replace("Pipeline", "Img2ImgPipeline")), parts
+
+
+def under_layout(kind: str) -> str:
+    """The class of pipeline that has a layout net beside what this one has, by name."""
+    return kind.replace("Pipeline", "ControlNetPipeline")
 
 
 def resolve_base(name: str, revision: str | None = None) -> str:

@@ -1,6 +1,6 @@
 """The seam between model families and everything else: what a family provides, and how one is chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from texdiff.data.cache.encoders import Encoders
 from texdiff.diffusion.process import Process
 from texdiff.models.base import load_base
+from texdiff.models.layout_net import LayoutSettings
 from texdiff.models.prompts import PromptReading
 
 
@@ -21,14 +22,20 @@ class Conditioning:
 
     prompt: dict[str, Tensor]
     """What `Family.encode_prompts` gives, by name, [B, ...] each."""
+    layout: Tensor | None = None
+    """Position maps [B, 3, H, W] in [0, 1], 0 in the void, as `texdiff.uv.layout.position` draws them."""
 
     def expand(self, count: int) -> "Conditioning":
         """`count` times that of a single sample, without copying it."""
-        return Conditioning(prompt={name: t.expand(count, *t.shape[1:]) for name, t in self.prompt.items()})
+        return self._each(lambda t: t.expand(count, *t.shape[1:]))
 
     def __getitem__(self, part: slice) -> "Conditioning":
         """That of some of the samples."""
-        return Conditioning(prompt={name: t[part] for name, t in self.prompt.items()})
+        return self._each(lambda t: t[part])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
+        prompt = {name: change(t) for name, t in self.prompt.items()}
+        return Conditioning(prompt=prompt, layout=None if self.layout is None else change(self.layout))
 
 
 class Family(Encoders, Protocol):
@@ -79,12 +86,36 @@ class Family(Encoders, Protocol):
         """The denoiser's arguments, by name: tensors, and dicts of tensors."""
         ...
 
-    def predict(self, denoiser: nn.Module, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        """What a denoiser of this family predicts [B, C, h, w] for noisy latents at times t [B]."""
+    def predict(
+        self,
+        denoiser: nn.Module,
+        noisy: Tensor,
+        t: Tensor,
+        conditioning: Conditioning,
+        layout_net: nn.Module | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        """What a denoiser of this family predicts [B, C, h, w] for noisy latents at times t [B].
+
+        With a layout net its residuals, times `scale`, are added, for `conditioning.layout`; an all-void map where that
+        is None.
+        """
         ...
 
-    def pipeline(self, denoiser: nn.Module) -> DiffusionPipeline:
-        """diffusers' pipeline around a denoiser, with the sampler that the base names."""
+    def layout_net(self, settings: LayoutSettings, seed: int = 0) -> nn.Module:
+        """The layout net for this base that the settings name, or a new one from `seed`: float32, on the CPU.
+
+        Raises InputError where it cannot be loaded, or does not fit the base.
+        """
+        ...
+
+    def layout_net_outline(self) -> nn.Module:
+        """A new one on the meta device: layers' names and shapes, known without the base's weights."""
+        ...
+
+    def pipeline(self, denoiser: nn.Module, layout_net: nn.Module | None = None) -> DiffusionPipeline:
+        """diffusers' pipeline around a denoiser, with the sampler that the base names; with a layout net its
+        ControlNet pipeline, whose `image` is what `Maps.of` makes of a position map."""
         ...
 
 

@@ -10,6 +10,7 @@ import diffusers
 import torch
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     DDIMScheduler,
     DiffusionPipeline,
     DPMSolverMultistepScheduler,
@@ -23,8 +24,17 @@ from texdiff.data.cache.keys import fingerprint
 from texdiff.data.image_source import StoredFile
 from texdiff.diffusion.process import DDPM, rescale_zero_terminal_snr
 from texdiff.errors import InputError
-from texdiff.models.base import PIPELINES, Base
+from texdiff.models.base import PIPELINES, Base, under_layout
 from texdiff.models.family import Conditioning
+from texdiff.models.layout_net import (
+    SCALE,
+    LayoutSettings,
+    Maps,
+    check_fit,
+    load_layout_net,
+    make_layout_net,
+    maps_of,
+)
 from texdiff.models.prompts import PromptReading, read_prompts_as, same_length
 
 
@@ -137,20 +147,51 @@ class StableDiffusion:
     def denoiser_inputs(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> dict[str, Any]:
         return {"sample": noisy, "timestep": t, "encoder_hidden_states": conditioning.prompt["text"]}
 
-    def predict(self, denoiser: nn.Module, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
-        return denoiser(**self.denoiser_inputs(noisy, t, conditioning)).sample
+    def predict(
+        self,
+        denoiser: nn.Module,
+        noisy: Tensor,
+        t: Tensor,
+        conditioning: Conditioning,
+        layout_net: nn.Module | None = None,
+        scale: float = 1.0,
+    ) -> Tensor:
+        inputs = self.denoiser_inputs(noisy, t, conditioning)
+        if layout_net is None:
+            return denoiser(**inputs).sample
+        maps = conditioning.layout
+        if maps is None:
+            maps = noisy.new_zeros(len(noisy), 3, *(side * self.latent_factor for side in noisy.shape[2:]))
+        hint = maps_of(layout_net).of(maps).to(noisy.dtype)
+        down, middle = layout_net(**inputs, controlnet_cond=hint, conditioning_scale=scale, return_dict=False)
+        residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+        return denoiser(**inputs, **residuals).sample
 
-    def pipeline(self, denoiser: nn.Module) -> DiffusionPipeline:
+    def layout_net(self, settings: LayoutSettings, seed: int = 0) -> ControlNetModel:
+        if settings.init is None:
+            maps = Maps(kind=settings.maps, scale=settings.scale or SCALE)
+            return make_layout_net(self.denoiser, self.latent_factor, maps, seed)
+        net = load_layout_net(settings)
+        check_fit(net, self.denoiser_outline(), self.latent_factor, f"layout.init {settings.init}")
+        return net
+
+    def layout_net_outline(self) -> ControlNetModel:
+        return make_layout_net(self.denoiser_outline(), self.latent_factor, Maps(), seed=None)
+
+    def pipeline(self, denoiser: nn.Module, layout_net: nn.Module | None = None) -> DiffusionPipeline:
         """With a rescaled process its sampler's schedule ends in noise alone too."""
         kind = self.base.index["_class_name"]
         parts = [part for group in (self.models, self.besides) for kinds in group.values() for part in kinds]
-        pipeline = getattr(diffusers, kind).from_pretrained(
+        with_net = {} if layout_net is None else {"controlnet": layout_net}
+        made = getattr(diffusers, under_layout(kind) if with_net else kind)
+        pipeline = made.from_pretrained(
             self.source,
             revision=self.base.revision,
             variant=self.base.variant,
             unet=denoiser,
             **{part: getattr(self.base, part) for part in parts},
             **PIPELINES[kind],
+            **with_net,
         )
         if self.zero_snr:
             pipeline.scheduler = zero_snr_sampler(pipeline.scheduler)

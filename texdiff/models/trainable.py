@@ -1,4 +1,5 @@
-"""What is trained of a denoiser: low-rank adapters, or every weight. One module for accelerate to wrap."""
+"""What is trained: low-rank adapters in a denoiser, every weight of it, or a layout net beside it. One module for
+accelerate to wrap."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_entries
 from texdiff.models.family import Conditioning, Family
+from texdiff.models.layout_net import FOLDER, LayoutSettings, describe_maps, write_layout_net
 from texdiff.models.lora_files.initial import InitialLora, LoraSettings
 from texdiff.models.lora_files.write import write_lora
 
@@ -20,20 +22,25 @@ _CAN_BE_ADAPTED = (nn.Linear, nn.Conv2d)
 
 
 class Trainable(nn.Module):
-    """A family's denoiser with something to train in it. Its parameters have gradients where they are trained."""
+    """A family's denoiser, with a layout net or without. Its parameters have gradients where they are trained."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, layout_net: nn.Module | None = None) -> None:
         super().__init__()
-        self.family, self.denoiser = family, family.denoiser
+        self.family, self.denoiser, self.layout_net = family, family.denoiser, layout_net
 
     def forward(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The prediction [B, C, h, w] for noisy latents [B, C, h, w] at times t [B]."""
-        return self.family.predict(self.denoiser, noisy, t, conditioning)
+        return self.family.predict(self.denoiser, noisy, t, conditioning, self.layout_net)
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that are trained, by their names in the denoiser. To be asked for once the module is wrapped:
-        wrapping may put others in their place."""
+        """The parameters that are trained, by their names in the model that they belong to. To be asked for once the
+        module is wrapped: wrapping may put others in their place."""
         return trainable_parameters(self.denoiser)
+
+    @property
+    def models(self) -> list[nn.Module]:
+        """What predicts together."""
+        return [self.denoiser] if self.layout_net is None else [self.denoiser, self.layout_net]
 
     def frozen_prediction(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """As `forward`, of the base model alone and without a gradient."""
@@ -55,10 +62,21 @@ class FullDenoiser(Trainable):
 
 
 class LoraDenoiser(Trainable):
-    """Float32 adapters on frozen weights of another precision, `dtype`."""
+    """Float32 adapters on frozen weights of another precision, `dtype`; under a layout net, it is frozen as well."""
 
-    def __init__(self, family: Family, settings: LoraSettings, seed: int, dtype: torch.dtype) -> None:
-        super().__init__(family)
+    def __init__(
+        self,
+        family: Family,
+        settings: LoraSettings,
+        seed: int,
+        dtype: torch.dtype,
+        layout_net: nn.Module | None = None,
+    ) -> None:
+        super().__init__(family, layout_net)
+        self.about: dict[str, str] = {}
+        if layout_net is not None:
+            self.about = {f"texdiff.layout.{key}": str(value) for key, value in describe_maps(layout_net).items()}
+            layout_net.requires_grad_(False).to(dtype)
         add_lora(self.denoiser.to(dtype), settings, seed)
 
     @torch.no_grad()
@@ -72,14 +90,45 @@ class LoraDenoiser(Trainable):
             denoiser.enable_adapters()
 
     def save(self, folder: Path, about: Mapping[str, str]) -> None:
-        """`folder`/pytorch_lora_weights.safetensors."""
-        write_lora(self.denoiser, folder, about)
+        """`folder`/pytorch_lora_weights.safetensors; its metadata says which layout net it was trained under."""
+        write_lora(self.denoiser, folder, {**about, **self.about})
 
 
-def make_trainable(family: Family, train: str, lora: LoraSettings, seed: int, dtype: torch.dtype) -> Trainable:
-    """What the setting model.train says, in training mode: `lora`, or `full`. `dtype` is that of frozen weights."""
-    trainable = LoraDenoiser(family, lora, seed, dtype) if train == "lora" else FullDenoiser(family)
-    return trainable.train()
+class ControlNetDenoiser(Trainable):
+    """Every weight of a layout net, in float32, beside a frozen denoiser of another precision, `dtype`."""
+
+    def __init__(self, family: Family, layout_net: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__(family, layout_net)
+        self.denoiser.requires_grad_(False).to(dtype)
+        layout_net.requires_grad_(True)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        return trainable_parameters(self.models[1])
+
+    @torch.no_grad()
+    def frozen_prediction(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """Without the layout net."""
+        return self.family.predict(self.denoiser, noisy, t, conditioning)
+
+    def save(self, folder: Path, about: Mapping[str, str]) -> None:
+        """`folder`/controlnet, which `ControlNetModel.from_pretrained` loads."""
+        write_layout_net(self.layout_net, folder / FOLDER)
+
+
+def make_trainable(
+    family: Family,
+    train: str,
+    lora: LoraSettings,
+    seed: int,
+    dtype: torch.dtype,
+    layout: LayoutSettings | None = None,
+) -> Trainable:
+    """What the setting model.train says, in training mode: `lora`, `full` or `controlnet`. `dtype` is that of frozen
+    weights; `layout` says which layout net there is, if any."""
+    net = None if layout is None or layout.maps == "none" else family.layout_net(layout, seed)
+    if train == "lora":
+        return LoraDenoiser(family, lora, seed, dtype, net).train()
+    return (FullDenoiser(family) if net is None else ControlNetDenoiser(family, net, dtype)).train()
 
 
 def add_lora(denoiser: Any, settings: LoraSettings, seed: int) -> InitialLora | None:
@@ -144,6 +193,9 @@ def count_targets(denoiser: nn.Module, target_modules: Sequence[str]) -> dict[st
 def describe_training(family: Family, train: str, lora: LoraSettings) -> str:
     """What will be trained, in one line, known without the weights. Raises InputError as `add_lora` does."""
     outline = family.denoiser_outline()
+    if train == "controlnet":
+        outline = family.layout_net_outline()
+        return f"every weight of the layout net: {sum(p.numel() for p in outline.parameters()):,} parameters"
     if train != "lora":
         return f"every weight of the denoiser: {sum(p.numel() for p in outline.parameters()):,} parameters"
     counts = {} if lora.target_modules is None else count_targets(outline, lora.target_modules)

@@ -61,7 +61,8 @@ def _own(name: str) -> str:
 
 def _summary(run: Run, config: dict[str, Any], about: dict[str, Any], lines: list[dict[str, Any]]) -> str:
     state = "finished" if run.is_finished and _done(lines) == _of(config, "run", "max_train_steps") else "not finished"
-    kind = f"LoRA of rank {_of(config, 'lora', 'rank')}" if _of(config, "model", "train") == "lora" else "Every weight"
+    kinds = {"lora": f"LoRA of rank {_of(config, 'lora', 'rank')}", "controlnet": "Layout net"}
+    kind = kinds.get(str(_of(config, "model", "train")), "Every weight")
     dataset = about["dataset"]
     on = f", on {dataset['textures']} textures" if "textures" in dataset else ""
     return f"{kind} for {_of(config, 'model', 'pretrained_model_name_or_path')}{on}; {state}."
@@ -76,6 +77,8 @@ def _facts(config: dict[str, Any], about: dict[str, Any], lines: list[dict[str, 
         yield f"{now:.4f}", f"held-out masked error at step {last}"
         if first == 0 and last > 0 and base > 0:
             yield f"{now / base - 1:+.1%}", f"against the base's own {base:.4f}"
+    if gains := points(lines, "layout_gain"):
+        yield f"{gains[-1][1]:.4f}", "layout gain: held-out error with another mesh's map, less that with its own"
     speeds = sorted(speed for _, speed in points(lines, "images_per_second"))
     if speeds:
         yield f"{speeds[len(speeds) // 2]:.3g}", "images per second (median)"

@@ -26,12 +26,17 @@ def charts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
     curves = [_curve("each step", loss, faint=True), _curve("loss", smooth(loss, window)), *errors]
     found: list[dict[str, Any]] = [{"title": "Training error", "note": note, "curves": curves, "wide": True}]
-    names = [n for n in _names(held_out, "") if n not in ("step", "samples_seen") and not n.startswith("void_")]
+    gains = _names(held_out, "layout_gain")
+    apart = ("step", "samples_seen", *gains)
+    names = [n for n in _names(held_out, "") if n not in apart and not n.startswith("void_")]
     curves = [_curve(_words(name), points(held_out, name), dots=True) for name in names]
     base = next((value for step, value in points(held_out, "validation_loss") if step == 0), None)
     note = "On textures that are not trained on, with fixed noise. Dashed: the base itself, before the first step."
     found.append({"title": "Held-out masked error", "note": note, "curves": curves, "base": base, "wide": True})
     found.append(_void(lines))
+    note = "Held-out error with the map of another mesh, less that with its own: noise and times being the same."
+    curves = [_curve(_gain_words(name), points(held_out, name), dots=True) for name in gains]
+    found.append({"title": "Layout gain", "note": note, "curves": curves, "wide": True})
     for name, title, note in (
         ("coverage", "Coverage of each batch", "Share of the latent texels that count in the loss."),
         ("images_per_second", "Images per second", "Without validation and checkpoints."),
@@ -73,6 +78,11 @@ def _names(lines: list[dict[str, Any]], prefix: str) -> list[str]:
 
 def _words(name: str) -> str:
     return name.removeprefix("validation_").removeprefix("error_").replace("_", " ")
+
+
+def _gain_words(name: str) -> str:
+    time = name.removeprefix("layout_gain").removeprefix("_t")
+    return f"timestep {time}" if time else "all timesteps"
 
 
 def _curve(name: str, found: Points, **style: bool) -> Curve:

@@ -55,7 +55,7 @@ class MicroBatch:
     @property
     def conditioning(self) -> Conditioning:
         """What the denoiser is given beside noisy latents."""
-        return Conditioning(prompt=self.textures.prompt)
+        return Conditioning(prompt=self.textures.prompt, layout=self.textures.layout)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "MicroBatch":
         """The same on `device`, embeddings as `dtype`, without waiting for the device."""

@@ -12,7 +12,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from texdiff.config import OptimConfig
+from texdiff.config import OptimConfig, TrainingConfig
 from texdiff.errors import InputError, one_line
 from texdiff.training.parallel import Parallel
 
@@ -47,14 +47,14 @@ def adamw8bit() -> type[Optimizer]:
 
 
 def prepare_optimizer(
-    config: OptimConfig, parameters: Iterable[Parameter], parallel: Parallel, max_train_steps: int
+    config: TrainingConfig, parameters: Iterable[Parameter], parallel: Parallel
 ) -> tuple[Optimizer, Callable[[], Tensor], LRScheduler]:
     """The optimizer over `parameters` as accelerate wraps it; what clips their gradients (see `make_clip`); and the
     schedule of the learning rate."""
-    parameters = list(parameters)
-    optimizer = make_optimizer(config, parameters, scaled=parallel.scaler is not None)
-    clip_gradients = make_clip(config, optimizer, parameters, parallel)
-    lr_scheduler = make_lr_scheduler(config, optimizer, max_train_steps)
+    parameters, setting = list(parameters), config.optimizer
+    optimizer = make_optimizer(setting, parameters, scaled=parallel.scaler is not None)
+    clip_gradients = make_clip(setting, optimizer, parameters, parallel)
+    lr_scheduler = make_lr_scheduler(setting, optimizer, config.run.max_train_steps)
     return parallel.prepare_optimizer(optimizer), clip_gradients, lr_scheduler
 
 

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from texdiff.config import TrainingConfig
+from texdiff.data.layout_input import layout_input
 from texdiff.data.mesh_index import find_mesh
 from texdiff.data.record import Record
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.files import atomic_folder, slug, write_atomic
+from texdiff.models.layout_net import pipeline_inputs
 from texdiff.render.void import void_on_surface
 from texdiff.training.run import Run
 from texdiff.training.run.metrics_log import MetricsLog
@@ -40,8 +43,8 @@ class Sample:
 
 
 class SampleImages:
-    """Draws RUN/samples/step-*/ of textures among `records`. Each sample takes mask and mesh of one of them, and its
-    caption unless validation.prompts has others. For the main process alone."""
+    """Draws RUN/samples/step-*/ of textures among `records`. Each sample takes mask, map and mesh of one of them, and
+    its caption unless validation.prompts has others. For the main process alone."""
 
     def __init__(self, config: TrainingConfig, log: MetricsLog, records: Sequence[Record]) -> None:
         self.config, self.log, self.run, self.records = config, log, log.run, records
@@ -49,6 +52,7 @@ class SampleImages:
         self.rows: list[Sample] = []
         self._records: list[Record] = []
         self._masks: list[NDArray[np.bool_]] = []
+        self._layouts: list[Tensor | None] = []
         self._meshes: list[MeshUse | None] = []
 
     def open(self) -> None:
@@ -71,6 +75,7 @@ class SampleImages:
                 mesh = None
             self._records.append(record)
             self._masks.append(mask)
+            self._layouts.append(layout_input(record, mask, self.config.layout.maps))
             self._meshes.append(mesh)
             file, triangles = f"{name}-{slug(prompt)}.png", f"meshes/{name}.npz" if mesh else None
             self.rows.append(Sample(prompt=prompt, file=file, mask=f"meshes/{name}.png", mesh=triangles))
@@ -121,13 +126,15 @@ class SampleImages:
     def _draw_into(self, folder: Path, pipeline: Any) -> dict[str, list[NDArray[np.uint8]]]:
         """The images that trackers get, of each kind one a sample."""
         shown: dict[str, list[NDArray[np.uint8]]] = {"atlas": [], "mesh": []}
-        for number, (row, mask, mesh) in enumerate(zip(self.rows, self._masks, self._meshes, strict=True)):
+        chosen = zip(self.rows, self._masks, self._layouts, self._meshes, strict=True)
+        for number, (row, mask, layout, mesh) in enumerate(chosen):
             image = pipeline(
                 row.prompt,
                 height=self.config.data.resolution,
                 width=self.config.data.resolution,
                 num_inference_steps=self.config.validation.num_inference_steps,
                 generator=keyed_generator(self.config.run.seed, "sample", number),
+                **pipeline_inputs(pipeline, layout),
             ).images[0]
             image.save(folder / row.file)
             atlas = np.asarray(image)

@@ -95,27 +95,30 @@ class _OfTensors(nn.Module):
 
 
 def speed_up(trainable: Trainable, config: TrainingConfig, parallel: Parallel, textures: LatentDataset) -> Trainable:
-    """Switch on for the denoiser, a diffusers model in training mode whose adapters are there already, what
-    `config.run` asks for; returns the same module.
+    """Switch on for the denoiser, a diffusers model in training mode whose adapters are there already, and for a layout
+    net beside it, what `config.run` asks for; returns the same module.
 
     Attention needs no switch: torch's fused one is what diffusers takes.
     """
-    unet: Any = trainable.denoiser
+    models: Any = trainable.models
     run, device, dtype = config.run, parallel.device, parallel.dtype
-    if run.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-    if run.compile:
-        unet.compile_repeated_blocks()  # the same block again and again, so that one is compiled and start-up is short
+    for model in models:
+        if run.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        if run.compile:  # the same block again and again, so that one is compiled and start-up is short
+            model._repeated_blocks = trainable.denoiser._repeated_blocks  # a ControlNet has the same ones
+            model.compile_repeated_blocks()
     if device.type != "cuda":
         return trainable
     # Not beside encoders that work at every visit: the setting is the whole program's, and theirs is float32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.data.cache != "off"
-    if run.channels_last:
-        unet.to(memory_format=torch.channels_last)
-    if run.low_precision_norms and dtype != torch.float32:
-        norms_in_input_precision(unet)
-    if run.low_precision_adapters and dtype != torch.float32:
-        adapters_in_input_precision(unet)
+    for model in models:
+        if run.channels_last:
+            model.to(memory_format=torch.channels_last)
+        if run.low_precision_norms and dtype != torch.float32:
+            norms_in_input_precision(model)
+        if run.low_precision_adapters and dtype != torch.float32:
+            adapters_in_input_precision(model)
     alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
     can_be = alone and not run.compile and not config.against_cuda_graphs()
     if can_be if run.cuda_graphs is None else run.cuda_graphs:

@@ -50,7 +50,8 @@ def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record
     """The textures to train on, and those held out; with data.unreadable `skip` those that can be read."""
     data, skip = config.data, config.data.unreadable == "skip"
     columns = (data.image_column, data.mask_column, data.caption_column, config.mask.weight == "surface")
-    splits = [read_records(data.dataset, split, *columns, missing_ok=skip) for split in ("train", "validation")]
+    layout_column = data.layout_column if config.layout.maps == "position" else None
+    splits = [read_records(data.dataset, split, *columns, skip, layout_column) for split in ("train", "validation")]
     if skip:
         # On disk each rank reads a share, for all; what is kept in memory each must find out for itself.
         on_disk = data.cache == "disk"

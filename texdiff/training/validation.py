@@ -1,12 +1,17 @@
-"""Held-out loss on fixed noise, and sample images."""
+"""Held-out loss on fixed noise, what a layout net makes of it, and sample images.
+
+Layout gain: the error with the map of another mesh minus that with the texture's own, noise and times being the same.
+A net that does not hear its map has none.
+"""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from accelerate.utils import convert_outputs_to_fp32
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from texdiff.config import TrainingConfig
@@ -27,6 +32,9 @@ from texdiff.training.voids import void_colours
 TIMES = 8  # points of the grid; the loss is a smooth function of t, so more of them change little
 TEXTURES = 64  # at most, so that validation stays short beside training
 BAR_SECONDS = 2.0  # what is over sooner needs no bar
+
+Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
+"""From noisy latents [B, C, h, w], times [B] and what else the model is given to its prediction [B, C, h, w]."""
 
 
 class Validation:
@@ -72,8 +80,9 @@ class Validation:
         found: dict[str, float | None] = {}
         with self._evaluating(), self.stop.breaking_off():
             if self.held_out:
-                seed, size = self.config.run.seed, self.config.run.train_batch_size
-                found |= held_out_errors(self.trainable, self.held_out, seed, self.parallel.dtype, size)
+                setting, parallel = self.config.run, self.parallel
+                where = setting.seed, parallel.device, parallel.dtype, setting.train_batch_size
+                found |= measure_held_out(self.trainable, self.family, self.held_out, *where).figures()
             if self.config.validation.num_images:
                 found |= self.samples.void(step)
         if found:
@@ -82,12 +91,14 @@ class Validation:
     def images(self, step: int) -> None:
         """Draw the samples of RUN/samples/step-......../. The encoders are on the device for that alone."""
         if self.config.validation.num_images:
-            denoiser = self.trainable.denoiser
+            models = self.trainable.models
             with self.family.encoders_on(self.parallel.device), self._evaluating(), self.stop.breaking_off():
-                pipeline = self.family.pipeline(denoiser)
+                pipeline = self.family.pipeline(*models)
                 pipeline.set_progress_bar_config(desc="sampling", leave=False)
                 pipeline.scheduler = quick_sampler(pipeline.scheduler)  # whatever the base names: DDPM needs hundreds
-                with _under_autocast(denoiser, self.parallel):
+                with contextlib.ExitStack() as stack:
+                    for model in models:
+                        stack.enter_context(_under_autocast(model, self.parallel))
                     self.samples.draw(pipeline, step)
 
     @contextmanager
@@ -117,26 +128,51 @@ def _under_autocast(denoiser: nn.Module, parallel: Parallel) -> Iterator[None]:
             denoiser.forward = own
 
 
-def held_out_errors(
-    trainable: Trainable, textures: LatentDataset, seed: int, dtype: torch.dtype, batch_size: int
-) -> dict[str, float | None]:
-    """validation_loss, the masked MSE per covered latent cell, and error_inside, error_border and error_outside, over
-    held-out textures and a fixed grid of times.
+@dataclass(frozen=True, kw_only=True)
+class HeldOutErrors:
+    """Of n textures at T times. A cell counts by its covered share, whatever the settings of the training mask."""
 
-    A cell counts by its covered share, whatever the settings of the training mask. Noise is keyed by texture and time
-    and latents are the posterior's mean, so two values differ by the weights alone: from step to step, and between
-    runs on one dataset. No pass holds more than `batch_size` samples, so what training has room for suffices.
+    times: Tensor  # [T] int64
+    own: Tensor  # [n, T] masked errors, summed over latent cells
+    other: Tensor | None  # [n, T] the same with another mesh's map; None without a layout net, or another map
+    regions: Tensor  # [2, 3], see `region_errors`
+    cells: Tensor  # [n] covered latent cells
+
+    def figures(self) -> dict[str, float | None]:
+        """validation_loss, the masked MSE per covered latent cell, and error_inside, error_border and error_outside;
+        where there are other maps layout_gain, and layout_gain_t... at each of the times."""
+        error = torch.zeros(())
+        for own in self.own:
+            error += own.sum()
+        covered = len(self.times) * sum(self.cells.tolist())
+        figures = {"validation_loss": error.item() / covered, **error_figures(self.regions.flatten().tolist())}
+        if self.other is not None:
+            gains = (self.other - self.own).double().sum(dim=0) / self.cells.double().sum()  # [T]
+            figures["layout_gain"] = gains.mean().item()
+            figures |= {f"layout_gain_t{t}": gain for t, gain in zip(self.times.tolist(), gains.tolist(), strict=True)}
+        return figures
+
+
+def measure_held_out(
+    predict: Predict,
+    family: Family,
+    textures: LatentDataset,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int,
+) -> HeldOutErrors:
+    """What `predict` makes of the first of the held-out textures.
+
+    Noise is keyed by texture and time and latents are the posterior's mean, so two values differ by the weights alone:
+    from step to step, and between runs on one dataset. No pass holds more than `batch_size` samples, so what training
+    has room for suffices.
     """
-    device = next(trainable.parameters()).device
-    family, process = trainable.family, trainable.family.process
-    grid = process.grid(TIMES)
-    t = grid.to(device)
-    parts = [slice(start, start + batch_size) for start in range(0, TIMES, batch_size)]
-    error, errors = torch.zeros((), device=device), torch.zeros(2, 3, device=device)
-    covered_cells = 0.0
-    for index in tqdm(
-        range(min(len(textures), TEXTURES)), desc="validating", unit="texture", leave=False, delay=BAR_SECONDS
-    ):
+    process, grid = family.process, family.process.grid(TIMES)
+    t, number = grid.to(device), min(len(textures), TEXTURES)
+    regions = torch.zeros(2, 3, device=device)
+    own, other = [], []
+    for index in tqdm(range(number), desc="validating", unit="texture", leave=False, delay=BAR_SECONDS):
         texture = textures.batch([index]).to(device, dtype)
         shape = texture.mean.shape[1:]
         draws = [torch.randn(shape, generator=keyed_generator(seed, "validation", index, int(time))) for time in grid]
@@ -145,9 +181,31 @@ def held_out_errors(
         covered = texture.covered.expand(TIMES, -1, -1, -1)
         noisy = process.add_noise(latents, noise, t).to(dtype)
         target = process.target(latents, noise, t)
-        conditioning = Conditioning(prompt=texture.prompt).expand(TIMES)
-        prediction = torch.cat([trainable(noisy[part], t[part], conditioning[part]) for part in parts])
-        error += masked_error(prediction, target, covered).sum()
-        errors += region_errors(prediction, target, covered)
-        covered_cells += TIMES * float(textures.sums["covered"][index])
-    return {"validation_loss": error.item() / covered_cells, **error_figures(errors.flatten().tolist())}
+
+        def predicted(layout: Tensor | None, texture=texture, noisy=noisy) -> Tensor:  # type: ignore[no-untyped-def]
+            conditioning = Conditioning(prompt=texture.prompt, layout=layout).expand(TIMES)
+            parts = [slice(start, start + batch_size) for start in range(0, TIMES, batch_size)]
+            return torch.cat([predict(noisy[part], t[part], conditioning[part]) for part in parts])
+
+        prediction = predicted(texture.layout)
+        own.append(masked_error(prediction, target, covered).cpu())
+        regions += region_errors(prediction, target, covered)
+        if texture.layout is not None and (others := other_layout(textures, index, number)) is not None:
+            other.append(masked_error(predicted(others.to(device)), target, covered).cpu())
+    return HeldOutErrors(
+        times=grid,
+        own=torch.stack(own),
+        other=torch.stack(other) if len(other) == number else None,
+        regions=regions.cpu(),
+        cells=textures.sums["covered"][:number],
+    )
+
+
+def other_layout(textures: LatentDataset, index: int, number: int) -> Tensor | None:
+    """The map [1, 3, R, R] of the next of the first `number` textures, in a circle, that has another than `index`."""
+    own = textures.batch([index]).layout
+    for step in range(1, number):
+        found = textures.batch([(index + step) % number]).layout
+        if own is not None and found is not None and not torch.equal(found, own):
+            return found
+    return None

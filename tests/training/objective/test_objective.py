@@ -57,7 +57,7 @@ def test_weights_are_the_formulas(base, reduction):
 
 
 def test_outside_base_model_needs_adapters():
-    with pytest.raises(InputError, match=r"mask.outside base_model needs model.train lora"):
+    with pytest.raises(InputError, match=r"mask.outside base_model needs model.train lora or controlnet"):
         configured(mask=MaskConfig(outside="base_model"), model=ModelConfig(train="full"))
     assert MaskConfig(outside="base_model").outside_weight == 1
     assert MaskConfig().outside_weight == 0

@@ -41,8 +41,9 @@ def encode_dataset(
     records: Sequence[Record],
     held_out: Sequence[Record],
     ranks: Ranks,
+    maps: str = "none",
 ) -> tuple[LatentDataset, LatentDataset | None]:
-    """Training and held-out textures with their latents and prompt embeddings.
+    """Training and held-out textures with their latents and prompt embeddings, and `maps` of their meshes.
 
     The ranks share the work; every one of them can read it all afterwards. The encoders are loaded only where there
     is something to encode, and make room on the device afterwards unless data.cache is `off`. Raises InputError for a
@@ -55,7 +56,7 @@ def encode_dataset(
         )
     # On a GPU float32 is to mean float32 here: what is cached must not depend on the machine that made it.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    encoding = _Encoding(data, mask, family, ranks)
+    encoding = _Encoding(data, mask, family, ranks, maps)
     training = encoding.dataset(records, data.posterior)
     validation = encoding.dataset(held_out, "mean") if held_out else None
     if data.cache != "off":
@@ -66,8 +67,8 @@ def encode_dataset(
 class _Encoding:
     """One run's settings, encoders and stores."""
 
-    def __init__(self, data: DataSettings, mask: MaskSettings, family: Encoders, ranks: Ranks) -> None:
-        self.data, self.mask, self.family, self.device = data, mask, family, ranks.device
+    def __init__(self, data: DataSettings, mask: MaskSettings, family: Encoders, ranks: Ranks, maps: str) -> None:
+        self.data, self.mask, self.family, self.device, self.maps = data, mask, family, ranks.device, maps
         self.setting: dict[str, Any] = {"resolution": data.resolution, "background": data.background}
         side = data.resolution // family.latent_factor
         in_cells = (("dilation", mask.dilation), ("downsample", mask.downsample), ("weight", mask.weight))
@@ -115,6 +116,7 @@ class _Encoding:
             posterior=posterior,
             full_masks=self.mask.pixel_weight > 0,
             prompt_repeats=math.lcm(*range(1, max(1, self.data.max_token_length // CLIP_TOKENS) + 1)),
+            maps=self.maps,
         )
 
     def latent_mask(self, record: Record, entry: Arrays) -> Cells:

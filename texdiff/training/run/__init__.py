@@ -39,6 +39,7 @@ class Run:
         self.model_card_file = folder / "README.md"
         self.lora_file = folder / LORA_FILE
         self.pipeline_file = folder / "model_index.json"
+        self.layout_net_folder = folder / "controlnet"
         self.checkpoints_folder = folder / "checkpoints"
         self.samples_folder = folder / "samples"
         self.samples_file = self.samples_folder / "samples.json"
@@ -150,10 +151,15 @@ class Run:
         """What `texdiff evaluate` found; empty where it was not asked."""
         return _read_json(self.evaluation_file)
 
+    def layout_maps(self) -> dict[str, Any]:
+        """What the maps of the run's own layout net show; empty where there is no net."""
+        said = _read_json(self.layout_net_folder / "config.json").get("_texdiff")
+        return said["layout"] if isinstance(said, dict) and isinstance(said.get("layout"), dict) else {}
+
     @property
     def is_finished(self) -> bool:
         """Whether weights were exported."""
-        return self.lora_file.is_file() or self.pipeline_file.is_file()
+        return self.lora_file.is_file() or self.pipeline_file.is_file() or self.layout_net_folder.is_dir()
 
 
 def _choose(folder: Path, resume: str, last_step: int) -> tuple[Path, Path | None]:

@@ -186,7 +186,7 @@ class Checkpointer:
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     # A key that an old checkpoint does not have yet was what its default says.
     defaults = TrainingConfig(data=DataConfig(dataset="")).to_dict()
-    before = {section: {**defaults.get(section, {}), **values} for section, values in before.items()}
+    before = {section: {**defaults.get(section, {}), **before.get(section, {})} for section in now}
     for old, new in RENAMED.items():
         (section, old_key), new_key = old.split("."), new.split(".")[1]
         if old_key in before.get(section, {}):
@@ -195,10 +195,10 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if now["optim"]["lr_scheduler"] in ("linear", "cosine"):
         fixed.add("max_train_steps")  # these schedules are stretched to the run's length
     return [
-        f"{section}.{key}: {before.get(section, {}).get(key)}, now {value}"
+        f"{section}.{key}: {before[section].get(key)}, now {value}"
         for section, values in now.items()
         for key, value in values.items()
-        if key not in MAY_CHANGE.get(section, set()) - fixed and before.get(section, {}).get(key) != value
+        if key not in MAY_CHANGE.get(section, set()) - fixed and before[section].get(key) != value
     ]
 
 

@@ -20,6 +20,7 @@ _HUB_LICENSES |= {"cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "
 _HUB_LICENSES |= {"cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "gpl-3.0", "openrail"}
 _SETTINGS = {
     "lora": ("rank", "alpha"),
+    "layout": ("maps", "dropout"),
     "data": ("resolution", "background"),
     "mask": ("downsample", "reduction"),
     "noise": ("offset", "snr_gamma"),
@@ -33,9 +34,10 @@ def write_card(run: Run) -> None:
     config = run.settings()
     about = run.provenance()["dataset"]
     images = _newest_images(run)
-    front = _front_matter(config, about, images, _family(run)).to_yaml(line_break="\n")
-    parts = [f"---\n{front}\n---", _opening(config, about), _gallery(images), _use(config, images)]
-    parts += [_metrics(run), _void(run), _training(config), _data(about)]
+    family = _family(run)
+    front = _front_matter(config, about, images, family).to_yaml(line_break="\n")
+    parts = [f"---\n{front}\n---", _opening(config, about), _gallery(images), _use(config, images, family)]
+    parts += [_layout(run, config), _metrics(run), _void(run), _training(config), _data(about)]
     write_atomic(run.model_card_file, ("\n\n".join(part for part in parts if part) + "\n").encode(), durable=False)
 
 
@@ -47,21 +49,24 @@ def _family(run: Run) -> str:
     elif run.lora_file.is_file():
         with safe_open(run.lora_file, "pt") as file:
             xl = (file.metadata() or {}).get("ss_base_model_version") == XL
+    elif run.layout_net_folder.is_dir():
+        said = json.loads((run.layout_net_folder / "config.json").read_text("utf-8"))
+        xl = said.get("addition_embed_type") == "text_time"
     return "stable-diffusion-xl" if xl else "stable-diffusion"
 
 
 def _front_matter(
     config: dict[str, Any], about: dict[str, Any], images: list[tuple[str, str]], family: str
 ) -> ModelCardData:
-    lora, dataset = config["model"]["train"] == "lora", config["data"]["dataset"]
+    train, dataset = config["model"]["train"], config["data"]["dataset"]
     tags = [family, f"{family}-diffusers", "text-to-image", "diffusers", "diffusers-training"]
     return ModelCardData(
         base_model=_base(config),
-        base_model_relation="adapter" if lora else "finetune",
+        base_model_relation="finetune" if train == "full" else "adapter",
         library_name="diffusers",
         pipeline_tag="text-to-image",
         inference=True,
-        tags=[*tags, *(["lora"] if lora else []), "uv-texture", "texture", "texdiff"],
+        tags=[*tags, *([] if train == "full" else [train]), "uv-texture", "texture", "texdiff"],
         datasets=[dataset] if _is_hub_id(dataset) else None,
         instance_prompt=images[0][0] if images else None,
         widget=[{"text": prompt, "output": {"url": path}} for prompt, path in images] or None,
@@ -90,9 +95,10 @@ def _is_hub_id(name: str) -> bool:
 
 def _opening(config: dict[str, Any], about: dict[str, Any]) -> str:
     lora = config["lora"]
-    kind = f"LoRA of rank {lora['rank']}" if lora.get("init") is None else f"LoRA, begun as {Path(lora['init']).name},"
-    if config["model"]["train"] != "lora":
-        kind = "Fine-tuned U-Net"
+    adapters = (
+        f"LoRA of rank {lora['rank']}" if lora.get("init") is None else f"LoRA, begun as {Path(lora['init']).name},"
+    )
+    kind = {"lora": adapters, "controlnet": "ControlNet", "full": "Fine-tuned U-Net"}[config["model"]["train"]]
     size = f" {about['textures']}" if "textures" in about else ""
     return (
         f"# UV texture atlases: {kind} for {plain(_base(config))}\n\n"
@@ -108,20 +114,48 @@ def _gallery(images: list[tuple[str, str]]) -> str:
     return "\n".join(["## Samples", "", "| prompt | atlas |", "|---|---|", *rows])
 
 
-def _use(config: dict[str, Any], images: list[tuple[str, str]]) -> str:
+def _use(config: dict[str, Any], images: list[tuple[str, str]], family: str) -> str:
     prompt = " ".join(images[0][0].split()) if images else "a wooden crate"
-    base, lora = _base(config), config["model"]["train"] == "lora"
-    source = json.dumps(base if lora else "path/to/this/folder")
-    lines = ["## Use", "", "```python", "from diffusers import DiffusionPipeline"]
-    if lora and base == "nano":  # comes with texdiff, and is not on the hub
+    base, train = _base(config), config["model"]["train"]
+    layout = config.get("layout", {})
+    net = "path/to/this/folder/controlnet" if train == "controlnet" else layout.get("init")
+    source = json.dumps("path/to/this/folder" if train == "full" else base)
+    version = "XL" if family == "stable-diffusion-xl" else ""
+    kind = f"StableDiffusion{version}ControlNetPipeline" if net else "DiffusionPipeline"
+    lines = ["## Use", "", "```python", f"from diffusers import {'ControlNetModel, ' if net else ''}{kind}"]
+    lines += ["from diffusers.utils import load_image"] if net else []
+    if train != "full" and base == "nano":  # comes with texdiff, and is not on the hub
         lines += ["from texdiff.models.base import resolve_base"]
         source = 'resolve_base("nano")'
-    lines += ["", f"pipe = DiffusionPipeline.from_pretrained({source})"]
-    lines += ['pipe.load_lora_weights("path/to/this/folder")'] if lora else []
-    lines += [f'pipe({json.dumps(prompt, ensure_ascii=False)}).images[0].save("atlas.png")', "```", ""]
-    models = f"--model {shlex.quote(base)} --lora path/to/this/folder" if lora else "--model path/to/this/folder"
+    lines += ["", f"net = ControlNetModel.from_pretrained({json.dumps(net)})"] if net else [""]
+    lines += [f"pipe = {kind}.from_pretrained({source}{', controlnet=net' if net else ''})"]
+    lines += ['pipe.load_lora_weights("path/to/this/folder")'] if train == "lora" else []
+    said = json.dumps(prompt, ensure_ascii=False) + (', image=load_image("map.png")' if net else "")
+    lines += [f'pipe({said}).images[0].save("atlas.png")', "```", ""]
+    models = "--model path/to/this/folder" if train == "full" else f"--model {shlex.quote(base)}"
+    models += {"lora": " --lora path/to/this/folder", "controlnet": " --layout path/to/this/folder"}.get(train, "")
     command = f"texdiff generate {models} --prompt {shlex.quote(prompt)} --mesh mesh.glb --output textured.glb"
     return "\n".join([*lines, "On a mesh, with texdiff:", "", "```", command, "```"])
+
+
+def _layout(run: Run, config: dict[str, Any]) -> str:
+    """What the map of the mesh has to look like, where there is a layout net."""
+    layout = config.get("layout", {})
+    if layout.get("maps", "none") == "none":
+        return ""
+    said = run.layout_maps()
+    if layout["maps"] == "mask":
+        shows = "White where the UV map uses the texture, black elsewhere."
+    else:
+        longest = f"{(1 - said['scale']) / 2:.3g} to {(1 + said['scale']) / 2:.3g}" if said else "0.05 to 0.95"
+        shows = (
+            "Where on the object each texel lies: x, y (up) and z as red, green and blue. The middle of the object's "
+            f"bounding box is at 0.5, its longest side reaches from {longest}, and the void is 0 exactly."
+        )
+    lines = ["## The map of the mesh", "", f"{shows} Drawn at the output's size, at texel centres, without smoothing."]
+    if config["model"]["train"] == "lora":
+        lines += ["", f"Trained under the layout net {plain(str(layout['init']))}, unchanged."]
+    return "\n".join(lines)
 
 
 def _metrics(run: Run) -> str:
