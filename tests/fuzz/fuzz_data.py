@@ -14,6 +14,7 @@ from PIL import Image
 
 from texdiff.demo.make import write_meshes
 from texdiff.errors import InputError
+from texdiff.uv.layout.draw import draw_map
 from texdiff.uv.layout.map_image import encode_map
 
 RNG = np.random.default_rng(0)
@@ -191,8 +192,10 @@ def read_mesh(folder: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             found = read_atlases(path)
-        assert all(one.name is not None and one.reason for one in found.rejected)
-        target = read_target(path)
+            assert all(one.name is not None and one.reason for one in found.rejected)
+            target = read_target(path)
+            for kind in ("position", "normal", "mask", "lines"):
+                assert draw_map(target.surface, kind, (16, 16)).shape == (16, 16, 3)
         retextured_glb(target, fill_void(target, np.zeros((32, 32, 3), np.uint8)))
 
 

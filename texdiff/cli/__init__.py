@@ -13,12 +13,12 @@ import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
 from texdiff.cli import launch
-from texdiff.cli.commands import cache, check, evaluate, export, prepare, report
+from texdiff.cli.commands import cache, check, evaluate, export, layout, prepare, report
 from texdiff.errors import InputError, one_line
 from texdiff.evaluation.compare import compare
 from texdiff.inference.generate import generate
 
-SUBCOMMANDS: list[Callable[..., object]] = [prepare, check, generate, export, compare, report, evaluate, cache]
+SUBCOMMANDS: list[Callable[..., object]] = [prepare, check, generate, layout, export, compare, report, evaluate, cache]
 
 
 class OneLineParser(ArgumentParser):

@@ -78,6 +78,25 @@ def check(source: str, /, *, workers: int = 1) -> int:
     return 0 if summary.startswith("0 errors") else 1
 
 
+def layout(
+    mesh: str, /, *, output: str, size: int = 512, kind: Literal["position", "normal", "mask", "lines"] = "position"
+) -> int:
+    """Draw a mesh's map of its texture, for a ControlNet: what lies under each texel.
+
+    Args:
+        mesh: Mesh with a UV map; of several textures the one that generate would replace.
+        output: A .png to write, row 0 = v near 1, black where no triangle is.
+        size: Side in pixels; that of the texture that is to be drawn, since a map should not be resized.
+        kind: position: x, y, z in the box of the whole object, whose middle is 0.5 and whose longest side reaches from
+            0.05 to 0.95, 16 bits a channel; normal: (n + 1) / 2, 16 bits; mask: white where the UV map is; lines: white
+            edges of its triangles on black, a pixel wide.
+    """
+    from texdiff.inference.layout import write_layout
+
+    print(write_layout(Path(mesh), Path(output), size, kind), f"wrote {output} ({kind}, {size}x{size})", sep="\n")
+    return 0
+
+
 def export(run: str, /, *, output: str, format: Literal["kohya"] = "kohya") -> int:
     """Write a run's LoRA in the layout of other programs.
 

@@ -12,10 +12,12 @@ from texdiff.errors import InputError
 from texdiff.files import write_atomic
 from texdiff.inference import glb
 from texdiff.inference.glb.base_color import set_base_color
-from texdiff.inference.glb.from_scene import from_scene, has_uv
+from texdiff.inference.glb.from_scene import from_scene
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.gutter import fill
 from texdiff.uv.image import ImageError, open_image, read_image
+from texdiff.uv.layout.draw import Surface
+from texdiff.uv.meshes import read_parts
 from texdiff.uv.meshes.atlases import Atlas, read_atlases
 from texdiff.uv.meshes.scene import read_scene
 
@@ -25,10 +27,15 @@ class RetextureTarget:
     """A mesh that is to get a new texture, read and checked."""
 
     path: Path
-    triangles: NDArray[np.float64]  # [F, 3, 2] in UV units, v up: where the texture lands
+    surface: Surface  # where the texture lands
     parts: tuple[str, ...]  # keys of read_scene(path).geometry that will show it
     replaced: NDArray[np.uint8] | None  # [H, W, 3], the texture that is replaced; None where the mesh had none
     choice: str  # one line for the user: what is replaced, what stays
+
+    @property
+    def triangles(self) -> NDArray[np.float64]:
+        """[F, 3, 2] in UV units, v up."""
+        return self.surface.triangles
 
 
 def retexture(mesh: str | Path, texture: NDArray[np.uint8], output: str | Path) -> None:
@@ -52,23 +59,25 @@ def read_target(path: Path) -> RetextureTarget:
     Raises:
         InputError: the mesh cannot be read, or has no UV map.
     """
-    atlases = sorted(read_atlases(path).atlases, key=lambda atlas: -float(atlas.mesh_area.sum()))
+    found = read_atlases(path)
+    atlases = sorted(found.atlases, key=lambda atlas: -float(atlas.mesh_area.sum()))
     if atlases:
         triangles, parts, replaced = atlases[0].triangles, atlases[0].parts, atlases[0].texture
+        corners, normals = atlases[0].corners, atlases[0].normals
     else:
-        mapped = {key: part for key, part in read_scene(path).geometry.items() if has_uv(part)}
+        mapped = [part for part in read_parts(path) if part.uv is not None and len(part.faces)]
         if not mapped:
             raise InputError(f"{path}: no UV map, so it cannot be textured; unwrap the mesh first")
-        triangles = np.concatenate([np.asarray(part.visual.uv)[part.faces][..., :2] for part in mapped.values()])
-        parts, replaced = tuple(mapped), None
+        triangles = np.concatenate([part.triangles() for part in mapped])
+        corners, normals = (np.concatenate(each) for each in zip(*(part.corners() for part in mapped), strict=True))
+        parts, replaced = tuple(part.key for part in mapped), None
     if not len(triangles):
         reason = "all its UV coordinates lie outside [0, 1], where its texture does not repeat, so no texel is on it"
         raise InputError(f"{path}: {reason}; unwrap the mesh again")
     if not np.isfinite(triangles).all(axis=(1, 2)).any():
         raise InputError(f"{path}: its UV coordinates are not finite numbers; unwrap the mesh again")
-    return RetextureTarget(
-        path=path, triangles=triangles, parts=parts, replaced=replaced, choice=_choice(path, atlases)
-    )
+    surface = Surface(triangles=triangles, corners=corners, normals=normals, bounds=found.bounds)
+    return RetextureTarget(path=path, surface=surface, parts=parts, replaced=replaced, choice=_choice(path, atlases))
 
 
 def _choice(path: Path, atlases: list[Atlas]) -> str:
