@@ -29,7 +29,7 @@ from texdiff.uv.layout.position import position_map
 
 ROOT = Path(__file__).parents[1]
 TRAINED, HELD_OUT, SIDE = 420, 56, 128  # meshes, and pixels along a side of their textures
-TURN = 400  # steps that an arm does before the other one's turn
+TURN = 1000  # steps that an arm does before the other one's turn
 ARMS = {"own": "maps of their own meshes", "other": "maps of other meshes"}
 SETTINGS = {
     "model.train": "controlnet",
@@ -66,17 +66,20 @@ def two_tones(number: int) -> tuple[np.ndarray, np.ndarray, str]:
     return texture, to_16_bits(positions), f"{top} top and {bottom} bottom {shape}"
 
 
-def write_dataset(folder: Path, numbers: range, shift: int = 0) -> None:
-    """A dataset of these textures; each with the map of the one that comes `shift` later."""
+def write_dataset(folder: Path, numbers: range, own_maps: bool) -> None:
+    """A dataset of these textures, with their own maps or each with one of the others', of any shape."""
     made = [two_tones(number) for number in numbers]
+    order = np.random.default_rng(0).permutation(len(made))
+    # The next one in a random circle, so that nobody is their own.
+    shown = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
     lines = []
     for i, (texture, own, text) in enumerate(made):
-        shown = made[(i + shift) % len(made)][1]
+        layout = own if own_maps else made[shown[i]][1]
         mask = np.where(own.any(axis=2), np.uint8(255), np.uint8(0))
         name = f"{numbers[i]:04d}.png"
         for kind, data in (("textures", texture[..., ::-1]), ("masks", mask)):
             write_atomic(folder / "train" / kind / name, cv2.imencode(".png", data)[1].tobytes(), durable=False)
-        write_atomic(folder / "train/layouts" / name, encode_map(shown), durable=False)
+        write_atomic(folder / "train/layouts" / name, encode_map(layout), durable=False)
         row = {"file_name": f"textures/{name}", "mask_file_name": f"masks/{name}", "text": text}
         row |= {"layout_file_name": f"layouts/{name}", "asset_id": name, "coverage": float((mask > 0).mean())}
         lines.append(json.dumps(row) + "\n")
@@ -119,13 +122,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600, help="that each arm has the processor for")
     given = parser.parse_args()
     output = given.output.absolute()
-    for name, numbers, shift in (
-        ("own", range(TRAINED), 0),
-        ("other", range(TRAINED), TRAINED // 2 + 1),
-        ("held_out", range(TRAINED, TRAINED + HELD_OUT), 0),
+    for name, numbers, own_maps in (
+        ("own", range(TRAINED), True),
+        ("other", range(TRAINED), False),
+        ("held_out", range(TRAINED, TRAINED + HELD_OUT), True),
     ):
         if not (output / "data" / name / "train/metadata.jsonl").is_file():
-            write_dataset(output / "data" / name, numbers, shift)
+            write_dataset(output / "data" / name, numbers, own_maps)
     log = output / "gains.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     done = {

@@ -5,13 +5,16 @@ import shutil
 
 import pytest
 import torch
-from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionXLControlNetPipeline
 
 from texdiff.config import LayoutConfig, LoraConfig
 from texdiff.errors import InputError
 from texdiff.models.family import Conditioning, load_family
 from texdiff.models.layout_net import Maps, make_layout_net, maps_of, read_layout_net, write_layout_net
 from texdiff.models.trainable import ControlNetDenoiser, describe_training, make_trainable
+
+# diffusers' sampler hands a tensor to NumPy 2 in the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 @pytest.fixture
@@ -174,6 +177,17 @@ def test_nets_that_do_not_fit_are_refused_in_one_line(change, maps, said, family
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("file", ["config.json", "diffusion_pytorch_model.safetensors"])
+@pytest.mark.parametrize("left", [0, 100, None])
+def test_damaged_nets_are_refused_in_one_line(file, left, family, net):
+    path = net / "controlnet" / file
+    data = path.read_bytes()
+    path.write_bytes(data[:left] if left is not None else data[:50] + b"\xff\x00\x17" * 20 + data[110:])
+    with pytest.raises(InputError, match=r"layout.init .*: cannot be loaded as a ControlNetModel") as refused:
+        family.layout_net(LayoutConfig(maps="position", init=str(net)))
+    assert len(str(refused.value).splitlines()) == 1
+
+
 def test_nets_for_another_base_and_folders_without_one_are_refused(family, net, tmp_path):
     from diffusers import UNet2DConditionModel
 
@@ -189,3 +203,30 @@ def test_nets_for_another_base_and_folders_without_one_are_refused(family, net, 
     shutil.rmtree(net / "controlnet")
     with pytest.raises(InputError, match=r"--layout .*net: no layout net there"):
         read_layout_net(net)
+
+
+@torch.no_grad()
+def test_stable_diffusion_xl_has_layout_nets_too(base_xl):
+    """What the family predicts is what diffusers' XL pipeline does in the first step from the same latents."""
+    family = load_family(str(base_xl))
+    net = stirred(make_layout_net(family.denoiser, family.latent_factor, Maps()))
+    pipeline = family.pipeline(family.denoiser, net)
+    pipeline.set_progress_bar_config(disable=True)
+    assert type(pipeline) is StableDiffusionXLControlNetPipeline
+    generator = torch.Generator().manual_seed(0)
+    noisy, layout = torch.randn(1, 4, 8, 8, generator=generator), torch.rand(1, 3, 64, 64, generator=generator)
+    seen = {}
+    forward = pipeline.unet.forward
+
+    def watch(sample, t, **inputs):
+        seen["sample"], seen["t"] = sample, t
+        seen["prediction"] = forward(sample, t, **inputs)
+        return seen["prediction"]
+
+    pipeline.unet.forward = watch
+    arguments = {"num_inference_steps": 1, "guidance_scale": 1.0, "output_type": "latent"}
+    pipeline("a crate", image=layout, latents=noisy, height=64, width=64, **arguments)
+    pipeline.unet.forward = forward
+    conditioning = Conditioning(prompt=family.encode_prompts(["a crate"]), layout=layout)
+    got = family.predict(family.denoiser, seen["sample"], seen["t"].expand(1), conditioning, net)
+    torch.testing.assert_close(got, seen["prediction"][0], rtol=1e-4, atol=1e-5)

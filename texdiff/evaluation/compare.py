@@ -19,7 +19,8 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
     """Show the base's textures and the LoRA's side by side on meshes.
 
     A row a mesh: two views each with the base's texture, with the LoRA's, and with its own. Base and LoRA start from
-    the same noise. Raises InputError where `run` is not a LoRA run or `meshes` has no captions.
+    the same noise, and under the layout net that the LoRA was trained under, if there was one. Raises InputError where
+    `run` is not a LoRA run or `meshes` has no captions.
 
     Args:
         run: Folder of a LoRA run; the base is the one that it was trained on.
@@ -31,7 +32,9 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
     import numpy as np
     from PIL import Image
 
-    from texdiff.inference.sampler import load_pipeline, sample
+    from texdiff.inference.layout_net import choose_layout, load_layout
+    from texdiff.inference.retexture import read_target
+    from texdiff.inference.sampler import load_pipeline, sample_batch
     from texdiff.models.lora_files.load import add_lora, follow_training
     from texdiff.training.run import Run
 
@@ -46,9 +49,23 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
     pipeline = load_pipeline(base)
     pipeline.set_progress_bar_config(disable=True)
     follow_training(pipeline, run)  # so that the base reads the same of each prompt
-    before = [sample(pipeline, prompt, guidance_scale=guidance_scale) for _, prompt in chosen]
+    net, _ = choose_layout(None, run, has_mesh=True)
+    layout = None if net is None else load_layout(net, pipeline, run)[0]
+
+    def draw() -> "list[NDArray[np.uint8]]":
+        drawn = []
+        for mesh, prompt in chosen:
+            under, inputs = pipeline, {}
+            if layout is not None:
+                own = layout.on(read_target(mesh))
+                under = own.around(pipeline)
+                inputs = own.inputs(under)
+            drawn += sample_batch(under, [prompt], [0], 30, guidance_scale, **inputs)
+        return drawn
+
+    before = draw()
     add_lora(pipeline, run)
-    after = [sample(pipeline, prompt, guidance_scale=guidance_scale) for _, prompt in chosen]
+    after = draw()
     rows = []
     for (mesh, prompt), plain, tuned in zip(chosen, before, after, strict=True):
         views = _views(mesh, [plain, tuned, None])

@@ -24,6 +24,10 @@ def generate(
     num_inference_steps: int = 30,
     guidance_scale: float = 7.5,
     negative_prompt: str = "",
+    layout: str | None = None,
+    layout_scale: float = 1.0,
+    layout_start: float = 0.0,
+    layout_end: float = 1.0,
 ) -> list[Path]:
     """Sample textures from prompts, as images or on a mesh.
 
@@ -43,6 +47,11 @@ def generate(
         num_inference_steps: Denoising steps; img2img takes the last of them, as many as strength says.
         guidance_scale: Weight of the prompt (classifier-free guidance); 1 is without guidance.
         negative_prompt: What to stay away from; needs guidance.
+        layout: Layout net that hears the mesh's map: a run of model.train controlnet, a folder or hub id of a
+            ControlNet, or none. Default: the one that the LoRA was trained under.
+        layout_scale: Strength of the layout net; at 0 it changes nothing.
+        layout_start: Share of the steps, 0 to 1, after which it begins.
+        layout_end: Share of the steps, 0 to 1, after which it ends.
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     seeds = [seed] if isinstance(seed, int) else seed
@@ -57,6 +66,7 @@ def generate(
     jobs = [(words, number) for words in prompts for number in seeds]
     files = numbered_files(output, len(jobs))
     _check_output(output, files, mesh)
+    _check_layout(layout_scale, layout_start, layout_end)
 
     from texdiff.inference.img2img import read_initial_image
     from texdiff.inference.retexture import (
@@ -77,9 +87,11 @@ def generate(
     if lora is not None:
         layer_names(lora_file(lora))
 
+    from texdiff.inference.layout_net import choose_layout, load_layout
     from texdiff.inference.sampler import load_pipeline, sample_batch
     from texdiff.models.prompts import PromptReading, reading_of
 
+    net, drawn_without = choose_layout(layout, lora, target is not None)
     pipeline = load_pipeline(model)
     if lora is not None:
         changed, in_file = add_lora(pipeline, lora)
@@ -91,15 +103,26 @@ def generate(
         print(line)
     if target is not None:
         print(target.choice)
+    if drawn_without:
+        print(drawn_without)
+    under = None
+    if net is not None and target is not None:
+        layout_net, line = load_layout(net, pipeline, lora, layout_scale, layout_start, layout_end)
+        print(line)
+        under = layout_net.on(target)
+        pipeline = under.around(pipeline)
     for start in range(0, len(jobs), batch_size):
         now = jobs[start : start + batch_size]
         if len(jobs) > batch_size:
             pipeline.set_progress_bar_config(desc=f"{start + 1}-{start + len(now)} of {len(jobs)}")
         batch = [words for words, _ in now], [number for _, number in now]
         if initial is None:
-            textures = sample_batch(pipeline, *batch, num_inference_steps, guidance_scale, negative_prompt)
+            inputs = {} if under is None else under.inputs(pipeline)
+            textures = sample_batch(pipeline, *batch, num_inference_steps, guidance_scale, negative_prompt, **inputs)
         else:
-            textures = initial.img2img(pipeline, *batch, strength, num_inference_steps, guidance_scale, negative_prompt)
+            textures = initial.img2img(
+                pipeline, *batch, strength, num_inference_steps, guidance_scale, negative_prompt, under
+            )
         for texture, file, (words, number) in zip(textures, files[start:], now, strict=False):
             as_glb = target is not None and file.suffix.lower() == ".glb"
             if target is not None and (as_glb or initial is None):
@@ -127,6 +150,15 @@ def _check_output(output: Path, files: Sequence[Path], mesh: str | Path | None) 
         raise InputError(f"--output {output}: {above} is not a folder that can be written to; choose another")
     if output.suffix.lower() == ".glb" and mesh is None:
         raise InputError(f"--output {output}: a .glb needs --mesh, the mesh that gets the texture")
+
+
+def _check_layout(scale: float, start: float, end: float) -> None:
+    if not math.isfinite(scale):
+        raise InputError(f"--layout_scale must be a finite number (got {scale})")
+    if not 0 <= start < end <= 1:
+        raise InputError(
+            f"--layout_start must be at least 0 and below --layout_end, which is at most 1 (got {start} and {end})"
+        )
 
 
 def _check_numbers(

@@ -18,6 +18,8 @@ from texdiff.uv.image import ImageError, read_image
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from texdiff.inference.layout_net import Layout
+
 
 @dataclass(frozen=True, kw_only=True)
 class InitialImage:
@@ -36,11 +38,12 @@ class InitialImage:
         num_inference_steps: int,
         guidance_scale: float,
         negative_prompt: str = "",
+        layout: "Layout | None" = None,
     ) -> list[NDArray[np.uint8]]:
         """The atlas anew for each prompt and its seed, uint8 [H, W, 3] each; texels that are not touched stay the same.
 
-        Drawn at the pipeline's own size. The void is filled for that, as in training, so that it does not influence
-        the islands; it is put back afterwards.
+        Drawn at the pipeline's own size, under a layout net if there is one. The void is filled for that, as in
+        training, so that it does not influence the islands; it is put back afterwards.
         """
         import torch
 
@@ -73,7 +76,9 @@ class InitialImage:
         redrawing.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         image = latents.expand(len(prompts), -1, -1, -1)  # [B, 4, h, w]
         sampling = num_inference_steps, guidance_scale, negative_prompt
-        drawn = sample_batch(redrawing, prompts, seeds, *sampling, image=image, strength=strength)
+        inputs: dict[str, Any] = {"image": image, "strength": strength}
+        inputs |= {} if layout is None else layout.inputs(redrawing)
+        drawn = sample_batch(redrawing, prompts, seeds, *sampling, **inputs)
         size = (self.texture.shape[0], self.texture.shape[1])
         return [np.where(self.touched[..., None], _resize(one, size), self.texture) for one in drawn]
 

@@ -98,7 +98,7 @@ def sample_batch(
         InputError: the model gives numbers that are not finite.
     """
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    if "image" not in inputs:
+    if "strength" not in inputs:  # not img2img
         side = pipeline.unet.config.sample_size
         noise = initial_noise(generators, (pipeline.unet.config.in_channels, side, side))
         inputs["latents"] = noise.to(pipeline.device, pipeline.dtype)

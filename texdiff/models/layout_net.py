@@ -113,9 +113,12 @@ def load_layout_net(settings: LayoutSettings) -> ControlNetModel:
     return net
 
 
-def read_layout_net(name: str | Path) -> ControlNetModel:
-    """The net `name` in float32 for --layout; as `load_layout_net`, with the maps that it says of itself."""
-    return _load(net_source(str(name), "--layout"), "--layout")
+def read_layout_net(name: str | Path, maps: Maps | None = None) -> ControlNetModel:
+    """The net `name` in float32 for --layout; as `load_layout_net`, with these maps or those that it says of itself."""
+    net = _load(net_source(str(name), "--layout"), "--layout")
+    if maps is not None:
+        net.register_to_config(**{_KEY: {"layout": asdict(maps)}})
+    return net
 
 
 def net_source(name: str, key: str) -> str:
