@@ -89,9 +89,7 @@ def write_dataset(folder: Path, numbers: range, own_maps: bool) -> None:
 def train(arm: str, output: Path, steps: int) -> None:
     """Bring the arm's run to `steps` steps."""
     flags = {**SETTINGS, "data.dataset": output / "data" / arm, "run.output_dir": output / arm}
-    words = [str(word) for name, value in flags.items() for word in (f"--{name}", str(value).lower())]
-    words[words.index("--data.dataset") + 1] = str(output / "data" / arm)
-    words[words.index("--run.output_dir") + 1] = str(output / arm)
+    words = [word for name, value in flags.items() for word in (f"--{name}", _word(value))]
     command = [sys.executable, str(ROOT / "train_texture.py"), *words, "--run.max_train_steps", str(steps)]
     with (output / f"{arm}.log").open("a") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log, cwd=ROOT)
@@ -151,6 +149,11 @@ def main() -> None:
             "{arm}: step {step}, {seconds:.0f} s, layout gain {gain:.5f} ({low:.5f} to {high:.5f})".format(**done[arm]),
             flush=True,
         )
+
+
+def _word(value: object) -> str:
+    """A setting on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _processor_seconds() -> float:

@@ -121,6 +121,12 @@ def test_a_lora_brings_the_net_that_it_was_trained_under(
     assert (draw(lora=file, layout=str(net))[0] != own).any()
     assert f"layout net {net}: mask map\n" in capsys.readouterr().out
 
+    save_file(load_file(file), file, metadata={"format": "pt", "texdiff.layout.net": "/gone"})
+    with pytest.raises(InputError, match=r"under the layout net /gone, which is not there; give --layout, or"):
+        draw(lora=file)
+    with pytest.raises(InputError, match=r"net\d*: a layout net, not a LoRA; give it as --layout"):
+        draw(lora=net)
+
     save_file(load_file(file), file, metadata={"format": "pt", "texdiff.layout.fingerprint": "0" * 32})
     draw(lora=file, layout=str(net))
     assert "warning: it is not the net that the LoRA" in capsys.readouterr().out

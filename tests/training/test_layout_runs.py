@@ -125,7 +125,7 @@ def test_a_lora_under_a_net_trains_adapters_alone_and_says_which_net(net, mapped
     run = tmp_path / "run"
     before = {path.name: path.read_bytes() for path in (net / "controlnet").iterdir()}
     lora = [*FLAGS, "--layout.init", net, "--mask.outside", "base_model", "--data.dataset", mapped]
-    succeed(train(*lora, "--run.output_dir", run))
+    assert f"parameters; under the layout net {net}\n" in succeed(train(*lora, "--run.output_dir", run)).stdout
     assert all("lora" in name for name in weights(run, 1))
     assert {path.name: path.read_bytes() for path in (net / "controlnet").iterdir()} == before
     with safe_open(run / LORA, framework="pt") as file:
@@ -154,7 +154,7 @@ def test_masks_are_maps_that_every_dataset_has(dataset, train, tmp_path):
     ("flags", "said"),
     [
         (["--model.train", "controlnet"], "has no layout map"),
-        (["--layout.init", "/nowhere"], "layout.init /nowhere: no layout net there"),
+        (["--layout.init", "/nowhere", "--dry_run"], "layout.init /nowhere: no layout net there"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(flags, said, dataset, mapped, train, tmp_path):

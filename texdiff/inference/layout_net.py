@@ -13,7 +13,7 @@ from torch import Tensor
 from texdiff.errors import InputError
 from texdiff.inference.retexture import RetextureTarget
 from texdiff.models.base import PIPELINES, under_layout
-from texdiff.models.layout_net import Maps, check_fit, describe_maps, pipeline_inputs, read_layout_net
+from texdiff.models.layout_net import Maps, check_fit, describe_maps, net_source, pipeline_inputs, read_layout_net
 from texdiff.models.lora_files.load import lora_file
 from texdiff.uv.layout.draw import draw_map
 
@@ -64,6 +64,14 @@ def choose_layout(layout: str | None, lora: Path | None, has_mesh: bool) -> tupl
     own = _net_of(lora).get("net") if lora is not None and layout is None else None
     if own and not has_mesh:
         return None, f"LoRA {lora}: was trained under the layout net {own}, which needs --mesh; drawn without"
+    if own:
+        try:
+            net_source(own, "--layout")
+        except InputError:
+            raise InputError(
+                f"LoRA {lora}: was trained under the layout net {own}, which is not there; give --layout, or --layout "
+                "none"
+            ) from None
     if layout is not None and not has_mesh:
         raise InputError(f"--layout {layout}: needs --mesh, whose map it is given")
     return layout or own, None

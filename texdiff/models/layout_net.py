@@ -84,8 +84,8 @@ def make_layout_net(
 
 def _keep_the_map_alive(net: ControlNetModel) -> None:
     """Draw the hint encoder's layers so that what differs in a map differs as much behind each of them, but for the
-    last, which stays zero (He et al. 2015, for SiLU). As torch draws them a four-hundredth is left of it behind the
-    last but one, and it takes thousands of steps until a map is heard.
+    last, which stays zero (He et al. 2015, for SiLU). As torch draws them a four-hundredth of it is left behind the
+    last but one, and a net begins all but deaf to its map.
     """
     hint = net.controlnet_cond_embedding
     for layer in (hint.conv_in, *hint.blocks):

@@ -86,12 +86,17 @@ def print_summary(
 ) -> Sizes:
     """Print, once, what is about to happen, and return what the run is made of.
 
-    Raises InputError for adapters that the base has no layers for, and for an optimizer that is not installed."""
+    Raises InputError for adapters that the base has no layers for, for a layout net that does not fit it, and for an
+    optimizer that is not installed."""
 
     def describe() -> str:
         if config.optim.name == "adamw8bit":
             adamw8bit()
-        return describe_training(family, config.model.train, config.lora)
+        said, layout = describe_training(family, config.model.train, config.lora), config.layout
+        if layout.init is None:
+            return said
+        family.layout_net(layout)  # which raises what would stop the run later
+        return f"{said}; {'from' if config.model.train == 'controlnet' else 'under'} the layout net {layout.init}"
 
     trained = parallel.decide(describe)
     sizes = Sizes(len(records), len(held_out), mean_coverage(records), plan.effective_batch)

@@ -24,6 +24,8 @@ def lora_file(path: Path) -> Path:
                 return path / name
         if (path / "model_index.json").is_file():
             raise InputError(f"{path}: a whole pipeline, not a LoRA; give it as --model")
+        if (path / "controlnet").is_dir():
+            raise InputError(f"{path}: a layout net, not a LoRA; give it as --layout")
         raise InputError(f"{path}: no {LORA_FILE} in it; give a run folder of a finished LoRA run or a file")
     if not path.is_file():
         raise InputError(f"{path}: no such LoRA; give a run folder or a .safetensors file")
