@@ -182,7 +182,7 @@ def mesh_seeds(kind: str) -> list[Files]:
 
 def read_mesh(folder: Path) -> None:
     """As `prepare` reads it, and as `generate --mesh` dresses it."""
-    from texdiff.inference.retexture import fill_void, read_target, retextured_glb
+    from texdiff.inference.retexture import finish_texture, read_seams, read_target, retextured_glb
     from texdiff.uv.meshes.atlases import read_atlases
 
     path = next((p for p in sorted(folder.iterdir()) if p.suffix in (".glb", ".gltf", ".obj", ".ply")), None)
@@ -196,7 +196,7 @@ def read_mesh(folder: Path) -> None:
             target = read_target(path)
             for kind in ("position", "normal", "mask", "lines"):
                 assert draw_map(target.surface, kind, (16, 16)).shape == (16, 16, 3)
-        retextured_glb(target, fill_void(target, np.zeros((32, 32, 3), np.uint8)))
+        retextured_glb(target, finish_texture(target, np.zeros((32, 32, 3), np.uint8), read_seams(target)))
 
 
 MESHES = [

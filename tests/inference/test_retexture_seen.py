@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from texdiff.inference.retexture import fill_void, read_target, retexture
+from texdiff.inference.retexture import finish_texture, read_target, retexture
 from texdiff.render.renderer import MeshRenderer
 
 CELL = 64
@@ -73,7 +73,7 @@ def test_letters_are_where_they_belong_from_six_sides(lettered_cube: Path, tmp_p
         retexture(lettered_cube, texture[::-1].copy(), mesh)
     retexture(mesh, texture, tmp_path / "worn.glb")
     views = MeshRenderer(tmp_path / "worn.glb", tuple(SIDES), size=96)
-    padded = fill_void(read_target(lettered_cube), texture)
+    padded = finish_texture(read_target(lettered_cube), texture)
     np.testing.assert_array_equal(views.draw(), MeshRenderer(lettered_cube, tuple(SIDES), size=96).draw(padded))
     for number, view in enumerate(views.draw()):
         rows, columns = np.nonzero((view != 240).any(axis=2))

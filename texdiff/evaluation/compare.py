@@ -82,11 +82,11 @@ def _views(mesh: Path, textures: "Sequence[NDArray[np.uint8] | None]") -> "list[
     """Two views of the mesh, side by side, with each of the textures, or as it is: uint8 [h, w, 3]."""
     import numpy as np
 
-    from texdiff.inference.retexture import fill_void, read_target
+    from texdiff.inference.retexture import finish_texture, read_target
     from texdiff.render.renderer import MeshRenderer
 
     views, target = MeshRenderer(mesh, ((35.0, 20.0), (215.0, 20.0))), read_target(mesh)
-    filled = [None if texture is None else fill_void(target, texture) for texture in textures]
+    filled = [None if texture is None else finish_texture(target, texture) for texture in textures]
     return [np.hstack([*views.draw(texture, target.parts)]) for texture in filled]
 
 

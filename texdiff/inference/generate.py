@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from texdiff.errors import InputError
 
@@ -28,6 +29,7 @@ def generate(
     layout_scale: float = 1.0,
     layout_start: float = 0.0,
     layout_end: float = 1.0,
+    seams: Literal["close", "keep"] = "close",
 ) -> list[Path]:
     """Sample textures from prompts, as images or on a mesh.
 
@@ -52,6 +54,8 @@ def generate(
         layout_scale: Strength of the layout net; at 0 it changes nothing.
         layout_start: Share of the steps, 0 to 1, after which it begins.
         layout_end: Share of the steps, 0 to 1, after which it ends.
+        seams: Where the mesh's UV map is cut, bring the colours of both sides together, smoothly inside the islands, or
+            keep them as they are drawn.
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     seeds = [seed] if isinstance(seed, int) else seed
@@ -72,7 +76,8 @@ def generate(
     from texdiff.inference.retexture import (
         check_retexture,
         encode_png,
-        fill_void,
+        finish_texture,
+        read_seams,
         read_target,
         retextured_glb,
         write_output,
@@ -83,6 +88,7 @@ def generate(
     # What is wrong with the mesh file, beyond its textures, shows when it is written: better now than after sampling.
     for line in check_retexture(target) if target and output.suffix.lower() == ".glb" else []:
         print(line)
+    edges = read_seams(target) if target and seams == "close" else None
     initial = read_initial_image(Path(init_image) if init_image else None, target) if from_image else None
     if lora is not None:
         layer_names(lora_file(lora))
@@ -103,6 +109,8 @@ def generate(
         print(line)
     if target is not None:
         print(target.choice)
+        if edges is not None and len(edges.length):
+            print(f"seams: both sides of {len(edges.length)} cut edges are brought together (--seams keep leaves them)")
     if drawn_without:
         print(drawn_without)
     under = None
@@ -126,7 +134,7 @@ def generate(
         for texture, file, (words, number) in zip(textures, files[start:], now, strict=False):
             as_glb = target is not None and file.suffix.lower() == ".glb"
             if target is not None and (as_glb or initial is None):
-                texture = fill_void(target, texture)
+                texture = finish_texture(target, texture, edges)
             write_output(file, retextured_glb(target, texture) if target and as_glb else encode_png(texture))
             print(f"wrote {file}" + (f" (seed {number}: {words})" if len(jobs) > 1 else ""))
     return files

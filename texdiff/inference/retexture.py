@@ -20,6 +20,8 @@ from texdiff.uv.layout.draw import Surface
 from texdiff.uv.meshes import read_parts
 from texdiff.uv.meshes.atlases import Atlas, read_atlases
 from texdiff.uv.meshes.scene import read_scene
+from texdiff.uv.seams.edges import EdgePairs, MeshEdges
+from texdiff.uv.seams.level import close_seams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ def retexture(mesh: str | Path, texture: NDArray[np.uint8], output: str | Path) 
     """
     target = read_target(Path(mesh))
     print(target.choice, *check_retexture(target), sep="\n")
-    write_output(Path(output), retextured_glb(target, fill_void(target, texture)))
+    write_output(Path(output), retextured_glb(target, finish_texture(target, texture)))
 
 
 def read_target(path: Path) -> RetextureTarget:
@@ -92,9 +94,24 @@ def _choice(path: Path, atlases: list[Atlas]) -> str:
     return line
 
 
-def fill_void(target: RetextureTarget, texture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The texture with its void filled from the islands; every texel that the UV map touches at all is kept."""
-    return fill(texture, coverage_mask(target.triangles, texture.shape[:2], mode="conservative"))
+def read_seams(target: RetextureTarget) -> EdgePairs:
+    """The cut edges of the parts that show the texture; where it does not repeat, those within [0, 1] alone.
+
+    Raises:
+        InputError: the mesh can no longer be read.
+    """
+    edges = MeshEdges(target.path, target.parts)
+    seams = edges.seams
+    within = ((seams.uv >= 0) & (seams.uv <= 1)).all(axis=(1, 2, 3)) | (edges.wrap == ("repeat", "repeat"))
+    return EdgePairs(seams.uv[within], seams.length[within])
+
+
+def finish_texture(
+    target: RetextureTarget, texture: NDArray[np.uint8], seams: EdgePairs | None = None
+) -> NDArray[np.uint8]:
+    """A drawn texture as the mesh gets it: its `seams` closed, where there are any to close, and its void filled."""
+    touched = coverage_mask(target.triangles, texture.shape[:2], mode="conservative")
+    return fill(texture if seams is None else close_seams(texture, touched, seams), touched)
 
 
 def check_retexture(target: RetextureTarget) -> list[str]:
