@@ -55,7 +55,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     textures, held_out_textures = encode_dataset(config.data, config.mask, family, records, held_out, parallel, maps)
     run.create(config, sizes, parallel)
     stop.at_end(lambda: write_report(run.folder))
-    log = MetricsLog(run, parallel, plan.effective_batch, config)
+    log = MetricsLog(run, parallel, plan.effective_batch, config, textures.mixture)
     stop.at_end(log.close)
     startup.report_masks(textures, config, run, parallel)
 
@@ -80,7 +80,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
 
     coming = feed(make_micro_batches(config, textures, plan, objective, first_step), parallel.device, parallel.dtype)
     for step in log.steps(first_step, last_step):  # counted from 1, as a checkpoint's or a figure's
-        loss, errors = torch.zeros((), device=parallel.device), torch.zeros(2, 3, device=parallel.device)
+        loss, errors = (torch.zeros(size, device=parallel.device) for size in (len(textures.mixture.groups), (2, 3)))
         for batch in islice(coming, plan.accumulation_steps):  # this rank's micro-batches, made ahead, on the device
             latents = family.latents(batch.textures.mean, batch.textures.std, batch.draws.posterior)  # [B, C, h, w]
             noisy = family.process.add_noise(latents, batch.draws.added, batch.t)
@@ -91,18 +91,18 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
                 losses = objective.losses(prediction, targets, batch)  # [B]; summed over step and ranks: its loss
                 log.finite.add(losses, batch.textures.names)
                 parallel.backward(losses.sum())
-            loss += losses.detach().sum()
+            loss += textures.mixture.by_group(losses.detach(), batch.group)
             errors += region_errors(prediction, targets.inside, batch.textures.covered)
 
         grad_norm = clip_gradients()
         log.finite.check(step, grad_norm)
-        learning_rate = lr_scheduler.get_last_lr()[0]
+        rates = {"learning_rate": lr_scheduler.get_last_lr()[0], "grad_norm": grad_norm}
         optimizer.step()
         optimizer.zero_grad()
         if not parallel.step_was_skipped:
             lr_scheduler.step()
             ema.step()
-        log.add(step, loss, errors, learning_rate=learning_rate, grad_norm=grad_norm, coverage=batch.coverage)
+        log.add(step, loss, errors, batch.portions, **rates, coverage=batch.coverage)
 
         # Once in a while.
         if config.due(step, setting.checkpointing_steps):

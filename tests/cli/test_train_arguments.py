@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from texdiff.cli.train_arguments import parse_command_line
-from texdiff.config import DataConfig, TrainingConfig
+from texdiff.config import DataConfig, SourceConfig, TrainingConfig
 from texdiff.errors import InputError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -174,3 +174,61 @@ def test_help_is_there_on_systems_without_unix_signals_and_locks(program, run_pr
     result = run_program(sys.executable, "-c", hide + run)
     assert result.returncode == 0, result.stderr
     assert "usage: " in result.stdout
+
+
+@pytest.mark.parametrize("from_file", [False, True], ids=["flag", "file"])
+@pytest.mark.parametrize(
+    ("sources", "says"),
+    [
+        ("[{path: a, wieght: 2}]", "data.dataset[0].wieght is not a key of a source; there are path, weight, repeats,"),
+        ("[{path: a}, {weight: 2}]", "data.dataset[1].path is missing; name the source's folder"),
+        ("[{path: a}, {path: 5}]", "data.dataset[1].path must be a text (got 5)"),
+        ("[{path: a, weight: much}]", "data.dataset[0].weight must be a number (got much)"),
+        ("[{path: a}, b]", "data.dataset[1] must be a source such as {path: a, weight: 2} (got b)"),
+        ("[]", "data.dataset must be a folder, a hub id, or a list of sources"),
+        ("[{path: a, weight: 0}]", "data.dataset[0].weight must be above 0 (got 0.0)"),
+        ("[{path: a}, {path: b, loss_weight: -1}]", "data.dataset[1].loss_weight must be at least 0 (got -1.0)"),
+        (
+            "[{path: a, weight: 2}, {path: b, repeats: 3}]",
+            "data.dataset[1].repeats must not be given beside data.dataset[0].weight: give sources weights, or repeats",
+        ),
+    ],
+)
+def test_a_wrong_list_of_sources_is_one_line_that_names_the_key(sources, says, from_file, tmp_path, capsys):
+    if from_file:
+        (tmp_path / "settings.yaml").write_text(f"data:\n  dataset: {sources}\n")
+        flags = ["--config", tmp_path / "settings.yaml"]
+    else:
+        flags = ["--data.dataset", sources]
+    with pytest.raises(SystemExit) as stopped:
+        parse(*flags)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+
+
+def test_a_list_that_is_no_yaml_and_a_key_that_is_given_twice(tmp_path, capsys):
+    (tmp_path / "settings.yaml").write_text("data: {dataset: [{path: a}, {path: b, path: c}]}\n")
+    for flags, says in (
+        (["--data.dataset", "[{path: a"], "data.dataset: not a valid list in YAML"),
+        (["--config", tmp_path / "settings.yaml"], "data.dataset[1].path is given twice, first in line 1"),
+    ):
+        with pytest.raises(SystemExit):
+            parse(*flags)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert says in line
+
+
+def test_lists_of_sources_come_by_flag_by_file_and_back(tmp_path):
+    text = "[{path: a, weight: 2}, {path: b, caption_prefix: 'a toy,', loss_weight: 0.5}]"
+    config = parse("--data.dataset", text)
+    assert config.data.sources == (
+        SourceConfig(path="a", weight=2),
+        SourceConfig(path="b", caption_prefix="a toy,", loss_weight=0.5),
+    )
+    assert parse(f"--data.dataset={text}") == config
+    (tmp_path / "settings.yaml").write_text(config.to_yaml())
+    assert parse("--config", tmp_path / "settings.yaml") == config
+    assert parse("--config", tmp_path / "settings.yaml", "--data.dataset", "c").data.sources == (
+        SourceConfig(path="c"),
+    )

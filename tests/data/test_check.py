@@ -130,3 +130,12 @@ def test_the_share_of_flat_voids_is_in_the_summary(draw: Draw, islands_mask: Dra
     (summary,) = check_dataset(str(root))
     assert summary.startswith("0 errors, 0 warnings")
     assert "; 50% have a void of one colour, which data.background keep" in summary
+
+
+def test_several_datasets_are_checked_as_one(draw: Draw, islands_mask: Draw, tmp_path: Path) -> None:
+    mask = islands_mask().astype(np.uint8) * 255
+    one = write(tmp_path / "one", {"train/a": (draw(1), mask, "a cup")})
+    other = write(tmp_path / "other", {"train/b": (draw(2), mask, "a bowl"), "validation/a": (draw(1), mask, "a cup")})
+    line, summary = check_dataset([str(one), str(other)])
+    assert line.startswith(f"{other}/validation/a.png: error: the same image as {one}/train/a.png, in another split")
+    assert summary.startswith(f"1 errors, 0 warnings in 3 textures of {one}, {other}; mean coverage 37.5%")

@@ -63,11 +63,12 @@ def prepare(
     return 0
 
 
-def check(source: str, /, *, workers: int = 1) -> int:
+def check(source: list[str], /, *, workers: int = 1) -> int:
     """Say what is wrong with a dataset; exit 1 if training on it would be wrong.
 
     Args:
-        source: A dataset: a folder from texdiff prepare, images with masks as other trainers lay them out, a hub id.
+        source: A dataset: a folder from texdiff prepare, images with masks as other trainers lay them out, a hub id; or
+            several that are trained on together.
         workers: Processes that read.
     """
     from texdiff.data.check import check_dataset

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from texdiff.config.data import check_sources
 from texdiff.errors import InputError, one_line
 
 if TYPE_CHECKING:
@@ -59,6 +60,14 @@ def _check(node: "yaml.MappingNode", path: Path, above: tuple[str, ...], lines: 
             raise _wrong(path, key, f"{name} must be a finite number (got {value.value})")
         if isinstance(value, yaml.MappingNode) and len(above) < 8:
             _check(value, path, (*above, key.value), lines)
+        if name == "data.dataset" and isinstance(value, yaml.SequenceNode):
+            for number, source in enumerate(value.value):
+                if isinstance(source, yaml.MappingNode):
+                    _check(source, path, ("data", f"dataset[{number}]"), lines)
+            try:
+                check_sources(yaml.safe_load(yaml.serialize(value)))
+            except InputError as error:
+                raise _wrong(path, key, str(error)) from None
 
 
 def _wrong(path: Path, node: "yaml.Node", text: str) -> InputError:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from texdiff.cli.settings_file import read_settings_file
 from texdiff.config import RENAMED, TrainingConfig
+from texdiff.config.data import check_sources
 from texdiff.errors import InputError, one_line, training_program
 
 
@@ -60,11 +61,25 @@ def _files_first(arguments: list[str]) -> list[str]:
         name, equals, value = argument.partition("=")
         if name != "--config":
             flags.append(argument)
+            if name == "--data.dataset" and (value := value if equals else next(rest, "")):
+                flags[-1:] = [name, _checked_sources(value)]
         elif (file := value if equals else next(rest, None)) is None:
             files.append(argument)  # the parser says that its value is missing
         elif text := read_settings_file(Path(file), TrainingConfig.__dataclass_fields__):
             files += [name, text]
     return files + flags
+
+
+def _checked_sources(text: str) -> str:
+    """The value of --data.dataset, as it was given. Raises InputError for a list that is not one of sources."""
+    import yaml
+
+    if text.lstrip().startswith("["):
+        try:
+            check_sources(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise InputError(f"data.dataset: not a valid list in YAML ({one_line(error)[:200]})") from None
+    return text
 
 
 def report_error(error: Exception) -> int:

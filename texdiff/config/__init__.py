@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from texdiff.bounds import check_bounds
-from texdiff.config.data import DataConfig
+from texdiff.config.data import DataConfig, SourceConfig
 from texdiff.config.layout import LayoutConfig
 from texdiff.config.model import LoraConfig, ModelConfig
 from texdiff.config.objective import MaskConfig, NoiseConfig
@@ -22,6 +22,7 @@ __all__ = [
     "NoiseConfig",
     "OptimConfig",
     "RunConfig",
+    "SourceConfig",
     "TrainingConfig",
     "ValidationConfig",
 ]
@@ -47,6 +48,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for section in fields(self):
             check_bounds(section.name, getattr(self, section.name))
+        for number, source in enumerate(self.data.sources):
+            check_bounds(f"data.dataset[{number}]", source)
         for impossible, message in self._combinations():
             if impossible:
                 raise InputError(message)
@@ -54,6 +57,15 @@ class TrainingConfig:
     def _combinations(self) -> Iterator[tuple[bool, str]]:
         """What is not possible together, and what to say of it."""
         model, mask, optim, run = self.model, self.mask, self.optim, self.run
+        weights, repeats = (
+            [number for number, source in enumerate(self.data.sources) if getattr(source, key) is not None]
+            for key in ("weight", "repeats")
+        )
+        yield (
+            bool(weights and repeats),
+            f"data.dataset[{(repeats or [0])[0]}].repeats must not be given beside data.dataset[{(weights or [0])[0]}]."
+            "weight: give sources weights, or repeats",
+        )
         yield (
             mask.outside == "base_model" and model.train == "full",
             "mask.outside base_model needs model.train lora or controlnet: where every weight is trained there is no "

@@ -1,18 +1,62 @@
 """The dataset, and what of it the model sees. `--help` shows the docstrings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
-from texdiff.bounds import Grey, Resolution, Share
+from texdiff.bounds import Grey, NonNegative, Positive, Resolution, Share
+from texdiff.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One of several sources of textures."""
+
+    path: str
+    """What data.dataset would be with this source alone."""
+    weight: Positive | None = None
+    """Its share of visits is this over the sum of all sources' weights, whatever its number of textures; 1 where
+    others have a weight. Not with repeats."""
+    repeats: Positive | None = None
+    """Visits to each of its textures in an epoch, beside those to the textures of other sources; default 1."""
+    caption_prefix: str = ""
+    """Text before each of its captions, with a space between."""
+    loss_weight: NonNegative = 1.0
+    """Factor of its samples' errors in the loss; for a regularisation set this is kohya's prior_loss_weight."""
+    prior_loss_weight: NonNegative = 1.0
+    """A further factor for the images that the source itself marks as regularisation: kohya's is_reg."""
+
+
+def check_sources(values: object) -> None:
+    """Raise InputError, naming the key, for what cannot be a list of sources as YAML has it."""
+    if not isinstance(values, list) or not values:
+        raise InputError("data.dataset must be a folder, a hub id, or a list of sources such as {path: a, weight: 2}")
+    for number, source in enumerate(values):
+        key = f"data.dataset[{number}]"
+        if not isinstance(source, dict):
+            raise InputError(f"{key} must be a source such as {{path: a, weight: 2}} (got {source})")
+        known = [field.name for field in fields(SourceConfig)]
+        for name, value in source.items():
+            if name not in known:
+                raise InputError(f"{key}.{name} is not a key of a source; there are {', '.join(known)}")
+            is_text, is_number = isinstance(value, str), isinstance(value, int | float) and not isinstance(value, bool)
+            if name in ("path", "caption_prefix"):
+                if not is_text:
+                    raise InputError(f"{key}.{name} must be a text (got {value})")
+            elif not is_number and (value is not None or name not in ("weight", "repeats")):
+                raise InputError(f"{key}.{name} must be a number (got {value})")
+        if "path" not in source:
+            raise InputError(f"{key}.path is missing; name the source's folder, kohya's .toml or hub id")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The dataset, and what of it the model sees."""
 
-    dataset: str
+    dataset: tuple[SourceConfig, ...] | str
     """Folder written by `texdiff prepare`, or any dataset that `texdiff check` accepts: images with masks in other
-    trainers' layouts, kohya's .toml, a hub id with the three columns below."""
+    trainers' layouts, kohya's .toml, a hub id with the three columns below. Or a list of such sources with their shares
+    of visits, such as [{path: a, weight: 3}, {path: b, weight: 1, loss_weight: 0.5}]; keys: path, weight, repeats,
+    caption_prefix, loss_weight, prior_loss_weight."""
     image_column: str = "image"
     """Column that holds the texture."""
     mask_column: str = "mask"
@@ -43,3 +87,8 @@ class DataConfig:
     rounding."""
     cache_dir: str | None = None
     """Folder for encoded textures and captions. Default: texdiff/ in the user's cache folder."""
+
+    @property
+    def sources(self) -> tuple[SourceConfig, ...]:
+        """The sources; a dataset that is no list is the only one."""
+        return (SourceConfig(path=self.dataset),) if isinstance(self.dataset, str) else self.dataset

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from texdiff.data.cache.encodings import SUMS, Array, Cells, Encodings, is_packed, texel_weights
 from texdiff.data.mask_weights import MaskKind
+from texdiff.data.mixture import Mixture
 from texdiff.data.record import Record
 from texdiff.errors import InputError
 
@@ -48,11 +49,11 @@ class LatentDataset:
 
     `sums` [n, 5] are each texture's sums over its latent cells (`encoded.SUMS`), of which `texels` [n] is N_b, what
     they count in all; `variation` [n, 2] how much its values vary inside the mask and outside, NaN where there is no
-    texel; `kinds` [n] how the masks' files were read; `content` a hash of all textures. `posterior` "mean" makes every
-    σ 0; with `full_masks` batches carry the masks at full resolution, and with `maps` "mask" where they are not 0 as
-    the mesh's map. Prompts are repeated to one length,
-    `prompt_repeats` times that of the empty one, whatever else is in a batch. Raises InputError, naming them, for
-    textures of whose mask no latent cell is left.
+    texel; `kinds` [n] how the masks' files were read; `mixture` how often each is visited; `content` a hash of all
+    textures. `posterior` "mean" makes every σ 0; with `full_masks` batches carry the masks at full resolution, and with
+    `maps` "mask" where they are not 0 as the mesh's map. Prompts are repeated to one length, `prompt_repeats` times
+    that of the empty one, whatever else is in a batch. Raises InputError, naming them, for textures of whose mask no
+    latent cell is left.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class LatentDataset:
         sums: Tensor,
         variation: Tensor,
         kinds: Sequence[MaskKind],
+        mixture: Mixture,
         content: str,
         posterior: str = "sample",
         full_masks: bool = False,
@@ -72,7 +74,7 @@ class LatentDataset:
         self.records, self.encoded = records, encoded
         self.sums = {name: sums[:, column] for column, name in enumerate(SUMS)}
         self.texels = self.sums["target"] + self.sums["outside"]
-        self.variation, self.kinds, self.content = variation, kinds, content
+        self.variation, self.kinds, self.mixture, self.content = variation, kinds, mixture, content
         self.posterior, self.full_masks, self.maps = posterior, full_masks, maps
         if len(lost := (self.sums["target"] == 0).nonzero()[:, 0].tolist()):
             raise InputError(

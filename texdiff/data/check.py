@@ -2,8 +2,8 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,20 +52,28 @@ class Checked:
     void: tuple[int, int, int] | None = None  # its colour where it is flat
 
 
-def check_dataset(source: str, workers: int = 1, count_tokens: CountTokens | None = None) -> Iterator[str]:
+def check_dataset(
+    source: str | Sequence[str], workers: int = 1, count_tokens: CountTokens | None = None
+) -> Iterator[str]:
     """Yield a line per finding, and a summary as the last one, which names the number of errors first.
 
     Args:
-        source: The dataset.
+        source: The dataset, or several that are trained on together.
         workers: Processes that read.
         count_tokens: Those of CLIP; with it captions are looked at that its text encoder would cut.
 
     Raises InputError where the source cannot be read as a dataset at all.
     """
+    sources = [source] if isinstance(source, str) else list(source)
+    name = ", ".join(sources)
     with tempfile.TemporaryDirectory() as spool:
-        assets, _ = find_assets([source], None, Path(spool))
-        if any(asset.mask is None for asset in assets):
-            raise InputError(f"{source}: contains meshes; make a dataset of them first with texdiff prepare")
+        assets = []
+        for one in sources:
+            found, _ = find_assets([one], None, Path(spool))
+            if any(asset.mask is None for asset in found):
+                raise InputError(f"{one}: contains meshes; make a dataset of them first with texdiff prepare")
+            several = len(sources) > 1
+            assets += [replace(asset, label=f"{one}/{asset.label}") if several else asset for asset in found]
         checked: dict[Asset, Checked] = {}
         limits = {"time_limit": _TIME_LIMIT, "memory_limit": _MEMORY_LIMIT}
         with Workers((check_texture,), count=min(workers, len(assets)), **limits) as pool:
@@ -80,15 +88,15 @@ def check_dataset(source: str, workers: int = 1, count_tokens: CountTokens | Non
     findings += [
         *_duplicates(checked, assets),
         *_captions(assets, count_tokens),
-        *_inverted(checked, source),
-        *_surfaces(assets, source),
-        *_strangers(Path(source), assets),
+        *_inverted(checked, name),
+        *_surfaces(assets, name),
+        *(finding for one in sources for finding in _strangers(Path(one), assets)),
     ]
     yield from map(str, findings)
     errors = sum(finding.wrong for finding in findings)
     covered = [texture.coverage for texture in checked.values() if texture.coverage is not None]
     mean = f"mean coverage {np.mean(covered):.1%}" if covered else "no mask can be read"
-    said = f"{errors} errors, {len(findings) - errors} warnings in {len(assets)} textures of {source}; {mean}"
+    said = f"{errors} errors, {len(findings) - errors} warnings in {len(assets)} textures of {name}; {mean}"
     yield said + _flat_voids([texture.void for texture in checked.values() if texture.coverage is not None])
 
 

@@ -86,4 +86,13 @@ def _record(asset: Asset, missing_ok: bool) -> Record:
     mask_source: Source = AlphaOf(image) if mask is None or mask == asset.path else StoredFile(str(mask))
     surface = StoredFile(str(asset.surface)) if asset.surface else None
     layout = StoredFile(str(asset.layout)) if asset.layout else None
-    return Record(name=name, image=image, mask=mask_source, captions=asset.captions, surface=surface, layout=layout)
+    return Record(
+        name=name,
+        image=image,
+        mask=mask_source,
+        captions=asset.captions,
+        surface=surface,
+        layout=layout,
+        repeats=asset.repeats,
+        regularisation=asset.regularisation,
+    )

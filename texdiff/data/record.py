@@ -30,6 +30,12 @@ class Record:
     """Covered share of the texture where the dataset says it, 0-1."""
     surface: Source | None = None
     """Where the dataset has it: a 16-bit image of how much of the mesh's surface each texel covers."""
+    source: int = 0
+    """Which entry of data.dataset it is of."""
+    repeats: int = 1
+    """Its visits beside those of the source's other textures."""
+    regularisation: bool = False
+    """Whether its source marks it as an image of what the model is not to forget."""
     layout: Source | None = None
     """Where it was asked for: a map in UV space, such as where on the mesh each texel lies."""
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from texdiff.data.image_source import Source, StoredFile, TableCell
+from texdiff.data.mixture import SourceSettings
 from texdiff.data.record import Record
-from texdiff.data.rows import CAPTION_COLUMNS, caption_of, read_rows
+from texdiff.data.rows import CAPTION_COLUMNS, caption_of, read_rows, repeats_of
 from texdiff.errors import InputError, one_line
 from texdiff.paths import escapes
 
@@ -54,6 +55,33 @@ def read_records(
             "meshes, or name its column in data.layout_column"
         )
     return records
+
+
+def read_sources(
+    sources: Sequence[SourceSettings], split: str, columns: Columns, *, needs_surface: bool, missing_ok: bool
+) -> list[Record]:
+    """The records of `split` of all sources, each knowing its own, with its prefix before its captions.
+
+    Those that are held out are dealt out evenly, so that the first few are of every source: validation looks at the
+    first. They count alike, whatever their sources weigh, so what is measured does not change with the weights.
+    Raises InputError as `read_records` does, naming the source where there are several.
+    """
+    image, mask, caption, layout = columns
+    found: list[tuple[float, Record]] = []
+    for number, source in enumerate(sources):
+        try:
+            records = read_records(source.path, split, image, mask, caption, needs_surface, missing_ok, layout)
+        except InputError as error:
+            if len(sources) == 1:
+                raise
+            raise InputError(f"data.dataset[{number}].path: {str(error).removeprefix('data.dataset: ')}") from None
+        for place, record in enumerate(records):
+            captions = record.captions
+            if source.caption_prefix:
+                captions = tuple(one_line(f"{source.caption_prefix} {caption}") for caption in captions)
+            at = float(number) if split == "train" else (place + 0.5) / len(records)
+            found.append((at, replace(record, source=number, captions=captions)))
+    return [record for _, record in sorted(found, key=lambda pair: pair[0])]
 
 
 def _read_records(dataset: str, split: str, columns: Columns, missing_ok: bool) -> list[Record]:
@@ -112,6 +140,8 @@ def _folder_records(metadata: Path, columns: Columns, missing_ok: bool) -> list[
                 mask=StoredFile(mask),
                 captions=_captions(caption_of(row, caption_column), caption_column, where),
                 coverage=coverage if isinstance(coverage, float | int) else None,
+                repeats=repeats_of(row, where),
+                regularisation=row.get("regularisation") is True,
                 surface=_given(folder, row, _SURFACE_KEY, where, exists=False),
                 layout=_given(folder, row, layout_key, where, exists=not missing_ok) if layout_key else None,
             )
@@ -151,6 +181,8 @@ def _loaded_records(dataset: str, split: str, columns: Columns) -> list[Record]:
     rows = rows.cast_column(mask_column, datasets.Image(decode=False))
     images, masks = (_sources(rows, column) for column in (image_column, mask_column))
     surfaces, layouts = (_sources_where_given(rows, column) for column in ("surface", layout_column))
+    marked = [name for name in ("repeats", "regularisation") if name in rows.column_names]
+    marks = rows.select_columns(marked).to_list() if marked else [{}] * len(rows)
     records = []
     for index, text in enumerate(rows[caption_column][:]):
         name = f"{dataset} {split}[{index}]"
@@ -160,6 +192,8 @@ def _loaded_records(dataset: str, split: str, columns: Columns) -> list[Record]:
                 image=images[index],
                 mask=masks[index],
                 captions=_captions(text, caption_column, name),
+                repeats=repeats_of(marks[index], name),
+                regularisation=marks[index].get("regularisation") is True,
                 surface=surfaces[index],
                 layout=layouts[index],
             )

@@ -19,6 +19,16 @@ def caption_of(row: Mapping[str, Any], column: str = CAPTION_COLUMNS[0]) -> Any:
     return next((row[name] for name in columns if row.get(name)), row.get(column))
 
 
+def repeats_of(row: Mapping[str, Any], where: str) -> int:
+    """A row's repeats, 1 where it says nothing. Raises InputError where that is no whole number from 1 on."""
+    repeats = row.get("repeats", 1)
+    if isinstance(repeats, str) and repeats.isdecimal():  # in a .csv
+        repeats = int(repeats)
+    if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
+        raise InputError(f"{where}: repeats must be a whole number of at least 1 (got {repeats})")
+    return repeats
+
+
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Rows of a .csv or .jsonl and their line numbers; where one cannot be read, what is wrong with it instead."""
     text = read_text(path)

@@ -31,15 +31,17 @@ def sample_keys(seed: int, start: int, count: int, dataset_size: int) -> list[Sa
     position, end = start, start + count
     while position < end:
         epoch, offset = divmod(position, dataset_size)
-        taken = _order(seed, epoch, dataset_size)[offset : offset + end - position].tolist()
+        taken = epoch_order(seed, epoch, dataset_size)[offset : offset + end - position].tolist()
         keys += [(epoch, index) for index in taken]
         position += len(taken)
     return keys
 
 
-@lru_cache(maxsize=2)  # a step may end one epoch and begin the next; a large dataset's takes longer than a step
-def _order(seed: int, epoch: int, dataset_size: int) -> Tensor:
-    return torch.randperm(dataset_size, generator=keyed_generator(seed, epoch, "order"))
+@lru_cache(maxsize=64)  # a step may end epochs and begin the next; a large dataset's takes longer than a step
+def epoch_order(seed: int, epoch: int, size: int, part: int = 0) -> Tensor:
+    """The permutation int64 [size] of an epoch of a dataset, or of a part of it that has epochs of its own."""
+    key: list[int | str] = [epoch, "order", *([part] if part else [])]
+    return torch.randperm(size, generator=keyed_generator(seed, *key))
 
 
 def seed_layers(seed: int, keys: Sequence[SampleKey]) -> None:

@@ -45,6 +45,8 @@ class MicroBatch:
     textures: TextureBatch
     draws: Draws
     weights: Tensor  # [2, B] of the errors in latents and in pixels (Objective.weights)
+    group: Tensor  # int64 [B] the source that each counts to in figures
+    portions: list[float]  # of each source in the effective batch's loss, by its texels or samples
     coverage: float  # mean share of latent cells that count, over the effective batch
 
     @property
@@ -60,4 +62,5 @@ class MicroBatch:
     def to(self, device: torch.device, dtype: torch.dtype) -> "MicroBatch":
         """The same on `device`, embeddings as `dtype`, without waiting for the device."""
         textures, draws = self.textures.to(device, dtype), self.draws.to(device)
-        return replace(self, textures=textures, draws=draws, weights=self.weights.to(device, non_blocking=True))
+        weights, group = (part.to(device, non_blocking=True) for part in (self.weights, self.group))
+        return replace(self, textures=textures, draws=draws, weights=weights, group=group)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
-from texdiff.diffusion.draws import draw, sample_keys
+from texdiff.diffusion.draws import draw
 from texdiff.training.batching import BatchPlan, MicroBatch
 from texdiff.training.objective import Objective
 
@@ -32,10 +32,11 @@ def make_micro_batches(
     """
     seed, size, noise = config.run.seed, plan.effective_batch, config.noise
     for step in range(first_step, config.run.max_train_steps):
-        keys = sample_keys(seed, step * size, size, len(textures))
+        keys = textures.mixture.keys(seed, step * size, size)
         indices = [index for _, index in keys]
         t = objective.family.process.times(seed, keys, noise.timestep_sampling, step)
         weights = objective.weights(textures, indices, t)
+        group, portions = textures.mixture.group_of[indices], objective.portions(textures, indices)
         coverage = textures.coverage(indices)
         for mine, is_last in plan:
             shape, perturbation = textures.latent_shape, noise.input_perturbation
@@ -51,6 +52,8 @@ def make_micro_batches(
                 textures=chosen,
                 draws=draws,
                 weights=weights[..., mine].contiguous(),
+                group=group[mine],
+                portions=portions,
                 coverage=coverage,
             )
 

@@ -20,9 +20,9 @@ from texdiff.data.cache.readability import readable
 from texdiff.data.cache.store import ArrayStore
 from texdiff.data.caption_length import find_long_captions
 from texdiff.data.mask_weights import MUCH_GREY, THRESHOLD, MaskKind
+from texdiff.data.mixture import Mixture, paths_of
 from texdiff.data.record import Record
-from texdiff.data.records import mean_coverage, read_records
-from texdiff.diffusion.draws import sample_keys
+from texdiff.data.records import mean_coverage, read_sources
 from texdiff.files import write_atomic
 from texdiff.models.family import Family, load_family
 from texdiff.models.trainable import describe_training
@@ -49,16 +49,20 @@ class Sizes(NamedTuple):
 def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record], list[Record]]:
     """The textures to train on, and those held out; with data.unreadable `skip` those that can be read."""
     data, skip = config.data, config.data.unreadable == "skip"
-    columns = (data.image_column, data.mask_column, data.caption_column, config.mask.weight == "surface")
     layout_column = data.layout_column if config.layout.maps == "position" else None
-    splits = [read_records(data.dataset, split, *columns, skip, layout_column) for split in ("train", "validation")]
+    columns = (data.image_column, data.mask_column, data.caption_column, layout_column)
+    by_surface = config.mask.weight == "surface"
+    splits = [
+        read_sources(data.sources, split, columns, needs_surface=by_surface, missing_ok=skip)
+        for split in ("train", "validation")
+    ]
     if skip:
         # On disk each rank reads a share, for all; what is kept in memory each must find out for itself.
         on_disk = data.cache == "disk"
         folder = Path(data.cache_dir) if data.cache_dir else default_cache_dir() / "readable"
         keep_readable = partial(
             readable,
-            store=ArrayStore(folder if on_disk else None, {"dataset": data.dataset}),
+            store=ArrayStore(folder if on_disk else None, {"dataset": paths_of(data.sources)}),
             resolution=data.resolution,
             mine=parallel.share if on_disk else slice(None),
             wait=parallel.wait,
@@ -122,6 +126,8 @@ def print_summary(
     print(f"trained          {trained}")
     print(f"processes        {processes}")
     print(f"effective batch  {sizes.effective_batch} = {micro_batches} x {parallel.world} processes")
+    for line in Mixture(records, config.data.sources).describe(samples):
+        print(f"source           {line}")
     epochs = samples / sizes.textures
     print(f"length           {config.run.max_train_steps} steps = {samples} samples = {epochs:.1f} epochs")
     print(f"run folder       {run.folder} ({begin})", flush=True)
@@ -219,7 +225,7 @@ def draw_first_batch(textures: LatentDataset, plan: BatchPlan, config: TrainingC
         return
     rows = []
     resolution = config.data.resolution
-    for _, index in sample_keys(config.run.seed, 0, plan.effective_batch, len(textures))[:SHOWN]:
+    for _, index in textures.mixture.keys(config.run.seed, 0, plan.effective_batch)[:SHOWN]:
         record = textures.records[index]
         image, weights = record.fit(*record.read_weighted(), resolution, config.data.background)
         texture = ((image.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)

@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from texdiff.config import SourceConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.data.cache import encoders, keys
 from texdiff.data.cache.digests import digests
 from texdiff.data.cache.encodings import CachedEncodings, Cells, mask_entries, texel_weights
 from texdiff.data.cache.store import ArrayStore
 from texdiff.data.mask_weights import MaskKind
+from texdiff.data.mixture import Mixture
 from texdiff.data.records import read_records
 from texdiff.diffusion.mask import cell_weights
 from texdiff.errors import InputError
@@ -144,6 +146,7 @@ def cached(folder, store, family, captions=("",), mode="nearest"):
         text_weights="weights",
     )
     facts = {"variation": torch.zeros(len(records), 2), "kinds": [MaskKind.BINARY] * len(records), "content": ""}
+    facts["mixture"] = Mixture(records, [SourceConfig(path="")])
     return records, encoded, {"sums": torch.from_numpy(masks.column("sums", at)), **facts}
 
 

@@ -63,7 +63,7 @@ def average(run: Path) -> torch.Tensor:
 
 def losses(run: Path) -> torch.Tensor:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    names = ("loss", "error_inside", "error_border", "error_outside")
+    names = ("loss", "error_inside", "error_border", "error_outside", "loss/large", "loss/small", "share/small")
     return torch.tensor([[line[name] for name in names] for line in lines if "loss" in line], dtype=torch.float64)
 
 
@@ -73,8 +73,10 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 @pytest.mark.slow
 def test_however_an_effective_batch_is_cut_it_gives_the_same(make_dataset, run_program, tmp_path):
-    # Nine textures, so that epochs end within batches.
-    dataset = make_dataset(tmp_path / "dataset", [0.02, 1.0, 0.3, 0.9, 0.15, 0.6, 0.05, 0.5, 0.2])
+    # Six and three textures of two sources, so that epochs and blocks end within batches.
+    large = make_dataset(tmp_path / "large", [0.02, 1.0, 0.3, 0.9, 0.15, 0.6])
+    small = make_dataset(tmp_path / "small", [0.05, 0.5, 0.2])
+    dataset = f"[{{path: {large}, weight: 3}}, {{path: {small}, weight: 2, loss_weight: 0.5}}]"
 
     def words(cut: str, reduction: str) -> list[str]:
         size, passes = CUTS[cut]

@@ -29,6 +29,7 @@ from texdiff.data.cache.settings import DataSettings, MaskSettings, Ranks
 from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.caption_length import CLIP_TOKENS
 from texdiff.data.image_source import Source
+from texdiff.data.mixture import Mixture, paths_of
 from texdiff.data.record import Record
 from texdiff.diffusion.mask import cell_weights
 from texdiff.errors import InputError
@@ -89,7 +90,7 @@ class _Encoding:
             "progress": ranks.is_main,
         }
         self.stores: dict[str, ArrayStore] = {}
-        self.made_for = {"dataset": str(data.dataset), "base": family.source}
+        self.made_for = {"dataset": paths_of(data.sources), "base": family.source}
         self.weights, self.text_weights = self._fingerprint("images"), self._fingerprint("prompts")
 
     def dataset(self, records: Sequence[Record], posterior: str) -> LatentDataset:
@@ -105,12 +106,14 @@ class _Encoding:
         else:
             encoded, sums, variation = self._cached(records, texture_keys, mask_keys, layout_keys)
         captions = [record.captions for record in records]
-        content = (texture_keys.tobytes(), mask_keys.tobytes(), captions)
+        mixture = Mixture(records, self.data.sources)
+        content = (texture_keys.tobytes(), mask_keys.tobytes(), captions, *mixture.content)
         return LatentDataset(
             records,
             encoded,
             sums=torch.from_numpy(sums),
             variation=torch.from_numpy(variation),
+            mixture=mixture,
             kinds=kinds,
             content=key_of(*content, *([] if layout_keys is None else [layout_keys.tobytes()])).hex()[:16],
             posterior=posterior,
@@ -142,7 +145,8 @@ class _Encoding:
         return self._digests(sources) if sources else None
 
     def _digests(self, sources: Sequence[Source]) -> Keys:
-        return digests(sources, self._store("files", str(Path(self.data.dataset).absolute())), **self.share)
+        places = "\n".join(str(Path(source.path).absolute()) for source in self.data.sources)
+        return digests(sources, self._store("files", places), **self.share)
 
     def _cached(
         self, records: Sequence[Record], texture_keys: Keys, mask_keys: Keys, layout_keys: Keys | None

@@ -1,15 +1,18 @@
 """What encoding a dataset has to know of a run: parts of its settings, and its processes."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+
+from texdiff.data.mixture import SourceSettings
 
 
 class DataSettings(Protocol):
     """Of the section data of a run's settings (`texdiff.config.DataConfig`), what is encoded, and where it is kept."""
 
     @property
-    def dataset(self) -> str: ...
+    def sources(self) -> Sequence[SourceSettings]: ...
     @property
     def resolution(self) -> int: ...
     @property

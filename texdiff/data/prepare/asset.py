@@ -23,6 +23,8 @@ class Asset:
     mask: Path | None = None  # None for a mesh; for an image its mask's file, or the image itself, whose alpha is it
     surface: Path | None = None  # 16-bit image of the mesh area per texel, where its dataset has one
     layout: Path | None = None  # map of where on the mesh each texel lies, where its dataset has one
+    repeats: int = 1  # its visits beside those of others: kohya's num_repeats
+    regularisation: bool = False  # kohya's is_reg
     split: str = ""  # the one that the image's dataset puts it in
     problem: str | None = None  # why there is nothing to read after all
     extra: bool = False  # the problem is of something that may well be meant to stay out

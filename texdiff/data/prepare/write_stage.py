@@ -48,6 +48,7 @@ def write_splits(
     several = any(len(entry.captions) > 1 for entry in entries)
     kinds = ["surface"] if all(entry.has_surface for entry in entries) else []
     kinds += ["layout"] if all(entry.has_layout for entry in entries) else []
+    repeated = any(asset.repeats > 1 or asset.regularisation for entry in entries for asset in entry.assets)
     titles = any(asset.title for entry in entries for asset in entry.assets)
     rows = []
     for entry in sorted(entries, key=lambda entry: entry.asset_id):
@@ -68,6 +69,8 @@ def write_splits(
             "coverage": properties["measures"]["coverage"],
             "width": properties["width"],
             "height": properties["height"],
+            **({"repeats": max(asset.repeats for asset in entry.assets)} if repeated else {}),
+            **({"regularisation": all(asset.regularisation for asset in entry.assets)} if repeated else {}),
         }
         for kind in ("texture", "mask", *kinds):
             name = f"{kind}s/{entry.asset_id}.png"

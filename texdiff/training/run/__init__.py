@@ -66,7 +66,7 @@ class Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._lock()
                 write_atomic(self.config_file, config.to_yaml().encode())
-                about = provenance(config.data.dataset, sizes, parallel)
+                about = provenance([source.path for source in config.data.sources], sizes, parallel)
                 write_atomic(self.provenance_file, _json(about), durable=False)
             except OSError as error:
                 raise InputError(

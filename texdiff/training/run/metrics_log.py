@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from texdiff.config import TrainingConfig
+from texdiff.data.mixture import Mixture
 from texdiff.errors import InputError, one_line
 from texdiff.files import fsync, write_atomic
 from texdiff.training.parallel import Parallel
@@ -31,8 +32,16 @@ class MetricsLog:
     run.report_to names cannot be had.
     """
 
-    def __init__(self, run: Run, parallel: Parallel, effective_batch: int, config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        run: Run,
+        parallel: Parallel,
+        effective_batch: int,
+        config: TrainingConfig,
+        mixture: Mixture | None = None,
+    ) -> None:
         self.run, self.parallel, self.effective_batch = run, parallel, effective_batch
+        self.mixture, self.seed = mixture, config.run.seed
         self.finite = FiniteCheck(parallel)
         self.trackers = _start_trackers(config, run) if parallel.is_main else []
         self.validated: set[int] = set()  # steps that have a line of validation; known to rank 0
@@ -57,10 +66,15 @@ class MetricsLog:
                 yield step
                 self._bar.update()
 
-    def add(self, step: int, loss: Tensor, errors: Tensor, **figures: float | Tensor) -> None:
-        """Figures of the step that makes `step` of them; `loss` [] and `errors` [2, 3], the `region_errors`, are this
-        rank's parts of the effective batch's. Every rank must call it; raises as `flush` does."""
-        self._pending.append({"step": step, "sums": torch.cat([loss.view(1), errors.flatten()]), **figures})
+    def add(
+        self, step: int, loss: Tensor, errors: Tensor, portions: Sequence[float] = (1.0,), **figures: float | Tensor
+    ) -> None:
+        """Figures of the step that makes `step` of them; `loss` [G], what the samples of each of the mixture's groups
+        add to the loss, and `errors` [2, 3], the `region_errors`, are this rank's parts of the effective batch's.
+        `portions` [G] are the groups' shares in what the loss is a mean over. Every rank must call it; raises as
+        `flush` does."""
+        sums = torch.cat([loss.flatten(), errors.flatten()])
+        self._pending.append({"step": step, "sums": sums, "portions": portions, **figures})
         if len(self._pending) >= FLUSH_STEPS:
             self._write_pending()
 
@@ -97,15 +111,29 @@ class MetricsLog:
         totals = self.parallel.sum(torch.stack([figures.pop("sums") for figures in self._pending])).tolist()
         seconds = (time.perf_counter() - self._since) / len(self._pending)
         speed = round(self.effective_batch / seconds, 4)
-        for figures, (loss, *errors) in zip(self._pending, totals, strict=True):
+        for figures, sums in zip(self._pending, totals, strict=True):
+            portions, (*losses, _, _, _, _, _, _) = figures.pop("portions"), sums
+            loss, errors = sum(losses), sums[-6:]
             line: dict[str, Any] = {name: _plain(value) for name, value in figures.items()}
             line |= {"samples_seen": line["step"] * self.effective_batch, "loss": loss, **error_figures(errors)}
+            line |= self._by_source(line["samples_seen"], losses, portions)
             self._write(line | {"images_per_second": speed})
             shown = {"loss": f"{self._smoothed.add(loss):.4f}", "images/s": f"{speed:.3g}"}
             if self._bar is not None:
                 self._bar.set_postfix(shown, refresh=False)
         self._pending = []
         self._since = time.perf_counter()
+
+    def _by_source(self, samples: int, losses: Sequence[float], portions: Sequence[float]) -> dict[str, float | None]:
+        """Where there are several sources, each one's share of all visits so far, and the step's loss over its samples
+        alone; None where it has none in this step."""
+        if self.mixture is None or len(self.mixture.groups) == 1:
+            return {}
+        figures: dict[str, float | None] = {}
+        shares = self.mixture.seen(self.seed, samples)
+        for group, share, loss, portion in zip(self.mixture.groups, shares, losses, portions, strict=True):
+            figures |= {f"share/{group.name}": share, f"loss/{group.name}": loss / portion if portion else None}
+        return figures
 
     def _write(self, line: dict[str, Any]) -> None:
         if not self.parallel.is_main:

@@ -59,6 +59,7 @@ def _front_matter(
     config: dict[str, Any], about: dict[str, Any], images: list[tuple[str, str]], family: str
 ) -> ModelCardData:
     train, dataset = config["model"]["train"], config["data"]["dataset"]
+    names = [dataset] if isinstance(dataset, str) else [source["path"] for source in dataset]
     tags = [family, f"{family}-diffusers", "text-to-image", "diffusers", "diffusers-training"]
     return ModelCardData(
         base_model=_base(config),
@@ -67,7 +68,7 @@ def _front_matter(
         pipeline_tag="text-to-image",
         inference=True,
         tags=[*tags, *([] if train == "full" else [train]), "uv-texture", "texture", "texdiff"],
-        datasets=[dataset] if _is_hub_id(dataset) else None,
+        datasets=[name for name in names if _is_hub_id(name)] or None,
         instance_prompt=images[0][0] if images else None,
         widget=[{"text": prompt, "output": {"url": path}} for prompt, path in images] or None,
         **_license(about.get("licenses", {})),

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,19 @@ from texdiff.training.startup import Sizes
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
 
-def provenance(dataset: str, sizes: Sizes, parallel: Parallel) -> dict[str, Any]:
+def provenance(datasets: Sequence[str], sizes: Sizes, parallel: Parallel) -> dict[str, Any]:
     """What about.json holds: `sizes`, the licences of the dataset's textures, and the machine."""
     return {
-        "dataset": {"name": dataset, **sizes._asdict(), "licenses": _licenses(Path(dataset))},
+        "dataset": {"name": ", ".join(datasets), **sizes._asdict(), "licenses": _licenses(datasets)},
         "machine": _machine(parallel),
     }
 
 
-def _licenses(dataset: Path) -> dict[str, int]:
-    """Licence -> textures of the training split, where the dataset says it."""
-    metadata = dataset / "train" / "metadata.jsonl"
-    if not metadata.is_file():
-        return {}
-    rows = [json.loads(line) for line in metadata.read_text("utf-8").splitlines() if line.strip()]
+def _licenses(datasets: Sequence[str]) -> dict[str, int]:
+    """Licence -> textures of the training splits, where the datasets say it."""
+    files = [file for dataset in datasets if (file := Path(dataset) / "train" / "metadata.jsonl").is_file()]
+    lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
+    rows = [json.loads(line) for line in lines if line.strip()]
     return dict(sorted(Counter(str(row.get("license") or "unknown") for row in rows).items()))
 
 

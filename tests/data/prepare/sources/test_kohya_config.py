@@ -60,15 +60,23 @@ def test_where_no_file_has_the_ending_an_image_has_no_caption(folder: Path) -> N
     assert all(asset.named for asset in read(folder, 'caption_extension = ".tags"'))
 
 
-OTHER = '[[datasets.subsets]]\nimage_dir = "cond"\nnum_repeats = 1\n'
+def test_repeats_and_regularisation_are_those_of_the_subset(folder: Path) -> None:
+    """And not of the folder's name, which counts where there are no settings."""
+    for number in range(3):
+        (folder / "7_cups").mkdir(exist_ok=True)
+        Image.open(folder / "images/a.png").save(folder / f"7_cups/{number}.png")
+    more = '[[datasets.subsets]]\nimage_dir = "7_cups"\nis_reg = true\nnum_repeats = 2\nconditioning_data_dir = ""\n'
+    assets = read(folder, "num_repeats = 10", more=more)
+    assert [(asset.repeats, asset.regularisation) for asset in assets] == [(10, False)] * 2 + [(2, True)] * 3
+    assert [asset.repeats for asset in read(folder, more=more)] == [1] * 2 + [2] * 3
 
 
 @pytest.mark.parametrize(
     ("subset", "more", "said"),
     [
-        ("is_reg = true", "", "datasets[0].subsets[0]: is_reg = True cannot be followed"),
-        ("num_repeats = 10", OTHER, "datasets[0].subsets[1]: num_repeats = 1 cannot be followed"),
-        ("", OTHER + "is_reg = true", "datasets[0].subsets[1]: is_reg = True"),
+        ("num_repeats = 0", "", "datasets[0].subsets[0]: num_repeats must be a whole number of at least 1 (got 0)"),
+        ("", 'num_repeats = "ten"', "num_repeats must be a whole number of at least 1 (got ten)"),
+        ("is_reg = 2", "", "datasets[0].subsets[0]: is_reg must be true or false (got 2)"),
         ("shuffle_caption = true", "", "shuffle_caption = True"),
         (
             "caption_dropout_rate = 0.1",

@@ -55,27 +55,34 @@ def unread_image(path: Path, root: Path) -> Asset:
     return unusable(path, path.relative_to(root).as_posix(), problem, extra=True)
 
 
-class CaptionRules(NamedTuple):
-    """Where an image's captions are, and what is put before and after each."""
+class FolderRules(NamedTuple):
+    """What is said of all images of a folder: where captions are, what is put before and after each, and how often each
+    image is visited."""
 
     suffixes: tuple[str, ...] = (".txt", ".caption")  # of the file beside it, tried in order
     class_tokens: str = ""  # where there is none
     prefix: str = ""
     suffix: str = ""
+    repeats: int | None = None  # by the folder's name, 10_red cup, or else 1
+    regularisation: bool = False
 
 
-BESIDE = CaptionRules()
+BESIDE = FolderRules()
 
 
-def image_asset(path: Path, root: Path, mask: Path, rules: CaptionRules = BESIDE, split: str = "") -> Asset:
+def image_asset(path: Path, root: Path, mask: Path, rules: FolderRules = BESIDE, split: str = "") -> Asset:
     """An image with its captions, at last those of its folder's name or of its own; a problem where the file of its
     captions cannot be read."""
     try:
         texts = next(filter(None, (read_sidecar(path, ending) for ending in rules.suffixes)), ())
     except InputError as error:
         return replace(unusable(path, path.relative_to(root).as_posix(), str(error), split=split), mask=mask)
-    repeated = re.fullmatch(r"\d+_(.+)", path.parent.name)  # kohya: repeats and class tokens
-    for words in (rules.class_tokens, repeated[1] if repeated else ""):
+    repeated = re.fullmatch(r"(\d+)_(.+)", path.parent.name)  # kohya: repeats and class tokens
+    repeats = rules.repeats or (int(repeated[1]) if repeated else 1)
+    if repeats == 0:
+        problem = "is in a folder of 0 repeats, which kohya's scripts leave out"
+        return replace(unusable(path, path.relative_to(root).as_posix(), problem, split=split, extra=True), mask=mask)
+    for words in (rules.class_tokens, repeated[2] if repeated else ""):
         if not texts and words.strip():
             texts = (one_line(words),)
     captions = (f"{rules.prefix} {text} {rules.suffix}" for text in texts or (caption_from_name(path.stem),))
@@ -87,6 +94,8 @@ def image_asset(path: Path, root: Path, mask: Path, rules: CaptionRules = BESIDE
         captions=tuple(map(one_line, captions)),
         named=not texts,
         split=split,
+        repeats=repeats,
+        regularisation=rules.regularisation,
     )
 
 

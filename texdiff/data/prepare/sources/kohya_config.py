@@ -1,7 +1,8 @@
 """kohya's dataset settings, a .toml: which folders hold images, masks and captions.
 
-What changes the images' captions is followed; what belongs to a run has its place in that run's own settings, so it is
-not looked at; what would give other training data than kohya's scripts is refused by its key.
+What changes the images' captions and how often each is visited is followed; what belongs to a run has its place in that
+run's own settings, so it is not looked at; what would give other training data than kohya's scripts is refused by its
+key.
 """
 
 import tomllib
@@ -13,7 +14,7 @@ from texdiff.data.prepare.asset import Asset, unusable
 from texdiff.data.prepare.sources.image_folders import (
     IMAGE_SUFFIXES,
     UNREAD_SUFFIXES,
-    CaptionRules,
+    FolderRules,
     image_asset,
     unread_image,
 )
@@ -21,7 +22,7 @@ from texdiff.data.rows import read_text
 from texdiff.errors import InputError
 
 _FOLLOWED = {"image_dir", "conditioning_data_dir", "caption_extension", "caption_prefix", "caption_suffix"}
-_FOLLOWED |= {"class_tokens", "num_repeats", "subsets"}
+_FOLLOWED |= {"class_tokens", "num_repeats", "is_reg", "subsets"}
 # Sizes, batches and caches are a run's, and alpha is the mask where an image has no other; the rest says how captions
 # are cut into tags, which matters only with keys that are refused.
 _A_RUNS_OWN = {"resolution", "batch_size", "enable_bucket", "bucket_no_upscale", "bucket_reso_steps", "min_bucket_reso"}
@@ -31,7 +32,6 @@ _UNSUPPORTED = ["shuffle_caption", "caption_tag_dropout_rate", "token_warmup_min
 _UNSUPPORTED += ["enable_wildcard", "secondary_separator", "custom_attributes"]
 _UNSUPPORTED += ["color_aug", "flip_aug", "random_crop", "face_crop_aug_range"]
 _REFUSED = {
-    "is_reg": "regularisation images would become training data; take the subset out",
     "metadata_file": "captions are read from files beside the images; write them there",
     "validation_split": "textures are held out by texdiff prepare --validation_fraction; remove it",
     "caption_dropout_rate": "a run has data.caption_dropout for it; remove it",
@@ -53,7 +53,6 @@ def read_kohya_config(path: Path) -> list[Asset]:
         subsets = list(_subsets(config))
         for name, options in subsets:
             _check(name, options)
-        _check_repeats(subsets)
         return [asset for _, options in subsets for asset in _images(path, options)]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -92,20 +91,14 @@ def _check(subset: str, options: dict[str, Any]) -> None:
     for key in ("conditioning_data_dir", "caption_extension", "caption_prefix", "caption_suffix", "class_tokens"):
         if not isinstance(options.get(key), str | None):
             raise InputError(f"{subset}: {key} must be a text")
+    if not isinstance(options.get("is_reg", False), bool):
+        raise InputError(f"{subset}: is_reg must be true or false (got {options['is_reg']})")
+    repeats = options.get("num_repeats", 1)
+    if not isinstance(repeats, int) or repeats < 1:
+        raise InputError(f"{subset}: num_repeats must be a whole number of at least 1 (got {repeats})")
     extension = options.get("caption_extension") or ".txt"
     if not extension.startswith(".") or "/" in extension or "\0" in extension:
         raise InputError(f"{subset}: caption_extension must begin with a dot (got {extension})")
-
-
-def _check_repeats(subsets: list[tuple[str, dict[str, Any]]]) -> None:
-    """The same number everywhere only makes epochs longer; differing ones are weights, which a dataset has not."""
-    repeats = {name: options.get("num_repeats", 1) for name, options in subsets}
-    for name, number in repeats.items():
-        if number != next(iter(repeats.values())):
-            raise InputError(
-                f"{name}: num_repeats = {number} cannot be followed: every texture counts alike, but "
-                f"{next(iter(repeats))} has {next(iter(repeats.values()))}; give all subsets the same"
-            )
 
 
 def _images(config: Path, options: dict[str, Any]) -> Iterator[Asset]:
@@ -114,11 +107,13 @@ def _images(config: Path, options: dict[str, Any]) -> Iterator[Asset]:
     mask_folder = _folder(config, named) if named else None
     masks = {path.stem: path for path in sorted(mask_folder.iterdir()) if _is_image(path)} if mask_folder else {}
     extension = options.get("caption_extension")
-    rules = CaptionRules(
+    rules = FolderRules(
         suffixes=(extension,) if extension else (".caption", ".txt"),  # kohya's own default first
         class_tokens=options.get("class_tokens") or "",
         prefix=options.get("caption_prefix") or "",
         suffix=options.get("caption_suffix") or "",
+        repeats=options.get("num_repeats", 1),
+        regularisation=bool(options.get("is_reg")),
     )
     for path in sorted(folder.iterdir()):
         label = path.relative_to(folder.parent).as_posix()

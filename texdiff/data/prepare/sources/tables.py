@@ -22,7 +22,7 @@ from PIL import Image
 
 from texdiff.data.prepare.asset import Asset, asset_key, unusable
 from texdiff.data.prepare.sources.captions import caption_from_name
-from texdiff.data.rows import caption_of, read_rows
+from texdiff.data.rows import caption_of, read_rows, repeats_of
 from texdiff.errors import InputError, one_line
 from texdiff.files import write_atomic
 from texdiff.paths import escapes
@@ -130,7 +130,8 @@ def _credit(row: dict[str, Any], stem: str) -> dict[str, Any]:
     texts = texts if isinstance(texts, list) else [texts]
     given = tuple(dict.fromkeys(one_line(text) for text in texts if isinstance(text, str) and text.strip()))
     kept = {key: row[key] for key in ("license", "author") if isinstance(row.get(key), str) and row[key] != "unknown"}
-    return {"captions": given or (caption_from_name(stem),), "named": not given} | kept
+    visits = {"repeats": repeats_of(row, stem), "regularisation": row.get("regularisation") is True}
+    return {"captions": given or (caption_from_name(stem),), "named": not given} | kept | visits
 
 
 def _unpacked(text: str, spool: Path) -> Path:
