@@ -35,7 +35,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     from texdiff.training.parallel import Parallel
     from texdiff.training.run import Run
     from texdiff.training.run.checkpoint import Checkpointer
-    from texdiff.training.run.export import export
+    from texdiff.training.run.export import Export
     from texdiff.training.run.metrics_log import MetricsLog
     from texdiff.training.speed import speed_up
     from texdiff.training.validation import Validation
@@ -66,20 +66,20 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     optimizer, clip_gradients, lr_scheduler = prepare_optimizer(config, parameters.values(), parallel)
     ema = Ema(parameters.values(), config.optim.ema_decay if config.optim.use_ema else None)
     objective = Objective(config, family, trainable, parallel)
+    export = Export(config, trainable, ema, run, parallel)
 
     # The same command continues a stopped run. Progress is one number, since every draw is keyed by its sample.
-    checkpoints = Checkpointer(run, log, config, textures.content, parameters, optimizer, lr_scheduler, ema)
+    checkpoints = Checkpointer(run, log, config, textures.content, parameters, optimizer, lr_scheduler, ema, export)
     first_step = checkpoints.resume()
-    validation = Validation(config, family, trainable, ema, log, held_out_textures, records, stop)
-    if first_step == 0:
-        startup.draw_first_batch(textures, plan, config, run)
+    validation = Validation(config, family, trainable, ema, export, log, held_out_textures, records, stop)
+    startup.draw_first_batch(textures, plan, config, run)
     stop.finish_steps(checkpoints.save, parallel)
     if config.due(first_step, config.validation.every):
         validation.run(first_step)  # the base's own figures; or what was due when the run was stopped
     stop.check(first_step)
 
     coming = feed(make_micro_batches(config, textures, plan, objective, first_step), parallel.device, parallel.dtype)
-    for step in log.steps(first_step, last_step):  # counted from 1, as a checkpoint's or a figure's
+    for step in log.steps(first_step, last_step, until=validation.stalled):  # counted from 1, as a checkpoint's
         loss, errors = (torch.zeros(size, device=parallel.device) for size in (len(textures.mixture.groups), (2, 3)))
         for batch in islice(coming, plan.accumulation_steps):  # this rank's micro-batches, made ahead, on the device
             latents = family.latents(batch.textures.mean, batch.textures.std, batch.draws.posterior)  # [B, C, h, w]
@@ -111,8 +111,8 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
             validation.run(step)
         stop.check(step)
 
-    with ema.averaged():
-        export(config, trainable, run, parallel)
+    checkpoints.save(log.done)  # is there already, but where the run stopped early
+    export.finish(log.done)
     run.finish(parallel)
 
 

@@ -196,7 +196,7 @@ def remains(run: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     found: dict[str, Any] = {"metrics": [{k: v for k, v in line.items() if k != SPEED} for line in lines]}
     names = ["pytorch_lora_weights.safetensors", "first_batch.png", "masks.json"]
-    files = [run / name for name in names] + sorted((run / "samples").rglob("*.*"))
+    files = [run / name for name in names] + sorted((run / "samples").rglob("*.*")) + sorted((run / "best").iterdir())
     files += [path for path in (run / "checkpoints").rglob("*") if path.is_file() and path.name != "progress.json"]
     return found | {
         str(path.relative_to(run)): path.read_bytes() for path in files if path.is_file() and path.name != "SHA256SUMS"
@@ -220,7 +220,7 @@ def table(result: dict[str, Any]) -> str:
             "",
             f"Runs lost: {len(result['lost'])}. Runs that came to their end: {result['runs'] - len(result['lost'])}.",
             f"Of these, {len(result['different'])} differ from the run never stopped, in any bit of weights, averaged",
-            f"weights, optimiser, figures, samples or export. {result['seconds']} s in all; a run",
+            f"weights, optimiser, figures, samples or exports. {result['seconds']} s in all; a run",
             f"never stopped took {result['seconds_of_a_run']} s.",
             "",
         ]

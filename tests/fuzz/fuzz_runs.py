@@ -131,7 +131,8 @@ def lora_seeds() -> list[Files]:
 
 
 def read_lora(folder: Path) -> None:
-    from texdiff.models.lora_files.load import add_lora, layer_names, lora_file
+    from texdiff.models.lora_files.find import lora_file
+    from texdiff.models.lora_files.load import add_lora, layer_names
 
     pipeline = _nano()
     try:

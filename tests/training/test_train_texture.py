@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from texdiff.models.base import load_base, resolve_base
+from texdiff.training.run import Run
 from texdiff.training.run.state_file import read_state
 
 LORA = "pytorch_lora_weights.safetensors"
@@ -128,7 +129,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(whole, dataset, train, tmp_path):
     ]
     succeed(train(*again, "--run.max_train_steps", 3))  # and back
     assert (tmp_path / "run" / LORA).read_bytes() == after_3
-    assert [m["step"] for m in metrics(tmp_path / "run") if "loss" in m] == [1, 2, 3]
+    assert [m["step"] for m in Run(tmp_path / "run").metrics() if "loss" in m] == [1, 2, 3]
+    succeed(train(*again))  # and forth, with nothing lost in between
+    assert [m["step"] for m in metrics(tmp_path / "run") if "loss" in m] == [1, 2, 3, 4, 5, 6]
+    assert [m["step"] for m in metrics(tmp_path / "run") if "validation_loss" in m] == [0, 3, 6]
 
 
 def test_what_would_train_something_else_is_refused(whole, dataset, train, tmp_path):

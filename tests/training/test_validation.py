@@ -1,5 +1,6 @@
 """Validation while training: what it costs beside the steps, and that it leaves the model as it was."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from texdiff.models.trainable import make_trainable
 from texdiff.training.ema import Ema
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
+from texdiff.training.run.export import Export
 from texdiff.training.run.metrics_log import MetricsLog
 from texdiff.training.run.stop_signals import StopSignals
 from texdiff.training.validation import Validation
@@ -44,7 +46,11 @@ def made(dataset: Path, folder: Path, cache: str = "disk"):
     log = MetricsLog(Run(folder / "run"), parallel, 3, config)
     log.run.folder.mkdir()
     ema = Ema(trainable.trained().values(), None)
-    return Validation(config, family, trainable, ema, log, held_out, splits[0], StopSignals("auto")), textures
+    export = Export(config, trainable, ema, log.run, parallel)
+    about = {"dataset": {"textures": len(splits[0])}, "machine": {}}
+    log.run.provenance_file.write_text(json.dumps(about))
+    validation = Validation(config, family, trainable, ema, export, log, held_out, splits[0], StopSignals("auto"))
+    return validation, textures
 
 
 @pytest.mark.parametrize("cache", ["disk", "off"])

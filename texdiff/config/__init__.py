@@ -96,6 +96,10 @@ class TrainingConfig:
             f"norm of all is known (got {optim.max_grad_norm})",
         )
         yield (
+            run.early_stopping_patience is not None and self.validation.every == 0,
+            "run.early_stopping_patience needs validation.every above 0: at the end alone there is nothing to stop",
+        )
+        yield (
             optim.lr_scheduler == "constant" and optim.lr_warmup_steps > 0,
             f"optim.lr_warmup_steps must be 0 with optim.lr_scheduler constant (got {optim.lr_warmup_steps}); "
             "constant_with_warmup has a warm-up",
@@ -162,6 +166,10 @@ class TrainingConfig:
             "optim.fused_backward_pass": self.optim.fused_backward_pass,
         }
         return [key for key, in_the_way in keys.items() if in_the_way]
+
+    def is_wanted(self, choice: bool | None) -> bool:
+        """What a key says of which null means: where exports are small, which those of a LoRA are."""
+        return self.model.train == "lora" if choice is None else choice
 
     def due(self, step: int, every: int) -> bool:
         """Whether what happens every so many steps is due after `step`; always before the first and after the last."""

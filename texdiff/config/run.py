@@ -67,7 +67,16 @@ class RunConfig:
     checkpointing_steps: Count = 500
     """Optimizer steps from one checkpoint to the next."""
     checkpoints_total_limit: Count = 2
-    """Checkpoints to keep; older ones go."""
+    """Checkpoints to keep; of older ones only their exports stay."""
+    export_checkpoints: bool | None = None
+    """Have in each checkpoint what the run would export at that step. null: a LoRA, which is small; of full
+    fine-tuning, gigabytes, only with `true`."""
+    keep_best: bool | None = None
+    """Keep the export of the lowest held-out loss in output_dir/best, beside the last one. null: as above, where
+    textures are held out."""
+    early_stopping_patience: Count | None = None
+    """Validations in a row without a lower held-out loss after which the run ends, with its export; null goes on to
+    max_train_steps."""
     resume: Literal["auto", "never"] = "auto"
     """`auto` continues from the newest checkpoint in output_dir; `never` starts over in a new folder beside it."""
     report_to: Literal["tensorboard", "wandb", "none"] = "tensorboard"

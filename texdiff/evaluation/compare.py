@@ -35,6 +35,7 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
     from texdiff.inference.layout_net import choose_layout, load_layout
     from texdiff.inference.retexture import read_target
     from texdiff.inference.sampler import load_pipeline, sample_batch
+    from texdiff.models.lora_files.find import lora_file
     from texdiff.models.lora_files.load import add_lora, follow_training
     from texdiff.training.run import Run
 
@@ -46,11 +47,12 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
         raise InputError(
             f"{run}, {meshes}: not a run and a folder of meshes with captions ({one_line(error)})"
         ) from None
+    lora = lora_file(run)
     pipeline = load_pipeline(base)
     pipeline.set_progress_bar_config(disable=True)
-    follow_training(pipeline, run)  # so that the base reads the same of each prompt
-    net, _ = choose_layout(None, run, has_mesh=True)
-    layout = None if net is None else load_layout(net, pipeline, run)[0]
+    follow_training(pipeline, lora)  # so that the base reads the same of each prompt
+    net, _ = choose_layout(None, lora, has_mesh=True)
+    layout = None if net is None else load_layout(net, pipeline, lora)[0]
 
     def draw() -> "list[NDArray[np.uint8]]":
         drawn = []
@@ -64,7 +66,7 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
         return drawn
 
     before = draw()
-    add_lora(pipeline, run)
+    add_lora(pipeline, lora)
     after = draw()
     rows = []
     for (mesh, prompt), plain, tuned in zip(chosen, before, after, strict=True):

@@ -25,6 +25,7 @@ from texdiff.evaluation.textures import Textures, read_evaluation_textures
 from texdiff.files import write_atomic
 from texdiff.inference.sampler import inference_device
 from texdiff.models.family import load_family
+from texdiff.models.lora_files.find import lora_file
 from texdiff.models.lora_files.load import add_lora
 from texdiff.render.void import void_on_surface
 from texdiff.training.run import Run
@@ -47,25 +48,27 @@ def evaluate(
     """All metrics, as they are written to RUN/evaluation.json; see `texdiff evaluate --help` for the arguments.
 
     Raises:
-        InputError: RUN is not a finished run, the dataset or a model cannot be read, or a number makes no sense.
+        InputError: RUN has trained nothing yet, the dataset or a model cannot be read, or a number makes no sense.
     """
     # On a GPU float32 is to mean float32, so that metrics do not depend on the machine.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if num_images < _LEAST:
         raise InputError(f"--num_images must be at least {_LEAST}, for KID (got {num_images})")
     settings = _settings(run)
+    lora = lora_file(run) if settings["model"]["train"] == "lora" else None
     device = inference_device()
     extractor, clip_score = load_extractor(feature_model, device), ClipScore(clip, device) if clip else None
     notes: list[str] = []
     maps = settings.get("layout", {}).get("maps", "none")
     held_out, references = read_evaluation_textures(dataset, settings["data"], notes, maps)
     wanted = held_out.repeated(num_images)
-    restored, made, gain = _sample(run, dataset, settings, guidance_scale, held_out, wanted)
+    restored, made, gain = _sample(run, lora, dataset, settings, guidance_scale, held_out, wanted)
     if maps != "none" and gain is None:
         notes.append("the layout gain is left out: it takes two held-out textures with different maps")
 
     metrics: Metrics = {
         "run": str(run),
+        "lora": None if lora is None else str(lora),
         "base": settings["model"]["pretrained_model_name_or_path"],
         "dataset": dataset,
         "held_out": len(held_out),
@@ -110,14 +113,18 @@ def _settings(run: Path) -> Metrics:
         for section, key in (("model", "train"), ("data", "resolution"), ("run", "seed"), ("validation", "prompts")):
             settings[section][key]
     except (LookupError, TypeError) as error:
-        raise InputError(
-            f"{run}: not a run's folder ({one_line(error)}); name the output_dir of a finished run"
-        ) from None
+        raise InputError(f"{run}: not a run's folder ({one_line(error)}); name the output_dir of a run") from None
     return settings
 
 
 def _sample(
-    run: Path, dataset: str, settings: Metrics, guidance_scale: float, held_out: Textures, wanted: Textures
+    run: Path,
+    lora: Path | None,
+    dataset: str,
+    settings: Metrics,
+    guidance_scale: float,
+    held_out: Textures,
+    wanted: Textures,
 ) -> tuple[dict[str, Images], dict[str, Textures], Metrics | None]:
     """Held-out textures as the VAE, the base and the run reconstruct them; new ones of base and run; layout gain.
 
@@ -147,8 +154,8 @@ def _sample(
         )
         if who == "base":
             restored["vae"] = sampler.encode_decode(held_out.images)
-        elif train == "lora":
-            add_lora(sampler.pipeline, run)
+        elif lora is not None:
+            add_lora(sampler.pipeline, lora)
         if who == "trained" and net is not None:
             gain = layout_gain(sampler.pipeline, family, settings, dataset)
         old, new = (None, None) if net is None else (held_out.layouts, wanted.layouts)

@@ -40,7 +40,8 @@ def generate(
         model: Stable Diffusion pipeline: a folder, a hub id, the folder of a full fine-tuning run, or nano.
         prompt: What to draw; several give several textures.
         output: A .png (the atlas) or a .glb (the mesh with the new texture); of several textures each gets a number.
-        lora: Folder of a LoRA run, a .safetensors file in the layout of diffusers or kohya, or a PEFT adapter's folder.
+        lora: Folder of a LoRA run (of one that is not finished, its newest checkpoint is taken), of a checkpoint or its
+            best, a .safetensors file in the layout of diffusers or kohya, or a PEFT adapter's folder.
         mesh: Mesh that gets the texture (needed for .glb); its UV map says where the void is that gets filled.
         init_image: Atlas to start from (img2img); in a .png what the mesh's UV map leaves out stays as it is there.
         strength: How much of it changes, above 0 to 1 (default 0.6); alone, it starts from the mesh's own texture.
@@ -82,7 +83,8 @@ def generate(
         retextured_glb,
         write_output,
     )
-    from texdiff.models.lora_files.load import add_lora, layer_names, lora_file
+    from texdiff.models.lora_files.find import lora_file
+    from texdiff.models.lora_files.load import add_lora, layer_names
 
     target = read_target(Path(mesh)) if mesh is not None else None
     # What is wrong with the mesh file, beyond its textures, shows when it is written: better now than after sampling.
@@ -91,7 +93,8 @@ def generate(
     edges = read_seams(target) if target and seams == "close" else None
     initial = read_initial_image(Path(init_image) if init_image else None, target) if from_image else None
     if lora is not None:
-        layer_names(lora_file(lora))
+        weights = lora_file(lora)
+        layer_names(weights)
 
     from texdiff.inference.layout_net import choose_layout, load_layout
     from texdiff.inference.sampler import load_pipeline, sample_batch
@@ -100,7 +103,7 @@ def generate(
     net, drawn_without = choose_layout(layout, lora, target is not None)
     pipeline = load_pipeline(model)
     if lora is not None:
-        changed, in_file = add_lora(pipeline, lora)
+        changed, in_file = add_lora(pipeline, weights)
         left_out = f", {in_file - changed} of the file are not in this base" if changed < in_file else ""
         print(f"LoRA {lora}: {changed} layers{left_out}")
     if (reading := reading_of(pipeline)) != PromptReading():

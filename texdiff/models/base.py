@@ -15,6 +15,7 @@ from huggingface_hub import hf_hub_download
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from texdiff.errors import InputError, one_line
+from texdiff.models.exports import newest_export
 from texdiff.models.nano import nano_folder
 
 # Bars for files that load in a second hide those of the long work.
@@ -54,6 +55,8 @@ def resolve_base(name: str, revision: str | None = None) -> str:
         return str(nano_folder())
     folder = Path(name).expanduser()
     if folder.exists():
+        if not (folder / "model_index.json").is_file() and (newest := newest_export(folder, "model_index.json")):
+            folder = newest.parent  # of a full fine-tuning that is not finished
         if not (folder / "model_index.json").is_file():
             raise InputError(f"{folder}: has no model_index.json, so it is not a diffusers pipeline; name its folder")
         name = str(folder)

@@ -13,6 +13,7 @@ from texdiff.report.curves import charts, points
 from texdiff.report.images import data_uri, meshes, timeline
 from texdiff.report.tables import coverage, evaluation, flat, readable
 from texdiff.training.run import Run
+from texdiff.training.run.best import held_out_losses, without_improvement
 
 
 def write_report(folder: Path) -> Path:
@@ -29,7 +30,7 @@ def write_report(folder: Path) -> Path:
         name=folder.resolve().name,
         parent=folder.resolve().parent.name,
         summary=_summary(run, config, about, lines),
-        facts=[*_facts(config, about, lines)],
+        facts=[*_facts(run, config, about, lines)],
         data={"charts": charts(lines), "samples": timeline(run), "meshes": meshes(run)},
         first_batch=data_uri(run.first_batch_file, 1600),
         coverage=coverage(run, about),
@@ -60,7 +61,12 @@ def _own(name: str) -> str:
 
 
 def _summary(run: Run, config: dict[str, Any], about: dict[str, Any], lines: list[dict[str, Any]]) -> str:
-    state = "finished" if run.is_finished and _done(lines) == _of(config, "run", "max_train_steps") else "not finished"
+    patience, losses = _of(config, "run", "early_stopping_patience"), held_out_losses(lines)
+    state = "not finished"
+    if run.is_finished and _done(lines) == _of(config, "run", "max_train_steps"):
+        state = "finished"
+    elif run.is_finished and isinstance(patience, int) and 0 < patience <= without_improvement(losses):
+        state = f"stopped early at step {max(losses)}: no lower held-out error in {patience} validations"
     kinds = {"lora": f"LoRA of rank {_of(config, 'lora', 'rank')}", "controlnet": "Layout net"}
     kind = kinds.get(str(_of(config, "model", "train")), "Every weight")
     dataset = about["dataset"]
@@ -68,7 +74,9 @@ def _summary(run: Run, config: dict[str, Any], about: dict[str, Any], lines: lis
     return f"{kind} for {_of(config, 'model', 'pretrained_model_name_or_path')}{on}; {state}."
 
 
-def _facts(config: dict[str, Any], about: dict[str, Any], lines: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def _facts(
+    run: Run, config: dict[str, Any], about: dict[str, Any], lines: list[dict[str, Any]]
+) -> Iterator[tuple[str, str]]:
     """Numbers to see at a glance, and what they are."""
     yield f"{_done(lines)} of {_of(config, 'run', 'max_train_steps')}", "steps"
     held_out = points(lines, "validation_loss")
@@ -77,6 +85,8 @@ def _facts(config: dict[str, Any], about: dict[str, Any], lines: list[dict[str, 
         yield f"{now:.4f}", f"held-out masked error at step {last}"
         if first == 0 and last > 0 and base > 0:
             yield f"{now / base - 1:+.1%}", f"against the base's own {base:.4f}"
+    if best := run.best():
+        yield f"{best['validation_loss']:.4f}", f"the lowest, at step {best['step']}; its weights are in best/"
     if gains := points(lines, "layout_gain"):
         yield f"{gains[-1][1]:.4f}", "layout gain: held-out error with another mesh's map, less that with its own"
     speeds = sorted(speed for _, speed in points(lines, "images_per_second"))

@@ -23,6 +23,7 @@ from texdiff.data.mask_weights import MUCH_GREY, THRESHOLD, MaskKind
 from texdiff.data.mixture import Mixture, paths_of
 from texdiff.data.record import Record
 from texdiff.data.records import mean_coverage, read_sources
+from texdiff.errors import InputError
 from texdiff.files import write_atomic
 from texdiff.models.family import Family, load_family
 from texdiff.models.trainable import describe_training
@@ -47,7 +48,10 @@ class Sizes(NamedTuple):
 
 
 def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record], list[Record]]:
-    """The textures to train on, and those held out; with data.unreadable `skip` those that can be read."""
+    """The textures to train on, and those held out; with data.unreadable `skip` those that can be read.
+
+    Raises InputError where there are none held out, and a setting needs them.
+    """
     data, skip = config.data, config.data.unreadable == "skip"
     layout_column = data.layout_column if config.layout.maps == "position" else None
     columns = (data.image_column, data.mask_column, data.caption_column, layout_column)
@@ -69,6 +73,12 @@ def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record
             say=parallel.is_main,
         )
         splits = [keep_readable(split) for split in splits]
+    wanted = {"keep_best true": config.run.keep_best, "early_stopping_patience": config.run.early_stopping_patience}
+    for key in [key for key, value in wanted.items() if value and not splits[1]]:
+        raise InputError(
+            f"run.{key}: {data.dataset} holds out no textures to compare losses on; make it with "
+            "texdiff prepare --validation_fraction 0.05, or leave the key out"
+        )
     return splits[0], splits[1]
 
 
@@ -221,7 +231,7 @@ def draw_first_batch(textures: LatentDataset, plan: BatchPlan, config: TrainingC
     """Write RUN/first_batch.png, one row a texture: the texture as the VAE gets it, its mask, and the texture under its
     latent mask, where texels that do not count are red, and blue where the base model's own prediction is asked for.
     The masks are those that training reads, from the cache."""
-    if plan.rank > 0:
+    if plan.rank > 0 or run.resume_from:  # where it is there already
         return
     rows = []
     resolution = config.data.resolution

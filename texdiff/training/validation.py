@@ -24,6 +24,8 @@ from texdiff.models.stable_diffusion import quick_sampler
 from texdiff.models.trainable import Trainable
 from texdiff.training.ema import Ema
 from texdiff.training.parallel import Parallel
+from texdiff.training.run.best import best_step, without_improvement
+from texdiff.training.run.export import Export
 from texdiff.training.run.metrics_log import MetricsLog, error_figures
 from texdiff.training.run.stop_signals import Stopped, StopSignals
 from texdiff.training.samples import SampleImages
@@ -47,13 +49,15 @@ class Validation:
         family: Family,
         trainable: Trainable,
         ema: Ema,
+        export: Export,
         log: MetricsLog,
         held_out: LatentDataset | None,
         records: Sequence[Record],
         stop: StopSignals,
     ) -> None:
         self.config, self.family, self.trainable, self.ema = config, family, trainable, ema
-        self.parallel, self.log = log.parallel, log
+        self.parallel, self.log, self.export = log.parallel, log, export
+        self._stalled = False
         self.held_out, self.stop = held_out, stop
         self.samples = SampleImages(config, log, held_out.records if held_out else records)
 
@@ -66,6 +70,23 @@ class Validation:
                 self.images(step)
                 self.figures(step)  # last: where its line is, all of it was done
         self.parallel.wait()
+        patience = self.config.run.early_stopping_patience
+        if patience is not None and not self._stalled:
+            self._stalled = self.parallel.decide(lambda: self._has_stalled(step, patience))
+
+    def stalled(self) -> bool:
+        """Whether the held-out loss has not come down for as many validations as run.early_stopping_patience says. The
+        same on every rank, as found when `run` was called last."""
+        return self._stalled
+
+    def _has_stalled(self, step: int, patience: int) -> bool:
+        losses = self.log.held_out_losses
+        if step == self.config.run.max_train_steps or without_improvement(losses) < patience:
+            return False
+        best = best_step(losses)
+        since = f"since step {best} ({losses[best]:.4f})" if best else "at all"
+        print(f"\nstops after step {step}: no lower held-out loss in {patience} validations, {since}", flush=True)
+        return True
 
     def _is_missing(self, step: int) -> bool:
         """Whether any of what `run` leaves for `step` is not there, as rank 0 sees it."""
@@ -85,6 +106,9 @@ class Validation:
                 found |= measure_held_out(self.trainable, self.family, self.held_out, *where).figures()
             if self.config.validation.num_images:
                 found |= self.samples.void(step)
+        loss = found.get("validation_loss")
+        if loss is not None and best_step(self.log.held_out_losses | {step: loss}) == step:
+            self.export.best(step, loss)  # before its line, which says that all of it was done
         if found:
             self.log.validation(step, found)
 

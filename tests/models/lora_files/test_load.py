@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from texdiff.errors import InputError
 from texdiff.inference.sampler import sample
-from texdiff.models.lora_files.load import add_lora, lora_file
+from texdiff.models.lora_files.find import lora_file
+from texdiff.models.lora_files.load import add_lora
 from texdiff.models.lora_files.strength import PEFT_NAME
 from texdiff.models.prompts import PromptReading, reading_of
 

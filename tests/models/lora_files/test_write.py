@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from texdiff import cli
 from texdiff.config import DataConfig, LoraConfig, ModelConfig, TrainingConfig
+from texdiff.models.lora_files import LORA_FILE
 from texdiff.models.lora_files.kohya import write_kohya
 from texdiff.models.lora_files.metadata import lora_metadata
 from texdiff.models.lora_files.safetensors_bytes import write_weights
@@ -76,7 +77,7 @@ def test_kohya_merged_by_hand_is_what_diffusers_merges(unet: Any, tmp_path: Path
 
     tuned = with_lora(unet, **settings)
     write_lora(tuned, tmp_path)
-    write_kohya(tmp_path, tmp_path / "kohya.safetensors")
+    write_kohya(tmp_path / LORA_FILE, tmp_path / "kohya.safetensors")
     by_hand = merged_by_hand(unet, tmp_path / "kohya.safetensors")
 
     expected = noise_prediction(tuned)
@@ -107,8 +108,8 @@ def test_metadata_is_true_and_the_bytes_repeat(unet: Any, tmp_path: Path) -> Non
     files = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        write_lora(tuned, tmp_path / name, lora_metadata(config.to_dict(), tuned, "epsilon", textures=24))
-        write_kohya(tmp_path / name, tmp_path / name / "kohya.safetensors")
+        write_lora(tuned, tmp_path / name, lora_metadata(config.to_dict(), tuned, "epsilon", textures=24, steps=1000))
+        write_kohya(tmp_path / name / LORA_FILE, tmp_path / name / "kohya.safetensors")
         files.append([path.read_bytes() for path in sorted((tmp_path / name).iterdir())])
     assert files[0] == files[1]
     for path, implementation in (
@@ -152,7 +153,7 @@ def test_the_base_is_called_what_other_programs_call_it(
         up_block_types=("CrossAttnUpBlock2D",),
         cross_attention_dim=width,
     )
-    said = lora_metadata(TrainingConfig(data=DataConfig(dataset="x")).to_dict(), small, prediction, textures=1)
+    said = lora_metadata(TrainingConfig(data=DataConfig(dataset="x")).to_dict(), small, prediction, textures=1, steps=1)
     assert said["ss_base_model_version"] == version
     assert said["modelspec.architecture"] == architecture
     assert said["ss_v2"] == str(width == 1024)
@@ -178,8 +179,8 @@ def test_what_cannot_be_exported_is_one_line(unet: Any, tmp_path: Path, capsys: 
     output = tmp_path / "k.safetensors"
     for source, target, why in [
         ("dora", output, "DoRA"),
-        ("none", output, "finished LoRA run"),
-        ("garbage.safetensors", output, "finished LoRA run"),
+        ("none", output, "no such LoRA"),
+        ("garbage.safetensors", output, "name a LoRA run"),
         ("lora", tmp_path / "k.pt", "must end in .safetensors"),
         ("lora", tmp_path / "garbage.safetensors/k.safetensors", "cannot be written"),
     ]:

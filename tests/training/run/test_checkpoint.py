@@ -170,6 +170,30 @@ def test_rotation_and_what_killed_processes_left(parallel, tmp_path):
     assert checked.returncode == 0, checked
 
 
+def test_of_checkpoints_that_are_too_old_the_exports_stay(parallel, tmp_path):
+    one = a_run(parallel, tmp_path)
+    one.state.export = SimpleNamespace(checkpoint=lambda folder, step: (folder / "export").write_text(str(step)))
+    for step in (1, 2, 3):
+        one.step()
+        one.state.save(step)
+    alone = Run(tmp_path).checkpoint_folder(1)
+    assert sorted(os.listdir(alone)) == ["SHA256SUMS", "export"]
+    assert Run(tmp_path).checkpoints() == [Run(tmp_path).checkpoint_folder(step) for step in (2, 3)]
+    # Killed in the midst of it: the list of sums had been replaced, or was about to be, and the files not yet deleted.
+    for name in ("weights.safetensors", "progress.json", ".SHA256SUMS.12.tmp"):
+        (alone / name).write_text("left")
+    assert newest_good(Run(tmp_path)).name == "step-00000003"
+    again = a_run(parallel, tmp_path)
+    assert again.state.resume() == 3
+    assert sorted(os.listdir(alone)) == ["SHA256SUMS", "export"]
+    checked = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=alone, capture_output=True)
+    assert checked.stdout == b"export: OK\n"
+    # Where only exports are left there is nothing to continue from.
+    for checkpoint in Run(tmp_path).checkpoints():
+        shutil.rmtree(checkpoint)
+    assert newest_good(Run(tmp_path)) is None
+
+
 def changed(value):
     """Another value of the same kind."""
     if isinstance(value, bool):

@@ -115,7 +115,7 @@ def metrics(run: Path) -> list[dict]:
 
 def leaves(run: Path) -> dict[str, bytes]:
     """What a run leaves that no clock decides."""
-    files = [run / LORA, *sorted((run / "samples").rglob("*.png"))]
+    files = [run / LORA, *sorted((run / "best").iterdir()), *sorted((run / "samples").rglob("*.png"))]
     return {str(path.relative_to(run)): path.read_bytes() for path in files} | {"metrics": repr(metrics(run)).encode()}
 
 

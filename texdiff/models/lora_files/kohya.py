@@ -14,20 +14,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from texdiff.errors import InputError, one_line
-from texdiff.models.lora_files import LORA_FILE
 from texdiff.models.lora_files.metadata import IMPLEMENTATIONS, XL
 from texdiff.models.lora_files.safetensors_bytes import write_weights
 from texdiff.models.lora_files.sgm import sgm_name
 from texdiff.models.lora_files.strength import read_factors
 
 
-def write_kohya(run: Path, output: Path) -> None:
-    """Write the LoRA of a finished run (its folder, or the file in it) to `output` in kohya's layout.
+def write_kohya(source: Path, output: Path) -> None:
+    """Write the LoRA in a run's file to `output` in kohya's layout.
 
     Raises InputError where there is no such LoRA, and for DoRA: programs that read this layout take its magnitudes
     relative to different norms, so the file would not mean the same everywhere.
     """
-    source = run / LORA_FILE if run.is_dir() else run
     try:
         with safe_open(source, "pt") as file:
             metadata = file.metadata() or {}
@@ -35,9 +33,7 @@ def write_kohya(run: Path, output: Path) -> None:
             raise ValueError("no alpha in its metadata")
         tensors, scales = read_factors(source)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{source}: not a LoRA that texdiff trained ({one_line(error)}); name a finished LoRA run"
-        ) from None
+        raise InputError(f"{source}: not a LoRA that texdiff trained ({one_line(error)}); name a LoRA run") from None
     if output.suffix != ".safetensors":
         raise InputError(f"--output {output}: must end in .safetensors")
     if any("magnitude" in key for key in tensors):

@@ -5,33 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from texdiff.errors import InputError, one_line
-from texdiff.models.lora_files import LORA_FILE
-from texdiff.models.lora_files.strength import PEFT_NAME, layers_of, read_layers
+from texdiff.models.lora_files.find import lora_file
+from texdiff.models.lora_files.strength import layers_of, read_layers
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-
-
-def lora_file(path: Path) -> Path:
-    """The weights file that `path` means: itself, or the one in a run folder.
-
-    Raises:
-        InputError: there is none, or the folder holds a whole pipeline instead.
-    """
-    if path.is_dir():
-        for name in (LORA_FILE, PEFT_NAME):
-            if (path / name).is_file():
-                return path / name
-        if (path / "model_index.json").is_file():
-            raise InputError(f"{path}: a whole pipeline, not a LoRA; give it as --model")
-        if (path / "controlnet").is_dir():
-            raise InputError(f"{path}: a layout net, not a LoRA; give it as --layout")
-        raise InputError(f"{path}: no {LORA_FILE} in it; give a run folder of a finished LoRA run or a file")
-    if not path.is_file():
-        raise InputError(f"{path}: no such LoRA; give a run folder or a .safetensors file")
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path}: not a .safetensors file; convert it, other formats can carry code")
-    return path
 
 
 def layer_names(file: Path) -> set[str]:

@@ -20,9 +20,9 @@ Settings = Mapping[str, Mapping[str, Any]]
 """Those of a run, as its config.yaml holds them."""
 
 
-def lora_metadata(settings: Settings, denoiser: Any, prediction_type: str, textures: int) -> dict[str, str]:
-    """The metadata of a LoRA for a diffusers model that was trained on that many textures, for its file in diffusers'
-    layout."""
+def lora_metadata(settings: Settings, denoiser: Any, prediction_type: str, textures: int, steps: int) -> dict[str, str]:
+    """The metadata of a LoRA for a diffusers model that was trained on that many textures for that many steps, for its
+    file in diffusers' layout."""
     xl = denoiser.config.addition_embed_type == "text_time"
     if settings["lora"].get("init") is not None:  # whose rank and strength it has
         adapter = denoiser.peft_config["default"]
@@ -41,6 +41,7 @@ def lora_metadata(settings: Settings, denoiser: Any, prediction_type: str, textu
         "modelspec.prediction_type": prediction,
         **_kohya(settings, base, version, prediction),
         "ss_num_train_images": textures,
+        "ss_steps": steps,
     }
     return {key: str(value) for key, value in known.items() if value is not None}
 
@@ -73,7 +74,6 @@ def _kohya(settings: Settings, base: str, version: str | None, prediction: str |
         "ss_lr_warmup_steps": optim["lr_warmup_steps"],
         "ss_max_grad_norm": optim["max_grad_norm"],
         "ss_max_train_steps": settings["run"]["max_train_steps"],
-        "ss_steps": settings["run"]["max_train_steps"],
         "ss_seed": settings["run"]["seed"],
         "ss_resolution": f"({side}, {side})",
         "ss_clip_skip": skip + 1 if (skip := settings["model"].get("clip_skip")) is not None else None,

@@ -4,6 +4,7 @@ Nothing is read before it is asked for, and torch is not needed to read.
 """
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -11,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from texdiff.errors import InputError, one_line
 from texdiff.files import write_atomic
+from texdiff.models.exports import BEST, BEST_FILE, CHECKPOINTS
 from texdiff.models.lora_files import LORA_FILE
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+SUMS = "SHA256SUMS"
+STATE_FILES = PROGRESS, STATE, WEIGHTS = "progress.json", "state.safetensors", "weights.safetensors"
+"""What a run continues from, in the folder of a checkpoint."""
 
 if TYPE_CHECKING:
     from texdiff.config import TrainingConfig
@@ -40,7 +46,8 @@ class Run:
         self.lora_file = folder / LORA_FILE
         self.pipeline_file = folder / "model_index.json"
         self.layout_net_folder = folder / "controlnet"
-        self.checkpoints_folder = folder / "checkpoints"
+        self.best_folder = folder / BEST
+        self.checkpoints_folder = folder / CHECKPOINTS
         self.samples_folder = folder / "samples"
         self.samples_file = self.samples_folder / "samples.json"
         self.trackers_folder = folder / "logs"
@@ -79,7 +86,9 @@ class Run:
         """Take leave of the other ranks, and say where to look."""
         parallel.end()
         if parallel.is_main:
-            print(f"done: weights and samples are in {self.folder}; see {self.report_file}")
+            best = self.best()
+            at = f", and the best, after {best['step']} steps, in {self.best_folder}" if best else ""
+            print(f"done: weights and samples are in {self.folder}{at}; see {self.report_file}")
 
     def _lock(self) -> None:
         """Keep other processes from this run until ours ends, however it ends. Raises InputError where one is at work:
@@ -105,12 +114,16 @@ class Run:
         return self.checkpoints_folder / f"step-{step:08d}"
 
     def sample_folders(self) -> list[Path]:
-        """The folders of sample images, oldest first."""
-        return _steps(self.samples_folder)
+        """The folders of sample images up to the run's last step, oldest first."""
+        return [folder for folder in _steps(self.samples_folder) if step_of(folder) <= self._end()]
 
     def checkpoints(self) -> list[Path]:
-        """The checkpoints, oldest first, good or damaged."""
-        return _steps(self.checkpoints_folder)
+        """The checkpoints, oldest first, good or damaged. A folder that has nothing left but its export is none."""
+        return [folder for folder in _steps(self.checkpoints_folder) if not _is_export_alone(folder)]
+
+    def checkpoint_exports(self) -> list[Path]:
+        """The folders of checkpoints that have gone but for their exports, oldest first."""
+        return [folder for folder in _steps(self.checkpoints_folder) if _is_export_alone(folder)]
 
     def settings(self) -> dict[str, Any]:
         """The settings by section, as config.yaml has them. Raises InputError where there is none, or a damaged one."""
@@ -127,7 +140,13 @@ class Run:
         return found
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, without those that are torn: the machine went down, or the disk was full."""
+        """The lines of metrics.jsonl up to the run's last step."""
+        end = self._end()
+        return [line for line in self.all_metrics() if line["step"] <= end]
+
+    def all_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, without those that are torn: the machine went down, or the disk was full. Where
+        run.max_train_steps is lower than it was once, there are lines beyond it."""
         lines = []
         path = self.metrics_file
         for text in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []:
@@ -138,6 +157,13 @@ class Run:
                 continue
             lines.append(line)
         return lines
+
+    def _end(self) -> float:
+        """run.max_train_steps; where it cannot be read, more than any step."""
+        try:
+            return int(self.settings()["run"]["max_train_steps"])
+        except (InputError, LookupError, TypeError, ValueError):
+            return math.inf
 
     def provenance(self) -> dict[str, Any]:
         """What `create` wrote to about.json; where that is missing, both parts are empty."""
@@ -155,6 +181,12 @@ class Run:
         """What the maps of the run's own layout net show; empty where there is no net."""
         said = _read_json(self.layout_net_folder / "config.json").get("_texdiff")
         return said["layout"] if isinstance(said, dict) and isinstance(said.get("layout"), dict) else {}
+
+    def best(self) -> dict[str, Any]:
+        """`step` and `validation_loss` of what is in RUN/best; empty where there is none."""
+        found = _read_json(self.best_folder / BEST_FILE)
+        known = isinstance(found.get("step"), int) and isinstance(found.get("validation_loss"), float)
+        return found if known else {}
 
     @property
     def is_finished(self) -> bool:
@@ -217,6 +249,15 @@ def step_of(folder: Path) -> int:
 def _steps(folder: Path) -> list[Path]:
     found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit() and path.is_dir()]
     return sorted(found)
+
+
+def _is_export_alone(folder: Path) -> bool:
+    """Whether the folder of a checkpoint lists an export, and nothing that a run could continue from."""
+    try:
+        names = {line.split("  ")[-1] for line in (folder / SUMS).read_text("utf-8").splitlines()}
+    except (OSError, ValueError):  # a damaged checkpoint
+        return False
+    return bool(names) and names.isdisjoint(STATE_FILES)
 
 
 def _json(values: dict[str, Any]) -> bytes:

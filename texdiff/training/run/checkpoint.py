@@ -1,7 +1,9 @@
 """What a run needs to continue: trainable weights, the state of all that changes with them, and one number of progress.
 
 No random state is kept: every draw is keyed by the sample, and progress says which sample is next. A checkpoint is a
-folder, complete or absent, with SHA-256 sums of its files (`sha256sum -c SHA256SUMS` checks them as well).
+folder, complete or absent, with SHA-256 sums of its files (`sha256sum -c SHA256SUMS` checks them as well). With it is
+what the run would export at that step. That stays when the checkpoint is too old to be kept: it is small, and what users
+compare to choose among the steps.
 """
 
 import hashlib
@@ -19,21 +21,21 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from texdiff.config import RENAMED, DataConfig, TrainingConfig
 from texdiff.errors import InputError, one_line
-from texdiff.files import atomic_folder, remove
+from texdiff.files import atomic_folder, remove, write_atomic
 from texdiff.models.base import content_of
 from texdiff.training.ema import Ema
-from texdiff.training.run import Run, step_of
+from texdiff.training.run import PROGRESS, STATE, STATE_FILES, SUMS, WEIGHTS, Run, step_of
+from texdiff.training.run.export import Export
 from texdiff.training.run.metrics_log import MetricsLog
 from texdiff.training.run.state_file import read_state, write_state
-
-WEIGHTS, STATE, PROGRESS, SUMS = "weights.safetensors", "state.safetensors", "progress.json", "SHA256SUMS"
 
 # What may differ when a run continues, because it does not change what is learnt up to a given step. Any other key may
 # not, so a new one is safe before somebody thought about it. What the data and the batch come to is compared itself.
 MAY_CHANGE = {
     "run": {"output_dir", "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "resume", "report_to"}
     | {"train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "compile", "cuda_graphs"}
-    | {"low_precision_norms", "low_precision_adapters", "channels_last"},
+    | {"low_precision_norms", "low_precision_adapters", "channels_last"}
+    | {"export_checkpoints", "keep_best", "early_stopping_patience"},
     "data": {"dataset", "unreadable", "cache", "cache_dir"},
     "validation": {"every", "prompts", "num_images", "num_inference_steps"},
 }
@@ -59,7 +61,8 @@ def newest_good(run: Run) -> Path | None:
 class Checkpointer:
     """Writes the checkpoints of a run, and loads the one that it continues from.
 
-    `parameters` are the trainable ones by name; `dataset` is a hash of what they are trained on.
+    `parameters` are the trainable ones by name; `dataset` is a hash of what they are trained on; `export` adds to a
+    checkpoint what other programs load.
     """
 
     def __init__(
@@ -72,8 +75,9 @@ class Checkpointer:
         optimizer: Optimizer,
         lr_scheduler: LRScheduler,
         ema: Ema,
+        export: Export | None = None,
     ) -> None:
-        self.run, self.log, self.parallel = run, log, log.parallel
+        self.run, self.log, self.parallel, self.export = run, log, log.parallel, export
         self.parameters = parameters
         self.parts: dict[str, Any] = {"optimizer": optimizer, "lr_scheduler": lr_scheduler, "ema": ema}
         if self.parallel.scaler is not None:
@@ -103,8 +107,10 @@ class Checkpointer:
                 self.base = self.base or content_of(self.settings["model"]["pretrained_model_name_or_path"])
                 progress = {"step": step, "samples_seen": samples, "base": self.base, "config": self.settings}
                 (folder / PROGRESS).write_text(json.dumps(progress, indent=1), "utf-8")
-                sums = "".join(f"{_sha256(folder / name)}  {name}\n" for name in (PROGRESS, STATE, WEIGHTS))
-                (folder / SUMS).write_text(sums, "ascii")
+                if self.export:
+                    self.export.checkpoint(folder, step)
+                names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+                (folder / SUMS).write_text("".join(f"{_sha256(folder / name)}  {name}\n" for name in names), "utf-8")
             for old in {*self.damaged} - {newest}:
                 remove(old)
             self.damaged = []
@@ -113,11 +119,15 @@ class Checkpointer:
         self.parallel.wait()
 
     def resume(self) -> int:
-        """Take over the checkpoint that the run continues from, if there is one, and return the steps that were done;
-        the figures and samples of later ones are dropped. Raises as `load` does."""
+        """Take over the checkpoint that the run continues from, if there is one, and return the steps that were done.
+
+        The figures and samples of later ones are dropped, as they will be made again. Not so in a run that is to end
+        here, though it has gone further before: it can go on from there again. Raises as `load` does.
+        """
         step = self.load(self.run.resume_from) if self.run.resume_from else 0
-        self.log.drop_after(step)
-        if self.parallel.is_main:
+        ends_here = step == self.settings["run"]["max_train_steps"]
+        self.log.drop_after(step, keep_later=ends_here)
+        if self.parallel.is_main and not ends_here:
             for later in [folder for folder in self.run.sample_folders() if step_of(folder) > step]:
                 remove(later)
         return step
@@ -176,9 +186,13 @@ class Checkpointer:
         self.base = None if moved else content
 
     def _rotate(self, newest: Path) -> None:
-        """Delete checkpoints that are too old, and what a process that was killed had begun to write or to delete."""
+        """Delete checkpoints that are too old, but for their exports, and what a process that was killed had begun to
+        write or to delete."""
         for old in [path for path in self.run.checkpoints() if path.name <= newest.name][: -self.limit]:
-            remove(old)
+            _keep_export(old)
+        for folder in self.run.checkpoint_exports():
+            for left in [*map(folder.joinpath, STATE_FILES), *folder.glob(".*")]:
+                left.unlink(missing_ok=True)
         for left in self.run.checkpoints_folder.glob(".step-*"):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -202,11 +216,25 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _keep_export(checkpoint: Path) -> None:
+    """Make a checkpoint an export alone, or delete it where it has none. Its list of sums decides which it is, so it is
+    the one or the other at any moment; the files that are not listed any more can go."""
+    try:
+        lines = (checkpoint / SUMS).read_text("utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.rstrip("\n").split("  ")[1] not in STATE_FILES]
+    except (OSError, ValueError, IndexError):  # damaged
+        kept = []
+    if kept:
+        write_atomic(checkpoint / SUMS, "".join(kept).encode())
+    else:
+        remove(checkpoint)
+
+
 def damage_of(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files, None where nothing is."""
     try:
-        sums = dict(line.split("  ")[::-1] for line in (checkpoint / SUMS).read_text("ascii").splitlines())
-        for name in (PROGRESS, STATE, WEIGHTS):
+        sums = dict(line.split("  ")[::-1] for line in (checkpoint / SUMS).read_text("utf-8").splitlines())
+        for name in STATE_FILES:
             if _sha256(checkpoint / name) != sums[name]:
                 return f"{name} is not what was written"
     except FileNotFoundError as error:

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from texdiff.errors import InputError, one_line
 from texdiff.files import fsync, write_atomic
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
+from texdiff.training.run.best import held_out_losses
 from texdiff.training.run.finite_check import FiniteCheck
 
 FLUSH_STEPS = 10  # reading a figure from a GPU waits for it, so figures are read in blocks
@@ -45,25 +46,36 @@ class MetricsLog:
         self.finite = FiniteCheck(parallel)
         self.trackers = _start_trackers(config, run) if parallel.is_main else []
         self.validated: set[int] = set()  # steps that have a line of validation; known to rank 0
+        self.held_out_losses: dict[int, float] = {}  # by step; known to rank 0
+        self.done = 0  # steps, once `steps` has begun
         self._pending: list[dict[str, Any]] = []
         self._since = time.perf_counter()
         self._smoothed = RunningMean(SMOOTHED)
         self._bar: Any = None
 
-    def drop_after(self, step: int) -> None:
-        """Forget the lines after `step` steps, all at 0: these steps will be done again."""
+    def drop_after(self, step: int, *, keep_later: bool = False) -> None:
+        """Forget the lines after `step` steps, all at 0: these steps will be done again. With `keep_later` they stay in
+        the file."""
         if self.parallel.is_main and self.run.metrics_file.exists():
-            kept = [line for line in self.run.metrics() if step > 0 and line["step"] <= step]
-            self.validated = {line["step"] for line in kept if {"validation_loss", "void_on_surface"} & line.keys()}
+            lines = self.run.all_metrics()
+            done = [line for line in lines if step > 0 and line["step"] <= step]
+            kept = lines if keep_later else done
+            self.validated = {line["step"] for line in done if {"validation_loss", "void_on_surface"} & line.keys()}
+            self.held_out_losses = held_out_losses(done)
             write_atomic(self.run.metrics_file, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
-    def steps(self, first: int, last: int) -> Iterator[int]:
-        """The numbers of the steps after `first`, up to `last`, with a bar that shows how many are done."""
+    def steps(self, first: int, last: int, until: Callable[[], bool] = lambda: False) -> Iterator[int]:
+        """The numbers of the steps after `first`, up to `last` or until `until` holds, with a bar that shows how many
+        are done."""
+        self.done = first
         with tqdm(total=last, initial=first, unit="step", disable=not self.parallel.is_main) as self._bar:
             for step in range(first + 1, last + 1):
+                if until():
+                    return
                 if not self._pending:  # what was done since the last block, validation say, is nobody's step
                     self._since = time.perf_counter()
                 yield step
+                self.done = step
                 self._bar.update()
 
     def add(
@@ -91,7 +103,9 @@ class MetricsLog:
 
     def validation(self, step: int, figures: Mapping[str, float | None]) -> None:
         """A line of its own for what validation found. For rank 0 alone."""
-        self._write({"step": step, "samples_seen": step * self.effective_batch, **figures})
+        line = {"step": step, "samples_seen": step * self.effective_batch, **figures}
+        self._write(line)
+        self.held_out_losses |= held_out_losses([line])
 
     def images(self, step: int, images: Mapping[str, Sequence[NDArray[np.uint8]]]) -> None:
         """Sample images [H, W, 3] of each kind, for trackers that take images. For rank 0 alone."""

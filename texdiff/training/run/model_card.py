@@ -169,20 +169,32 @@ def _metrics(run: Run) -> str:
     if len(found) < 2 or found[0]["step"] != 0:
         return ""
     base, last = found[0], found[-1]
-    names = [name for name in base if isinstance(base[name], float) and isinstance(last.get(name), float)]
+    columns = [base, *(line for line in found if line["step"] == run.best().get("step") != last["step"]), last]
+    names = [name for name in base if all(isinstance(line.get(name), float) for line in columns)]
     names = [name for name in names if not name.startswith(("void_", "layout_gain"))]
-    rows = [f"| {name.replace('_', ' ')} | {base[name]:.4f} | {last[name]:.4f} |" for name in names]
+    rows = [f"| {name.replace('_', ' ')} | {' | '.join(f'{line[name]:.4f}' for line in columns)} |" for name in names]
+    heads = ["the base itself", *(f"after {line['step']} steps" for line in columns[1:])]
     return "\n".join(
         [
             "## Metrics",
             "",
             "Masked mean squared error of the prediction on held-out textures, on fixed noise over a fixed grid of "
-            "timesteps; lower is better.",
+            f"timesteps; lower is better.{_best(run)}",
             "",
-            f"| | the base itself | after {last['step']} steps |",
-            "|---|---|---|",
+            f"| | {' | '.join(heads)} |",
+            "|---" * (len(heads) + 1) + "|",
             *rows,
         ]
+    )
+
+
+def _best(run: Run) -> str:
+    best = run.best()
+    if not best:
+        return ""
+    return (
+        f" It was lowest after {best['step']} steps ({best['validation_loss']:.4f}): the weights of that step are in "
+        "`best/`, those of the last beside this card."
     )
 
 
