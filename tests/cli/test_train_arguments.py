@@ -57,6 +57,11 @@ def test_shipped_configurations_are_valid(path):
         (["--lora.alpha", "0"], "lora.alpha must be above 0 (got 0.0)"),
         (["--lora.target_modules", "[]"], "lora.target_modules must be at least one name (got ())"),
         (["--mask.unmasked_weight", "1.5"], "mask.unmasked_weight must be from 0 to 1 (got 1.5)"),
+        (
+            ["--run.early_stopping_patience", "3", "--validation.every", "0"],
+            "run.early_stopping_patience needs validation.every above 0",
+        ),
+        (["--run.early_stopping_patience", "0"], "run.early_stopping_patience must be at least 1 (got 0)"),
         (["--validation.every", "-1"], "validation.every must be at least 0 (got -1)"),
         (
             ["--mask.outside", "base_model", "--model.train", "full"],

@@ -64,7 +64,7 @@ def test_a_step_is_one_that_is_there(run):
 @pytest.mark.parametrize("text", ["", "[]", '{"step": null}', '{"step": []}', "[" * 100_000])
 def test_a_damaged_best_is_none(text, run):
     (run / "best/best.json").write_text(text)
-    with pytest.raises(InputError, match="there are 5, 10$"):
+    with pytest.raises(InputError, match=r"there are 5, 10$"):
         lora_file(run, 7)
 
 

@@ -22,8 +22,8 @@ def test_best_and_patience_are_those_of_a_loop(losses, patience):
         assert without_improvement(by_step) == waited
         if waited == patience and stopped is None:
             stopped = step
-    after = [n for n in range(len(losses) + 1) if without_improvement({s: by_step[s] for s in range(n + 1)}) >= patience]
-    assert min(after, default=None) == stopped
+    until = [{step: by_step[step] for step in range(last + 1)} for last in range(len(by_step))]
+    assert next((max(some) for some in until if without_improvement(some) >= patience), None) == stopped
 
 
 def test_lines_without_a_held_out_loss_are_left_out():

@@ -2,8 +2,8 @@
 
 No random state is kept: every draw is keyed by the sample, and progress says which sample is next. A checkpoint is a
 folder, complete or absent, with SHA-256 sums of its files (`sha256sum -c SHA256SUMS` checks them as well). With it is
-what the run would export at that step. That stays when the checkpoint is too old to be kept: it is small, and what users
-compare to choose among the steps.
+what the run would export at that step. That stays when the checkpoint is too old to be kept: it is small, and users
+compare such files to choose among the steps.
 """
 
 import hashlib
