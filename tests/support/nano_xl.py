@@ -124,11 +124,12 @@ def prediction(unet: Any) -> torch.Tensor:
 def export(tuned: Any, folder: Path) -> dict[str, Any]:
     """Write the adapters in diffusers' layout and as kohya.safetensors, whose tensors are returned."""
     from texdiff.config import DataConfig, TrainingConfig
+    from texdiff.models.lora_files import LORA_FILE
     from texdiff.models.lora_files.kohya import write_kohya
     from texdiff.models.lora_files.metadata import lora_metadata
     from texdiff.models.lora_files.write import write_lora
 
     settings = TrainingConfig(data=DataConfig(dataset="x")).to_dict()
-    write_lora(tuned, folder, lora_metadata(settings, tuned, "epsilon", textures=1))
-    write_kohya(folder, folder / "kohya.safetensors")
+    write_lora(tuned, folder, lora_metadata(settings, tuned, "epsilon", textures=1, steps=1))
+    write_kohya(folder / LORA_FILE, folder / "kohya.safetensors")
     return load_file(folder / "kohya.safetensors")

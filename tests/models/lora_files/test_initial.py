@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from texdiff.config import DataConfig, LoraConfig, ModelConfig, TrainingConfig
 from texdiff.errors import InputError
+from texdiff.models.lora_files import LORA_FILE
 from texdiff.models.lora_files.kohya import write_kohya
 from texdiff.models.lora_files.write import write_lora
 from texdiff.models.trainable import add_lora, trainable_parameters
@@ -170,4 +171,4 @@ def test_a_dora_is_continued_as_one(unet: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"lora\.use_dora must be true with lora\.init"):
         begun(unet, tmp_path)
     with pytest.raises(InputError, match="DoRA"):
-        write_kohya(tmp_path, tmp_path / "kohya.safetensors")
+        write_kohya(tmp_path / LORA_FILE, tmp_path / "kohya.safetensors")

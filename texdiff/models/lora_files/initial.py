@@ -12,7 +12,8 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from texdiff.errors import InputError
-from texdiff.models.lora_files.load import layer_names, lora_file
+from texdiff.models.lora_files.find import lora_file
+from texdiff.models.lora_files.load import layer_names
 from texdiff.models.lora_files.sgm import sgm_name
 from texdiff.models.lora_files.strength import read_factors
 
