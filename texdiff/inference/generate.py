@@ -92,17 +92,17 @@ def generate(
         print(line)
     edges = read_seams(target) if target and seams == "close" else None
     initial = read_initial_image(Path(init_image) if init_image else None, target) if from_image else None
-    if lora is not None:
-        weights = lora_file(lora)
+    weights = None if lora is None else lora_file(lora)
+    if weights is not None:
         layer_names(weights)
 
     from texdiff.inference.layout_net import choose_layout, load_layout
     from texdiff.inference.sampler import load_pipeline, sample_batch
     from texdiff.models.prompts import PromptReading, reading_of
 
-    net, drawn_without = choose_layout(layout, lora, target is not None)
+    net, drawn_without = choose_layout(layout, weights, target is not None)
     pipeline = load_pipeline(model)
-    if lora is not None:
+    if weights is not None:
         changed, in_file = add_lora(pipeline, weights)
         left_out = f", {in_file - changed} of the file are not in this base" if changed < in_file else ""
         print(f"LoRA {lora}: {changed} layers{left_out}")
@@ -118,7 +118,7 @@ def generate(
         print(drawn_without)
     under = None
     if net is not None and target is not None:
-        layout_net, line = load_layout(net, pipeline, lora, layout_scale, layout_start, layout_end)
+        layout_net, line = load_layout(net, pipeline, weights, layout_scale, layout_start, layout_end)
         print(line)
         under = layout_net.on(target)
         pipeline = under.around(pipeline)

@@ -14,7 +14,7 @@ from texdiff.errors import InputError
 from texdiff.inference.retexture import RetextureTarget
 from texdiff.models.base import PIPELINES, under_layout
 from texdiff.models.layout_net import Maps, check_fit, describe_maps, net_source, pipeline_inputs, read_layout_net
-from texdiff.models.lora_files.load import lora_file
+from texdiff.models.lora_files.find import lora_file
 from texdiff.uv.layout.draw import draw_map
 
 
