@@ -76,8 +76,8 @@ def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record
     wanted = {"keep_best true": config.run.keep_best, "early_stopping_patience": config.run.early_stopping_patience}
     for key in [key for key, value in wanted.items() if value and not splits[1]]:
         raise InputError(
-            f"run.{key}: {data.dataset} holds out no textures to compare losses on; make it with "
-            "texdiff prepare --validation_fraction 0.05, or leave the key out"
+            f"run.{key}: {paths_of(data.sources)} holds out no textures to compare losses on; "
+            "make it with texdiff prepare --validation_fraction 0.05, or leave the key out"
         )
     return splits[0], splits[1]
 
