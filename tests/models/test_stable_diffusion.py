@@ -94,7 +94,9 @@ def test_the_pipeline_is_built_around_the_given_denoiser(family):
 def test_encoders_are_loaded_once_and_stay_where_they_are_put(monkeypatch):
     loaded = []
     load = Base._load
-    monkeypatch.setattr(Base, "_load", lambda self, kind, part: loaded.append(part) or load(self, kind, part))
+    monkeypatch.setattr(
+        Base, "_load", lambda self, kind, part, *dtype: loaded.append(part) or load(self, kind, part, *dtype)
+    )
     family = load_family("nano")
     family.move_encoders("cpu")
     assert loaded == ["scheduler"]  # none was needed

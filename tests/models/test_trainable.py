@@ -5,11 +5,11 @@ import torch
 
 from texdiff.config import LoraConfig
 from texdiff.errors import InputError
-from texdiff.models.base import load_base
+from texdiff.models.base import Base, load_base
 from texdiff.models.family import Conditioning, load_family
 from texdiff.models.lora_files.write import write_lora
 from texdiff.models.stable_diffusion import StableDiffusion
-from texdiff.models.trainable import LoraDenoiser, add_lora, describe_training, trainable_parameters
+from texdiff.models.trainable import FullDenoiser, LoraDenoiser, add_lora, describe_training, trainable_parameters
 
 
 @pytest.fixture
@@ -65,6 +65,20 @@ def test_adapters_are_float32_in_a_half_precision_base(unet):
     add_lora(unet.to(torch.bfloat16), LoraConfig(), seed=0)
     assert {p.dtype for p in trainable_parameters(unet).values()} == {torch.float32}
     assert unet.conv_in.weight.dtype == torch.bfloat16
+
+
+def test_a_frozen_base_is_loaded_in_its_own_precision(unet, monkeypatch):
+    loaded = []
+    load = Base._load
+    monkeypatch.setattr(
+        Base, "_load", lambda self, kind, part, *dtype: loaded.append(dtype) or load(self, kind, part, *dtype)
+    )
+    trainable = LoraDenoiser(load_family("nano"), LoraConfig(), 0, torch.bfloat16)
+    assert (torch.bfloat16,) in loaded
+    add_lora(unet.to(torch.bfloat16), LoraConfig(), seed=0)
+    ours = trainable.denoiser.state_dict()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in unet.state_dict().items())
+    assert {p.dtype for p in FullDenoiser(load_family("nano")).parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(

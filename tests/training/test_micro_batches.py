@@ -88,7 +88,9 @@ def test_a_second_start_loads_no_encoder_and_an_edit_only_what_it_needs(dataset,
     first = list(micro_batches_of(configured(copy, tmp_path / "cache", pixel_weight=0), parallel))
     loaded = []
     load = Base._load
-    monkeypatch.setattr(Base, "_load", lambda self, kind, part: loaded.append(part) or load(self, kind, part))
+    monkeypatch.setattr(
+        Base, "_load", lambda self, kind, part, *dtype: loaded.append(part) or load(self, kind, part, *dtype)
+    )
     assert_same(micro_batches_of(configured(copy, tmp_path / "cache", pixel_weight=0), parallel), first)
     assert loaded == ["scheduler"]
     moved = copy.rename(tmp_path / "moved")

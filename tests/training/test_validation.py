@@ -28,7 +28,9 @@ def loaded(monkeypatch) -> list[str]:
     """The parts of bases that are loaded from now on."""
     parts: list[str] = []
     load = Base._load
-    monkeypatch.setattr(Base, "_load", lambda self, kind, part: parts.append(part) or load(self, kind, part))
+    monkeypatch.setattr(
+        Base, "_load", lambda self, kind, part, *dtype: parts.append(part) or load(self, kind, part, *dtype)
+    )
     return parts
 
 

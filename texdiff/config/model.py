@@ -11,11 +11,16 @@ class ModelConfig:
     """The base model."""
 
     pretrained_model_name_or_path: str = "nano"
-    """Stable Diffusion pipeline to start from: a folder, a hub id, or `nano`, the small one that is included."""
+    """Stable Diffusion 1, 2 or XL to start from: a pipeline's folder, a hub id, a .safetensors file with all of its
+    parts, or `nano`, the small one that is included."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     variant: str | None = None
     """Weight files' variant, such as `fp16`."""
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None
+    """What the base predicts. Default: as its scheduler says, or the metadata of a single file."""
+    vae: str | None = None
+    """VAE in the place of the base's own: a folder, a hub id or a .safetensors file."""
     clip_skip: Count | None = None
     """Layers to leave out at the text encoder's end, as diffusers counts them: 1 is what kohya's scripts, the WebUI and
     ComfyUI (where it is -2) call clip skip 2. null, their clip skip 1, leaves out none."""

@@ -134,11 +134,14 @@ def _sample(
     gain = None
     chosen, train, layout = settings["model"], settings["model"]["train"], settings.get("layout", {})
     reads = {"max_token_length": settings["data"].get("max_token_length", 77), "clip_skip": chosen.get("clip_skip")}
+    overrides = {key: chosen.get(key) for key in ("prediction_type", "vae")}  # which a trained pipeline has in it
     for who in ("base", "trained"):
         family = (
             load_family(str(run), **reads)
             if who == "trained" and train == "full"
-            else load_family(chosen["pretrained_model_name_or_path"], chosen["revision"], chosen["variant"], **reads)
+            else load_family(
+                chosen["pretrained_model_name_or_path"], chosen["revision"], chosen["variant"], **reads, **overrides
+            )
         )
         net = None
         if held_out.layouts is not None and (who == "trained" or train == "lora"):

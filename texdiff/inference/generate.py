@@ -30,6 +30,7 @@ def generate(
     layout_start: float = 0.0,
     layout_end: float = 1.0,
     seams: Literal["close", "keep"] = "close",
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None,
 ) -> list[Path]:
     """Sample textures from prompts, as images or on a mesh.
 
@@ -37,7 +38,8 @@ def generate(
     InputError where any of the arguments cannot be used, and writes nothing then.
 
     Args:
-        model: Stable Diffusion pipeline: a folder, a hub id, the folder of a full fine-tuning run, or nano.
+        model: Stable Diffusion: a pipeline's folder, a hub id, a .safetensors file with all of its parts, the folder of
+            a full fine-tuning run, or nano.
         prompt: What to draw; several give several textures.
         output: A .png (the atlas) or a .glb (the mesh with the new texture); of several textures each gets a number.
         lora: Folder of a LoRA run (of one that is not finished, its newest checkpoint is taken), of a checkpoint or its
@@ -57,6 +59,7 @@ def generate(
         layout_end: Share of the steps, 0 to 1, after which it ends.
         seams: Where the mesh's UV map is cut, bring the colours of both sides together, smoothly inside the islands, or
             keep them as they are drawn.
+        prediction_type: What the model predicts, where its scheduler does not say it or a single file cannot.
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     seeds = [seed] if isinstance(seed, int) else seed
@@ -101,7 +104,7 @@ def generate(
     from texdiff.models.prompts import PromptReading, reading_of
 
     net, drawn_without = choose_layout(layout, weights, target is not None)
-    pipeline = load_pipeline(model)
+    pipeline = load_pipeline(model, prediction_type)
     if weights is not None:
         changed, in_file = add_lora(pipeline, weights)
         left_out = f", {in_file - changed} of the file are not in this base" if changed < in_file else ""

@@ -27,7 +27,7 @@ def inference_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_pipeline(model: str) -> DiffusionPipeline:
+def load_pipeline(model: str, prediction_type: str | None = None) -> DiffusionPipeline:
     """The pipeline on the fastest device here: float32 on a CPU, bfloat16 or float16 on a GPU.
 
     One that a run trained reads prompts as it did then, by the config.yaml beside it.
@@ -35,16 +35,17 @@ def load_pipeline(model: str) -> DiffusionPipeline:
     Raises:
         InputError: no such folder or hub id, not a Stable Diffusion pipeline, or files of it missing or damaged.
     """
-    base = load_base(model)
-    kind, folder = base.index["_class_name"], base.source
+    base = load_base(model, prediction_type=prediction_type)
+    kind, folder = base.index["_class_name"], base.configs
     variants = base.variants("unet")
     variant = None if "" in variants or not variants else variants[0]  # of weights that are there in halves alone
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries warn of each other's deprecations
             pipeline = getattr(diffusers, kind).from_pretrained(
-                folder, variant=variant, feature_extractor=None, **PIPELINES[kind]
+                folder, variant=variant, feature_extractor=None, **PIPELINES[kind], **base.missing_parts()
             )
+            base.correct(pipeline.scheduler)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         hub = "" if Path(folder).is_dir() else ", or the hub cannot be reached"
         raise InputError(f"{model}: not a usable Stable Diffusion pipeline{hub} ({one_line(error)[:200]})") from None

@@ -10,7 +10,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -61,7 +61,7 @@ def resolve_base(name: str, revision: str | None = None) -> str:
             raise InputError(f"{folder}: has no model_index.json, so it is not a diffusers pipeline; name its folder")
         name = str(folder)
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise InputError(f"{name}: no such folder, and not a hub id (owner/name); check the path")
+        raise InputError(f"{name}: no such folder or file, and not a hub id (owner/name); check the path")
     try:
         index = (
             folder / "model_index.json"
@@ -97,15 +97,33 @@ def content_of(name: str) -> str | None:
 class Base:
     """A Stable Diffusion pipeline whose parts are loaded when first asked for, in float32, on the CPU."""
 
-    def __init__(self, source: str, revision: str | None = None, variant: str | None = None) -> None:
+    def __init__(
+        self,
+        source: str,
+        revision: str | None = None,
+        variant: str | None = None,
+        prediction_type: str | None = None,
+        vae: str | None = None,
+    ) -> None:
         self.source, self.revision, self.variant = source, revision, variant
+        self.prediction_type, self.vae_source = prediction_type, vae
 
-    def _load(self, kind: Any, part: str) -> Any:
+    @property
+    def configs(self) -> str:
+        """Folder or hub id with the settings of all parts."""
+        return self.source
+
+    def missing_parts(self) -> dict[str, Any]:
+        """Parts that `from_pretrained(configs)` does not find there, or not these, by name."""
+        return {"vae": self.vae} if self.vae_source else {}
+
+    def _load(self, kind: Any, part: str, dtype: torch.dtype = torch.float32) -> Any:
         try:
             if not issubclass(kind, torch.nn.Module):
-                return kind.from_pretrained(self.source, subfolder=part, revision=self.revision)
-            options = {"variant": self.variant} if self.variant else {}
-            return kind.from_pretrained(self.source, subfolder=part, revision=self.revision, **options).float()
+                return kind.from_pretrained(self.configs, subfolder=part, revision=self.revision)
+            options: dict[str, Any] = {"variant": self.variant} if self.variant else {}
+            options["torch_dtype"] = dtype
+            return kind.from_pretrained(self.source, subfolder=part, revision=self.revision, **options).to(dtype)
         except Exception as error:  # hub, JSON, safetensors, shapes: each means that this part cannot be had
             raise self._cannot_load(part, error) from None
 
@@ -134,10 +152,16 @@ class Base:
     def unet(self) -> UNet2DConditionModel:
         return self._load(UNet2DConditionModel, "unet")
 
+    def load_unet(self, dtype: torch.dtype) -> None:
+        """Load it in another precision than float32, where it is not loaded yet: half the memory for Stable Diffusion
+        XL's 10 GB."""
+        if "unet" not in self.__dict__:
+            self.__dict__["unet"] = self._load(UNet2DConditionModel, "unet", dtype)
+
     def unet_outline(self) -> UNet2DConditionModel:
         """The U-Net's layers on the meta device: names and shapes, known without its weights."""
         try:
-            settings = UNet2DConditionModel.load_config(self.source, subfolder="unet", revision=self.revision)
+            settings = UNet2DConditionModel.load_config(self.configs, subfolder="unet", revision=self.revision)
             with torch.device("meta"):
                 return UNet2DConditionModel.from_config(settings)
         except Exception as error:  # hub, JSON, settings of another model
@@ -145,13 +169,30 @@ class Base:
 
     @cached_property
     def vae(self) -> AutoencoderKL:
-        return self._load(AutoencoderKL, "vae")
+        """The base's own, or the one that `vae` names."""
+        if self.vae_source is None:
+            return self._load(AutoencoderKL, "vae")
+        try:
+            if Path(self.vae_source).is_file():
+                settings = {"config": self.configs, "subfolder": "vae", "local_files_only": True}
+                return AutoencoderKL.from_single_file(self.vae_source, **settings).float()
+            return AutoencoderKL.from_pretrained(self.vae_source, subfolder=self._vae_subfolder).float()
+        except Exception as error:  # hub, JSON, safetensors, shapes
+            raise InputError(f"model.vae: {self.vae_source} cannot be loaded ({one_line(error)[:300]})") from None
+
+    @property
+    def _vae_subfolder(self) -> str:
+        """Of what `vae` names: a pipeline's, or none."""
+        return "vae" if Path(str(self.vae_source), "vae").is_dir() else ""
 
     @cached_property
     def vae_config(self) -> dict[str, Any]:
         """The VAE's settings, which are known without its weights."""
+        own = self.vae_source is None or Path(self.vae_source).is_file()  # a file has none
         try:
-            return dict(AutoencoderKL.load_config(self.source, subfolder="vae", revision=self.revision))
+            if own:
+                return dict(AutoencoderKL.load_config(self.configs, subfolder="vae", revision=self.revision))
+            return dict(AutoencoderKL.load_config(self.vae_source, subfolder=self._vae_subfolder))
         except Exception as error:  # hub, JSON
             raise self._cannot_load("vae", error) from None
 
@@ -164,7 +205,13 @@ class Base:
 
     def files(self, part: str) -> list[Path]:
         """The files of a part."""
-        return sorted(path for path in (self.folder / part).rglob("*") if path.is_file())
+        folder = self.folder / part
+        if part == "vae" and self.vae_source is not None:
+            if Path(self.vae_source).is_file():
+                return [Path(self.vae_source)]
+            if not (folder := Path(self.vae_source, self._vae_subfolder)).is_dir():
+                folder = Path(hf_hub_download(self.vae_source, "config.json")).parent
+        return sorted(path for path in folder.rglob("*") if path.is_file())
 
     @cached_property
     def index(self) -> dict[str, Any]:
@@ -179,7 +226,7 @@ class Base:
     def text_encoder_config(self) -> dict[str, Any]:
         """The text encoder's settings, which are known without its weights."""
         try:
-            found = CLIPTextConfig.from_pretrained(self.source, subfolder="text_encoder", revision=self.revision)
+            found = CLIPTextConfig.from_pretrained(self.configs, subfolder="text_encoder", revision=self.revision)
         except Exception as error:  # hub, JSON
             raise self._cannot_load("text_encoder", error) from None
         return found.to_dict()
@@ -207,12 +254,37 @@ class Base:
     @cached_property
     def scheduler(self) -> DDPMScheduler:
         """The training schedule, whichever sampler the pipeline itself names."""
-        return self._load(DDPMScheduler, "scheduler")
+        scheduler = self._load(DDPMScheduler, "scheduler")
+        self.correct(scheduler)
+        return scheduler
+
+    def correct(self, scheduler: SchedulerMixin) -> None:
+        """Let a scheduler of this base know what the U-Net predicts, where the settings say it."""
+        if self.prediction_type is not None:
+            scheduler.register_to_config(prediction_type=self.prediction_type)
 
 
-def load_base(name: str, revision: str | None = None, variant: str | None = None) -> Base:
-    """The pipeline `name`: a folder, a hub id, or `nano`. It has .unet .vae .text_encoder .tokenizer .scheduler.
+def load_base(
+    name: str,
+    revision: str | None = None,
+    variant: str | None = None,
+    prediction_type: str | None = None,
+    vae: str | None = None,
+) -> Base:
+    """The pipeline `name`: a folder, a hub id, a .safetensors file with all of its parts, or `nano`. It has .unet .vae
+    .text_encoder .tokenizer .scheduler.
 
-    Raises InputError where there is no such pipeline; a part that is damaged raises it when first asked for.
+    `prediction_type` says what its U-Net predicts whatever its scheduler says; `vae` is another one in the place of its
+    own: a folder, a hub id, a .safetensors file. Raises InputError where there is no such pipeline; a part that is
+    damaged raises it when first asked for.
     """
-    return Base(resolve_base(name, revision), revision, variant)
+    path = Path(name).expanduser()
+    if path.is_file():
+        from texdiff.models.single_file import PICKLES, SingleFile  # which imports this module
+
+        if path.suffix in PICKLES:
+            raise InputError(
+                f"{path}: a pickle, which can run any code when it is read; name the same base as .safetensors"
+            )
+        return SingleFile(path, prediction_type, vae)
+    return Base(resolve_base(name, revision), revision, variant, prediction_type, vae)

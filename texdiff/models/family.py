@@ -54,6 +54,10 @@ class Family(Encoders, Protocol):
         """The base's own: float32, on the CPU, and the one object that is then trained."""
         ...
 
+    def load_denoiser(self, dtype: torch.dtype) -> None:
+        """Load the denoiser in another precision, if it is not loaded yet: for one whose weights stay frozen."""
+        ...
+
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """The tokens of each, without marks of start and end. Known without the encoder."""
         ...
@@ -126,18 +130,21 @@ def load_family(
     rescale_betas_zero_snr: bool = False,
     max_token_length: int = 77,
     clip_skip: int | None = None,
+    prediction_type: str | None = None,
+    vae: str | None = None,
 ) -> Family:
-    """The base `name` (a folder, a hub id, or `nano`) as its family.
+    """The base `name` (a folder, a hub id, a .safetensors file, or `nano`) as its family.
 
     With `rescale_betas_zero_snr` its noise schedule ends in noise alone; `max_token_length` and `clip_skip` say how it
-    reads prompts, as the settings of these names. Raises InputError where there is no such base, where its family isn't
-    supported, for a schedule that it can't be trained on, and for a text encoder without so many layers.
+    reads prompts, as the settings of these names; the rest is as in `load_base`. Raises InputError where there is no
+    such base, where its family isn't supported, for a schedule that it can't be trained on, and for a text encoder
+    without so many layers.
     """
     # A new family: its class here, its pipeline in base.py.
     from texdiff.models.stable_diffusion import StableDiffusion
     from texdiff.models.stable_diffusion_xl import StableDiffusionXL
 
-    base = load_base(name, revision, variant)
+    base = load_base(name, revision, variant, prediction_type, vae)
     base.check_variant()
     kind = StableDiffusionXL if base.index["_class_name"] == "StableDiffusionXLPipeline" else StableDiffusion
     return kind(base, rescale_betas_zero_snr, PromptReading.of(max_token_length, clip_skip))

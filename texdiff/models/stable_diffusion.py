@@ -70,6 +70,9 @@ class StableDiffusion:
     def denoiser(self) -> UNet2DConditionModel:
         return self.base.unet
 
+    def load_denoiser(self, dtype: torch.dtype) -> None:
+        self.base.load_unet(dtype)
+
     def denoiser_outline(self) -> UNet2DConditionModel:
         return self.base.unet_outline()
 
@@ -185,7 +188,7 @@ class StableDiffusion:
         with_net = {} if layout_net is None else {"controlnet": layout_net}
         made = getattr(diffusers, under_layout(kind) if with_net else kind)
         pipeline = made.from_pretrained(
-            self.source,
+            self.base.configs,
             revision=self.base.revision,
             variant=self.base.variant,
             unet=denoiser,
@@ -193,6 +196,7 @@ class StableDiffusion:
             **PIPELINES[kind],
             **with_net,
         )
+        self.base.correct(pipeline.scheduler)
         if self.zero_snr:
             pipeline.scheduler = zero_snr_sampler(pipeline.scheduler)
         read_prompts_as(pipeline, self.reading)

@@ -72,6 +72,7 @@ class LoraDenoiser(Trainable):
         dtype: torch.dtype,
         layout_net: nn.Module | None = None,
     ) -> None:
+        family.load_denoiser(dtype)
         super().__init__(family, layout_net)
         self.about: dict[str, str] = {}
         if layout_net is not None:

@@ -85,8 +85,16 @@ def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record
 def load_base(config: TrainingConfig) -> Family:
     """The base that the run starts from."""
     base = config.model
-    name, zero_snr = base.pretrained_model_name_or_path, config.noise.rescale_betas_zero_snr
-    return load_family(name, base.revision, base.variant, zero_snr, config.data.max_token_length, base.clip_skip)
+    return load_family(
+        base.pretrained_model_name_or_path,
+        base.revision,
+        base.variant,
+        config.noise.rescale_betas_zero_snr,
+        config.data.max_token_length,
+        base.clip_skip,
+        base.prediction_type,
+        base.vae,
+    )
 
 
 def print_summary(

@@ -1,69 +1,19 @@
 """A LoRA for Stable Diffusion XL in ComfyUI: merged into the weights that its key map finds, it is what was trained."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nano_xl
 import pytest
 import torch
+from checkpoints import unet_weights
 from diffusers import StableDiffusionXLPipeline
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from nano_xl import ATTENTION, EVERY_LAYER, export, prediction, with_lora
 from safetensors import safe_open
 
 from texdiff.models.lora_files.load import add_lora as load_lora
-
-
-def comfyui_names(unet: Any) -> Iterator[tuple[str, str]]:
-    """(prefix in diffusers' model, prefix in the checkpoint that ComfyUI loads), by the rules of its key map.
-
-    Blocks are counted through; a level's downsampler is one of its own, its upsampler the last part of its last one.
-    """
-    outer = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2"}
-    outer |= {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
-    yield from (outer | {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}).items()
-    parts = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0"}
-    parts |= {"conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
-
-    def resnet(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
-        yield from ((f"{theirs}.{a}", f"{ours}.{b}") for a, b in parts.items())
-
-    count = 1
-    for level, block in enumerate(unet.down_blocks):
-        for layer in range(len(block.resnets)):
-            yield from resnet(f"down_blocks.{level}.resnets.{layer}", f"input_blocks.{count}.0")
-            if hasattr(block, "attentions"):
-                yield f"down_blocks.{level}.attentions.{layer}", f"input_blocks.{count}.1"
-            count += 1
-        if block.downsamplers is not None:
-            yield f"down_blocks.{level}.downsamplers.0.conv", f"input_blocks.{count}.0.op"
-            count += 1
-    yield from resnet("mid_block.resnets.0", "middle_block.0")
-    yield "mid_block.attentions.0", "middle_block.1"
-    yield from resnet("mid_block.resnets.1", "middle_block.2")
-    count = 0
-    for level, block in enumerate(unet.up_blocks):
-        for layer in range(len(block.resnets)):
-            last = 1
-            yield from resnet(f"up_blocks.{level}.resnets.{layer}", f"output_blocks.{count}.0")
-            if hasattr(block, "attentions"):
-                yield f"up_blocks.{level}.attentions.{layer}", f"output_blocks.{count}.1"
-                last = 2
-            if block.upsamplers is not None and layer == len(block.resnets) - 1:
-                yield f"up_blocks.{level}.upsamplers.0.conv", f"output_blocks.{count}.{last}.conv"
-            count += 1
-
-
-def as_checkpoint(unet: Any) -> dict[str, torch.Tensor]:
-    """The U-Net's weights in float64 as ComfyUI has them, under the names of the published code."""
-    names = dict(comfyui_names(unet))
-    found = {}
-    for key, tensor in unet.state_dict().items():
-        (prefix,) = [name for name in names if key.startswith(f"{name}.")]
-        found[names[prefix] + key.removeprefix(prefix)] = tensor.double()
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +30,7 @@ def test_merged_by_comfyuis_key_map_it_is_what_was_trained(
 ) -> None:
     tuned = with_lora(unet, targets, rank, alpha)
     factors = export(tuned, tmp_path)
-    weights = as_checkpoint(unet)
+    weights = unet_weights(unet)
     key_map = {"lora_unet_" + name.removesuffix(".weight").replace(".", "_"): name for name in weights}
     stems = {key.split(".")[0] for key in factors}
     assert len(factors) == 3 * len(stems)
@@ -101,7 +51,7 @@ def test_merged_by_comfyuis_key_map_it_is_what_was_trained(
     torch.testing.assert_close(prediction(merged), expected, atol=1e-5, rtol=1e-5)
     tuned.fuse_lora()
     fused = {name.replace(".base_layer", ""): tensor for name, tensor in tuned.state_dict().items()}
-    for name, tensor in as_checkpoint(merged).items():
+    for name, tensor in unet_weights(merged).items():
         torch.testing.assert_close(weights[name], tensor, atol=1e-5, rtol=0, msg=name)
     for name, tensor in merged.state_dict().items():
         torch.testing.assert_close(fused[name], tensor, atol=1e-5, rtol=0, msg=name)
