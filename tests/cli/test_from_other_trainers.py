@@ -68,3 +68,30 @@ def test_from_onetrainer(run_program, tmp_path):
     masks = json.loads((tmp_path / "run/masks.json").read_text())
     assert masks["inverted"] == 0
     assert Run(tmp_path / "run").is_finished
+
+
+@pytest.mark.slow
+def test_from_kohya(run_program, tmp_path):
+    """A .toml with repeats, a regularisation set and a grey mask."""
+    for number in range(4):
+        image, mask = (tmp_path / place / f"10_red cup/c{number}.png" for place in ("img", "masks"))
+        write_pair(image, mask, f"red cup {number}" if number else None, grey=number == 0)
+    for number in range(3):
+        image, mask = (tmp_path / place / f"2_blue cup/d{number}.png" for place in ("img", "masks"))
+        write_pair(image, mask, f"blue cup {number}", ending=".caption")
+    for number in range(5):
+        image, mask = (tmp_path / place / f"1_cup/r{number}.png" for place in ("reg", "reg_masks"))
+        write_pair(image, mask, None)
+    subset = "[[datasets.subsets]]\nimage_dir = '{}'\nconditioning_data_dir = '{}'\n{}\n"
+    subsets = [
+        ("img/10_red cup", "masks/10_red cup", "num_repeats = 10\nclass_tokens = 'red cup'"),
+        ("img/2_blue cup", "masks/2_blue cup", "num_repeats = 2\ncaption_extension = '.caption'"),
+        ("reg/1_cup", "reg_masks/1_cup", "is_reg = true\nclass_tokens = 'cup'"),
+    ]
+    written = "[general]\nresolution = 64\n[[datasets]]\n" + "".join(subset.format(*each) for each in subsets)
+    (tmp_path / "cups.toml").write_text(written)
+    checked, said = check_train_export(tmp_path / "cups.toml", run_program, tmp_path)
+    assert "0 errors" in checked
+    assert "textures         12 to train on, 0 held out" in said
+    assert "grey masks       1 of 12 are used as weights" in said
+    assert said.count("50.0% of visits") == 2
