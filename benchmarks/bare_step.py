@@ -1,6 +1,6 @@
 """The floor of a training step: forward, backward and AdamW of a U-Net with LoRA, on tensors that are already there.
 
-    python benchmarks/bare_step.py FOLDER [--resolution 512] [--batch 1] [--rank 8] [--steps 6] [--seed 0]
+    python -m benchmarks.bare_step FOLDER [--resolution 512] [--batch 1] [--rank 8] [--steps 6] [--seed 0]
 
 Nothing of texdiff is in it. FOLDER is a diffusers pipeline; on the GPU where there is one. With --dtype bfloat16 frozen
 weights have that type and the adapters float32, under autocast, as diffusers' script does it.
@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
+
+from benchmarks.floor import added_inputs
 
 
 def main() -> None:
@@ -40,10 +42,11 @@ def main() -> None:
     side = given.resolution // 8
     latents, target = torch.randn(2, given.batch, unet.config.in_channels, side, side, device=device)
     text = torch.randn(given.batch, 77, unet.config.cross_attention_dim, device=device)
+    added = added_inputs(unet, given.batch, given.resolution, device)
     timesteps = torch.randint(1000, (given.batch,), device=device)
     for _ in range(given.steps):
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-            prediction = unet(latents.to(dtype), timesteps, text.to(dtype)).sample
+            prediction = unet(latents.to(dtype), timesteps, text.to(dtype), **added).sample
         F.mse_loss(prediction.float(), target).backward()
         optimizer.step()
         optimizer.zero_grad()

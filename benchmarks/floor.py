@@ -11,11 +11,21 @@ is counted twice where an implementation computes it twice.
 import argparse
 import json
 import time
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from torch.utils.flop_counter import FlopCounterMode
+
+
+def added_inputs(unet: UNet2DConditionModel, batch: int, resolution: int, device: str) -> dict[str, Any]:
+    """What Stable Diffusion XL's U-Net is given besides: projections of prompts, and the picture's size."""
+    if unet.config.addition_embed_type != "text_time":
+        return {}
+    width = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
+    size = torch.tensor([[resolution, resolution, 0, 0, resolution, resolution]] * batch, device=device)
+    return {"added_cond_kwargs": {"text_embeds": torch.zeros(batch, width, device=device), "time_ids": size}}
 
 
 def step_flops(folder: str, resolution: int, batch: int, rank: int) -> int:
@@ -30,7 +40,8 @@ def step_flops(folder: str, resolution: int, batch: int, rank: int) -> int:
     latents = torch.empty(batch, unet.config.in_channels, side, side, device="meta")
     text = torch.empty(batch, 77, unet.config.cross_attention_dim, device="meta")
     with FlopCounterMode(display=False) as counter:
-        unet(latents, torch.zeros(batch, dtype=torch.long, device="meta"), text).sample.sum().backward()
+        t = torch.zeros(batch, dtype=torch.long, device="meta")
+        unet(latents, t, text, **added_inputs(unet, batch, resolution, "meta")).sample.sum().backward()
     return counter.get_total_flops()
 
 

@@ -1,9 +1,10 @@
 """Training speed on a GPU: images a second, utilisation and peak memory, the bare step and diffusers' script beside it.
 
     python -m benchmarks.gpu [--seconds 480] [--output FOLDER] [--base FOLDER] [--peer FILE]
+    python -m benchmarks.gpu --shapes sdxl      # the same, without diffusers' script, to gpu_sdxl.md
     python -m benchmarks.gpu --try_on_cpu       # the same way on the embedded base: no measurement
 
-Stable Diffusion 1.5's shapes at 512 px, bf16, cached textures; texdiff has no other family yet. Each row is a program
+Stable Diffusion 1.5's shapes at 512 px or XL's at 1,024 px, bf16, cached textures. Each row is a program
 of its own under the clock: warm-up steps, which compile where asked to, then three turns of steps; it is ended before
 it saves anything. While one row is measured the next program waits with its libraries loaded, so that no time goes
 into that; accelerate's launcher, which sets environment variables and nothing else here, is left out for the same
@@ -48,6 +49,11 @@ SWITCHES = {
     "graphs": {},  # as it is where nothing is said
     "compile": {"compile": "true"},
     "graphs, low precision": {"low_precision_norms": "true", "low_precision_adapters": "true"},
+}
+# What makes a base of these shapes, its name in the table, and the side of its textures.
+SHAPES = {
+    "sd15": (programs.sd15, "Stable Diffusion 1.5's shapes", 512),
+    "sdxl": (programs.sdxl, "Stable Diffusion XL's shapes", 1024),
 }
 ROW_SECONDS = 150.0  # a row that takes longer than that is stuck
 POLL_SECONDS = 0.05
@@ -154,12 +160,12 @@ class StandBy:
 class Record:
     """The table, on disk after every row."""
 
-    def __init__(self, folder: Path, about: dict[str, Any], flops: dict[str, float]) -> None:
-        self.folder, self.flops = folder, flops
+    def __init__(self, folder: Path, about: dict[str, Any], flops: dict[str, float], name: str = "gpu") -> None:
+        self.folder, self.flops, self.name = folder, flops, name
         self.content: dict[str, Any] = about | {"rows": []}
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / "gpu.json").exists():
-            before = json.loads((folder / "gpu.json").read_text("utf-8"))
+        if (folder / f"{name}.json").exists():
+            before = json.loads((folder / f"{name}.json").read_text("utf-8"))
             if all(before.get(key) == about[key] for key in ("device", "title", "versions")):
                 self.content["rows"] = before["rows"]
 
@@ -174,8 +180,8 @@ class Record:
         self.content["rows"] = sorted(
             rows, key=lambda one: [one[key] for key in ("train", "switch", "batch", "program")]
         )
-        (self.folder / "gpu.json").write_text(json.dumps(self.content, indent=1) + "\n", "utf-8")
-        (self.folder / "gpu.md").write_text(markdown(self.content), "utf-8")
+        (self.folder / f"{self.name}.json").write_text(json.dumps(self.content, indent=1) + "\n", "utf-8")
+        (self.folder / f"{self.name}.md").write_text(markdown(self.content), "utf-8")
 
 
 def markdown(record: dict[str, Any]) -> str:
@@ -231,31 +237,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", nargs="+", type=int, default=[16, 1, 4, 32], help="in this order")
     parser.add_argument("--seconds", type=float, default=480.0, help="no row is begun later than this")
-    parser.add_argument("--base", type=Path, default=Path(tempfile.gettempdir()) / "texdiff-sd15-shapes")
+    parser.add_argument("--shapes", choices=SHAPES, default="sd15")
+    parser.add_argument("--base", type=Path, help="default: texdiff-SHAPES-shapes in the temporary folder")
     parser.add_argument("--peer", type=Path, default=programs.WORK / "train_text_to_image_lora.py")
     parser.add_argument("--work", type=Path, default=programs.WORK / "gpu", help="folder to work in")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for gpu.json and gpu.md")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
     parser.add_argument("--try_on_cpu", action="store_true", help="go the whole way on the embedded base")
     given = parser.parse_args()
     start, trial = time.monotonic(), given.try_on_cpu
     # What is measured. Each of these is a program or two, which take long to import their libraries.
     work = given.work.resolve()
-    resolution, turns = (64, Turns(1, 2, 1)) if trial else (512, Turns(5, 3, 5))
+    make, title, resolution = SHAPES[given.shapes]
+    turns = Turns(5, 3, 5)
+    if trial:
+        title, resolution, turns = "nano", 64, Turns(1, 2, 1)
+    folder = given.base or Path(tempfile.gettempdir()) / f"texdiff-{given.shapes}-shapes"
     ask = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
     device = programs.python("-c", ask).strip()
     if not device and not trial:
         sys.exit("benchmarks.gpu: PyTorch finds no GPU here; --try_on_cpu goes the same way without measuring")
     with ThreadPoolExecutor() as pool:
         made = pool.submit(programs.fresh_dataset, work, max(given.batches), resolution, held_out=False)
-        base, title = (
-            (programs.nano(), "nano") if trial else (programs.sd15(given.base), "Stable Diffusion 1.5's shapes")
-        )
+        base = programs.nano() if trial else make(folder)
         load = programs.Workload(base=base, dataset=made.result(), resolution=resolution, batch=1, steps=1)
         ranks = {"lora": programs.RANK, "full": 0}
         floors = dict(
             zip(ranks, pool.map(lambda rank: programs.floor(load, rank, "bfloat16"), ranks.values()), strict=True)
         )
-    peer = programs.peer_script(given.peer)
+    peer = programs.peer_script(given.peer) if given.shapes == "sd15" else None
     about: dict[str, Any] = {
         "device": device or programs.machine(),
         "title": f"{title}, {resolution} px",
@@ -263,7 +272,8 @@ def main() -> None:
         "measured_peak": max(floor["flops_per_second"] for floor in floors.values()),
         "versions": programs.versions(),
     }
-    record = Record(given.output, about, {train: floor["flops"] for train, floor in floors.items()})
+    flops = {train: floor["flops"] for train, floor in floors.items()}
+    record = Record(given.output, about, flops, "gpu" if given.shapes == "sd15" else f"gpu_{given.shapes}")
 
     # The first run encodes the dataset, so that every row finds it cached.
     first = StandBy(Row("texdiff", "lora", "graphs", 1), load, peer, Turns(1, 1, 1), work).measure()

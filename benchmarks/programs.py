@@ -60,6 +60,14 @@ def sd15(folder: Path) -> str:
     return str(folder)
 
 
+def sdxl(folder: Path) -> str:
+    """The same with Stable Diffusion XL's shapes."""
+    if not (folder / "model_index.json").exists():
+        print(f"writing {folder}, 6.9 GB", flush=True)
+        python("-m", "benchmarks.true_size_xl", str(folder))
+    return str(folder)
+
+
 def fresh_dataset(folder: Path, count: int, resolution: int, held_out: bool = True) -> Path:
     """`count` textures of texdiff's own making, prepared as a user would; the same bytes every time."""
     shutil.rmtree(folder, ignore_errors=True)
