@@ -42,7 +42,10 @@ def objective_of(setting, base):
 @pytest.mark.parametrize("reduction", ["texel", "sample"])
 def test_weights_are_the_formulas(base, reduction):
     setting = configured(mask=MaskConfig(reduction=reduction, pixel_weight=0.25), noise=NoiseConfig(snr_gamma=5.0))
-    textures = SimpleNamespace(texels=torch.tensor([3.0, 40.0, 7.5]), pixels=torch.tensor([100.0, 2500.0, 480.0]))
+    mixture = SimpleNamespace(loss_weights=torch.tensor([1.0, 0.5, 1.0]))
+    textures = SimpleNamespace(
+        texels=torch.tensor([3.0, 40.0, 7.5]), pixels=torch.tensor([100.0, 2500.0, 480.0]), mixture=mixture
+    )
     indices, timesteps = [2, 0, 0, 1], torch.tensor([0, 300, 999, 650])
     latent, pixel = objective_of(setting, base).weights(textures, indices, timesteps).double().numpy()
 
@@ -53,7 +56,7 @@ def test_weights_are_the_formulas(base, reduction):
         (pixel, np.array([480.0, 100, 100, 2500]), 0.25 * np.minimum(snr, 1)),
     ):
         share = np.full(4, 1 / totals.sum()) if reduction == "texel" else 1 / (4 * totals)
-        np.testing.assert_allclose(got, share * extra, rtol=1e-5)
+        np.testing.assert_allclose(got, share * extra * [1, 1, 1, 0.5], rtol=1e-5)
 
 
 def test_outside_base_model_needs_adapters():
