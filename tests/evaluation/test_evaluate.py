@@ -82,7 +82,8 @@ def test_a_run_beside_its_base(
     for kind in ("reconstruction", "atlases", "renders", "seams", "void_on_surface"):
         assert zero[kind]["trained"] == zero[kind]["base"]
         assert strong[kind]["base"] == zero[kind]["base"]
-        assert strong[kind]["trained"] != strong[kind]["base"]
+        if kind != "void_on_surface":  # neither has any of it
+            assert strong[kind]["trained"] != strong[kind]["base"]
     assert {**full, "run": None} == {**zero, "run": None}
     assert (zero["held_out"], zero["references"], zero["num_images"]) == (2, 6, 4)
     for figures in zero["reconstruction"].values():
