@@ -38,7 +38,12 @@ def test_a_lora_and_a_mesh_on_the_command_line(
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines == [f"LoRA {run}: 1 layers", "squares.obj: the new texture replaces old.png", f"wrote {output}"]
+    assert lines == [
+        f"LoRA {run}: 1 layers",
+        "squares.obj: the new texture replaces old.png",
+        "seams: both sides of 3 cut edges are brought together (--seams keep leaves them)",
+        f"wrote {output}",
+    ]
     assert "2/2" in done.stderr  # the progress bar, and nothing that is no progress bar
     assert all("it/s" in line or "s/it" in line for line in done.stderr.replace("\r", "\n").split("\n") if line.strip())
     assert [path.name for path in output.parent.iterdir()] == ["squares.glb"]
