@@ -48,7 +48,7 @@ def test_a_spoilt_dataset(spoil, said, dataset, train, tmp_path):
 def test_a_base_that_is_none(tmp_path):
     base = tmp_path / "base"
     for name in (str(base), "word", "a/b/c"):
-        with pytest.raises(InputError, match="no such folder, and not a hub id"):
+        with pytest.raises(InputError, match="no such folder or file, and not a hub id"):
             load_base(name)
     with pytest.raises(InputError, match="someone/unreachable: cannot be loaded"):
         load_base("someone/unreachable")

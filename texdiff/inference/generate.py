@@ -139,8 +139,8 @@ def generate(
             )
         for texture, file, (words, number) in zip(textures, files[start:], now, strict=False):
             as_glb = target is not None and file.suffix.lower() == ".glb"
-            if target is not None and (as_glb or initial is None):
-                texture = finish_texture(target, texture, edges)
+            if target is not None:
+                texture = finish_texture(target, texture, edges, fill_void=as_glb or initial is None)
             write_output(file, retextured_glb(target, texture) if target and as_glb else encode_png(texture))
             print(f"wrote {file}" + (f" (seed {number}: {words})" if len(jobs) > 1 else ""))
     return files

@@ -107,11 +107,14 @@ def read_seams(target: RetextureTarget) -> EdgePairs:
 
 
 def finish_texture(
-    target: RetextureTarget, texture: NDArray[np.uint8], seams: EdgePairs | None = None
+    target: RetextureTarget, texture: NDArray[np.uint8], seams: EdgePairs | None = None, fill_void: bool = True
 ) -> NDArray[np.uint8]:
-    """A drawn texture as the mesh gets it: its `seams` closed, where there are any to close, and its void filled."""
+    """A drawn texture as the mesh gets it: `seams` closed, where there are any to close, and the void filled from the
+    islands; every texel that the UV map touches at all belongs to them."""
     touched = coverage_mask(target.triangles, texture.shape[:2], mode="conservative")
-    return fill(texture if seams is None else close_seams(texture, touched, seams), touched)
+    if seams is not None:
+        texture = close_seams(texture, touched, seams)
+    return fill(texture, touched) if fill_void else texture
 
 
 def check_retexture(target: RetextureTarget) -> list[str]:
