@@ -158,7 +158,7 @@ def test_when_one_of_several_is_killed_the_others_end_and_no_traceback_is_shown(
     wait_for_steps(run, process, log)
     ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     os.kill(int(ranks[1]), signal.SIGKILL)
-    assert process.wait(60) == 128 + signal.SIGKILL
+    assert process.wait(60) == 128 + signal.SIGKILL, log.read_text()
     assert "Traceback" not in log.read_text()
     assert "another process of this run has ended" in log.read_text()
 

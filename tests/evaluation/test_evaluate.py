@@ -84,7 +84,7 @@ def test_a_run_beside_its_base(
         assert strong[kind]["base"] == zero[kind]["base"]
         if kind != "void_on_surface":  # neither has any of it
             assert strong[kind]["trained"] != strong[kind]["base"]
-    assert {**full, "run": None} == {**zero, "run": None}
+    assert {**full, "run": None, "lora": None} == {**zero, "run": None, "lora": None}
     assert (zero["held_out"], zero["references"], zero["num_images"]) == (2, 6, 4)
     for figures in zero["reconstruction"].values():
         assert 3 < figures["psnr"] < 60
@@ -157,7 +157,7 @@ def test_the_table_leaves_out_what_there_is_not() -> None:
     [
         ({"run": "none"}, "none: not a run"),
         ({"run": "damaged"}, "damaged: not a run"),
-        ({"--dataset": "none"}, "none"),
+        pytest.param({"--dataset": "none"}, "none", marks=pytest.mark.slow),  # may be a hub id, which is tried again
         ({"--num_images": "2"}, "--num_images must be at least 3, for KID (got 2)"),
         ({"--features": "./none"}, "--features ./none"),
         ({"--clip": "./none"}, "--clip ./none"),

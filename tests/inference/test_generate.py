@@ -99,7 +99,7 @@ def test_broken_weights_are_said(pipeline: Any) -> None:
         ({"--lora": "taken"}, "taken"),
         ({"--model": "./none"}, "none"),
         ({"--model": "taken"}, "taken"),
-        ({"--model": "nobody/nothing"}, "hub"),
+        pytest.param({"--model": "nobody/nothing"}, "hub", marks=pytest.mark.slow),  # the hub is tried again and again
         ({"--model": "damaged"}, "damaged"),
     ],
 )

@@ -45,13 +45,17 @@ def test_a_spoilt_dataset(spoil, said, dataset, train, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # it is tried again and again
+def test_a_hub_that_cannot_be_reached():
+    with pytest.raises(InputError, match="someone/unreachable: cannot be loaded"):
+        load_base("someone/unreachable")
+
+
 def test_a_base_that_is_none(tmp_path):
     base = tmp_path / "base"
     for name in (str(base), "word", "a/b/c"):
         with pytest.raises(InputError, match="no such folder or file, and not a hub id"):
             load_base(name)
-    with pytest.raises(InputError, match="someone/unreachable: cannot be loaded"):
-        load_base("someone/unreachable")
     base.mkdir()
     with pytest.raises(InputError, match=r"has no model_index\.json"):
         load_base(str(base))

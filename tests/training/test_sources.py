@@ -47,6 +47,7 @@ def lines_of(run: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if name != "images_per_second"} for line in lines]
 
 
+@pytest.mark.slow
 def test_shares_are_said_and_logged_and_captions_have_their_prefix(train, pair, tmp_path):
     dataset = mixed(pair, "weight: 3", 'weight: 1, caption_prefix: "a toy,", loss_weight: 0.5')
     flags = ["--data.dataset", dataset, "--run.output_dir", tmp_path / "run"]

@@ -64,6 +64,7 @@ def test_a_run_leaves_figures_and_samples(trained: Path) -> None:
     assert "stable-diffusion-xl" in (trained / "README.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_stopped_run_continues_bit_for_bit(trained: Path, flags: list[Any], train: Any, tmp_path: Path) -> None:
     for steps in (5, 10):
         succeed(train(*flags, "--run.output_dir", tmp_path / "run", "--run.max_train_steps", steps))

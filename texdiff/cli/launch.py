@@ -216,5 +216,9 @@ def _run_processes(count: int, settings: Sequence[str]) -> int:
             for process in processes:
                 process.kill()
         time.sleep(0.05)
-    code = failed or next((process.returncode for process in processes if process.returncode), 0)
+    codes = [process.returncode for process in processes]
+    if failed in (None, 1) and (failed is None or time.monotonic() - since <= GRACE):
+        # One that was killed may be gone for the others before it is for the system, and they may be quick to end.
+        failed = next((code for code in codes if code < 0 and code != -signal.SIGTERM), failed)
+    code = failed or next((code for code in codes if code), 0)
     return 128 - code if code < 0 else code

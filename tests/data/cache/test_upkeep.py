@@ -74,6 +74,7 @@ def test_what_a_process_holds_is_left_alone(tmp_path, capsys):
     assert not shard.exists()
 
 
+@pytest.mark.slow
 def test_the_users_cache_after_a_run(dataset, train, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     flags = ["--data.dataset", dataset, "--run.output_dir", tmp_path / "run", "--run.max_train_steps", 1]

@@ -131,6 +131,7 @@ def killed(command: list[object], run: Path, is_time) -> None:
     assert training.wait() in (0, -signal.SIGKILL), run.with_suffix(".log").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_has_exports_and_ends_as_one_that_is_not(early, dataset, run_program, tmp_path):
     run, best = tmp_path / "run", json.loads((early[0] / "best/best.json").read_text())["step"]
     command = [sys.executable, "train_texture.py", "--data.resolution", 64, "--validation.num_images", 0]

@@ -114,3 +114,14 @@ def test_what_has_no_seam_stays():
     assert np.array_equal(close_seams(texture, mask, none), texture)
     plain = np.full_like(texture, 77)
     assert np.array_equal(close_seams(plain, mask, seams), plain)
+
+
+@pytest.mark.filterwarnings("error")
+def test_far_coordinates_change_nothing_and_long_edges_take_no_memory():
+    mask, seams = two_islands((64, 64))
+    texture = np.random.default_rng(3).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    far = np.concatenate([seams.uv, seams.uv * 1e30, seams.uv * 1e200])
+    together = close_seams(texture, mask, EdgePairs(far, np.ones(3)))
+    assert np.array_equal(together, close_seams(texture, mask, seams))
+    many = EdgePairs(np.repeat(seams.uv * 9000, 50, axis=0), np.ones(50))  # 50 edges of some 100,000 texels each
+    assert close_seams(texture, mask, many).shape == texture.shape

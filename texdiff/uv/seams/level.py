@@ -24,6 +24,8 @@ WEIGHT = 2.0
 """W. A difference that is the same all along a seam shrinks to 1 / (1 + 2 W L) of it; more weight would make seams
 smoother than the islands are."""
 _INSIDE = 0.5  # texels from the edge: where colours are compared, so that interpolation finds covered texels alone
+_FAR = 1e4  # in UV units: beyond that a coordinate says nothing of a texel
+_SAMPLES = 2_000_000  # at most, along all seams
 _TOLERANCE = 1e-3  # of a solution; a level of 255 is 4e-3
 
 
@@ -74,10 +76,13 @@ def _laplacian(numbers: NDArray[np.intp]) -> sparse.csr_matrix:
 def _jumps(numbers: NDArray[np.intp], seams: EdgePairs) -> sparse.csr_matrix:
     """From the values of N covered texels to their difference across the seams at S samples, [S, N].
 
-    There is a sample for each texel along an edge, on the side where it is longer.
+    There is a sample for each texel along an edge, on the side where it is longer, or fewer where they were too many.
     """
     height, width = size = (numbers.shape[0], numbers.shape[1])
+    near = (np.abs(seams.uv) <= _FAR).all(axis=(1, 2, 3))
+    seams = EdgePairs(seams.uv[near], seams.length[near])
     spans = np.linalg.norm((seams.uv[:, :, 1] - seams.uv[:, :, 0]) * [width, height], axis=2)  # [E, side]
+    spans *= min(1.0, _SAMPLES / max(spans.max(axis=1, initial=0).sum(), 1))
     counts = np.maximum(np.ceil(spans.max(axis=1)), 1).astype(int)
     edge = np.repeat(np.arange(len(counts)), counts)
     number = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
