@@ -13,6 +13,7 @@ Floats = NDArray[np.float64]
 
 _SAME_PLACE = 1e-6  # of the mesh's extent
 _SAME_UV = 1e-5
+_FAR = 1e30  # no unit makes coordinates of a sound file as large, and products of larger ones overflow
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,12 @@ class MeshEdges:
     def __init__(self, mesh: Path, parts: Sequence[str]) -> None:
         chosen = [part for part in read_parts(mesh) if part.key in set(parts) and part.uv is not None]
         self.wrap = chosen[0].material.wrap if chosen else ("repeat", "repeat")
-        corners = [
-            (part.vertices @ place[:3, :3].T + place[:3, 3])[part.faces] for part in chosen for place in part.transforms
-        ]
+        with np.errstate(all="ignore"):  # coordinates of damaged files overflow; such triangles are left out below
+            corners = [
+                (part.vertices @ place[:3, :3].T + place[:3, 3])[part.faces]
+                for part in chosen
+                for place in part.transforms
+            ]
         uv = [part.triangles() for part in chosen for _ in part.transforms]
         self.seams, self.inner = _pair(
             np.concatenate([*corners, np.zeros((0, 3, 3))]), np.concatenate([*uv, np.zeros((0, 3, 2))])
@@ -64,7 +68,7 @@ class MeshEdges:
 
 def _pair(corners: Floats, uv: Floats) -> tuple[EdgePairs, EdgePairs]:
     """Seams and inner edges of triangles [F, 3, 3] and their UVs [F, 3, 2]."""
-    sound = np.isfinite(corners).all(axis=(1, 2)) & np.isfinite(uv).all(axis=(1, 2))
+    sound = (np.abs(corners) < _FAR).all(axis=(1, 2)) & (np.abs(uv) < _FAR).all(axis=(1, 2))  # false for NaN
     corners, uv = corners[sound], uv[sound]
     place = _places(corners)
     # Three edges a triangle, each from the corner of the lower number to that of the higher.
