@@ -10,7 +10,7 @@ import gc
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,16 @@ def unet() -> UNet2DConditionModel:
     )
 
 
-def vae() -> AutoencoderKL:
+def vae(sample_size: int = 512, scaling_factor: float = 0.18215) -> AutoencoderKL:
     """83.7 M parameters."""
     return AutoencoderKL(
-        sample_size=512,
+        sample_size=sample_size,
         block_out_channels=(128, 256, 512, 512),
         layers_per_block=2,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         latent_channels=4,
-        scaling_factor=0.18215,
+        scaling_factor=scaling_factor,
     )
 
 
@@ -79,9 +79,8 @@ def scheduler() -> PNDMScheduler:
     )
 
 
-def build(folder: Path) -> None:
-    """Write the pipeline folder, one part after the other; prints the number of parameters of each."""
-    parts: dict[str, Callable[[], Any]] = {"unet": unet, "vae": vae, "text_encoder": text_encoder}
+def write_parts(folder: Path, parts: Mapping[str, Callable[[], Any]]) -> None:
+    """Write models with random weights, one after the other; prints the number of parameters of each."""
     for name, make in parts.items():
         torch.manual_seed(SEED)
         model = make()
@@ -89,11 +88,21 @@ def build(folder: Path) -> None:
         model.save_pretrained(folder / name)
         del model
         gc.collect()
+
+
+def write_index(folder: Path, index: Mapping[str, Any]) -> None:
+    """Last, because it is what makes the folder a pipeline: an interrupted run is not taken for one."""
+    known = {"_diffusers_version": diffusers.__version__, **index}
+    (folder / "model_index.json").write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+
+
+def build(folder: Path) -> None:
+    """Write the pipeline folder."""
+    write_parts(folder, {"unet": unet, "vae": vae, "text_encoder": text_encoder})
     clip_tokenizer(folder / "tokenizer").save_pretrained(folder / "tokenizer")
     scheduler().save_pretrained(folder / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": diffusers.__version__,
         "feature_extractor": [None, None],
         "requires_safety_checker": False,
         "safety_checker": [None, None],
@@ -103,13 +112,17 @@ def build(folder: Path) -> None:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    # Last, because it is what makes the folder a pipeline: an interrupted run is not taken for one.
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_index(folder, index)
 
 
-if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.gettempdir()) / "texdiff-sd15-shapes"
+def main(name: str, build: Callable[[Path], None]) -> None:
+    """Build into the folder that the command line names, or else NAME in the temporary folder."""
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.gettempdir()) / name
     if (target / "model_index.json").exists():
         sys.exit(f"{target}: already a pipeline; delete it, or name another folder")
     build(target)
     print(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    main("texdiff-sd15-shapes", build)

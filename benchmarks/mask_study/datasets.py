@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks.mask_study.conditions import BANDS, FLAT
 from texdiff.data.prepare import prepare_dataset
-from texdiff.data.record import Record
+from texdiff.data.record import Record, texels_of
 from texdiff.data.records import read_records
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.uv.gutter import fill
@@ -43,7 +43,7 @@ def atlases(folder: Path, split: str) -> list[tuple[Record, Image8, Mask]]:
     found = []
     for record in read_records(str(folder / "prepared"), split):
         image, mask = record.model_input(SIDE, "keep")
-        found.append((record, ((image.numpy().transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8), mask))
+        found.append((record, texels_of(image), mask))
     return found
 
 

@@ -11,7 +11,7 @@ from benchmarks.mask_study.conditions import BASE, FLAT, FOUR, Job
 from benchmarks.mask_study.datasets import Image8, Mask, atlases, chosen
 from benchmarks.mask_study.train import RESOLUTION, drawn_atlases, drawn_numbers
 from texdiff.data.mesh_index import find_mesh
-from texdiff.data.record import Record
+from texdiff.data.record import Record, texels_of
 from texdiff.evaluation.metrics.distribution import kid, kid_difference
 from texdiff.evaluation.metrics.features import load_extractor
 from texdiff.evaluation.metrics.on_mesh import on_meshes
@@ -30,7 +30,7 @@ def held_out(folder: Path, band: str) -> list[tuple[Record, Image8, Mask, NDArra
     for number in chosen(folder, "validation", band):
         record = atlases(folder, "validation")[number][0]
         image, mask = record.model_input(RESOLUTION, "fill")
-        texture = ((image.numpy().transpose(1, 2, 0) + 1) * 127.5).round().astype(np.uint8)
+        texture = texels_of(image)
         found.append((record, texture, mask, record.density(RESOLUTION) if record.surface is not None else None))
     return found
 

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from mask_oracles import OF_A_CELL
 from PIL import Image
 
 from texdiff.config import DataConfig, MaskConfig, TrainingConfig
@@ -26,13 +27,6 @@ from texdiff.training.parallel import Parallel
 from texdiff.uv.gutter import fill
 from texdiff.uv.resize import resize_weighted
 
-OF_A_CELL = {
-    "nearest": lambda cell: cell[0, 0],
-    "nearest-exact": lambda cell: cell[4, 4],
-    "area": np.mean,
-    "any": np.max,
-    "all": np.min,
-}
 VALUES = [0, 3, 15, 16, 100, 127, 128, 200, 239, 240, 255]
 greys = hnp.arrays(np.uint8, (24, 16), elements=st.sampled_from(VALUES), fill=st.sampled_from(VALUES))
 

@@ -1,6 +1,5 @@
 """nano-xl: a Stable Diffusion XL of the true classes and the true topology, in tiny widths, with random weights."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -92,21 +91,6 @@ def make_unet() -> Any:
 def base_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its folder."""
     return build(tmp_path_factory.mktemp("xl"))
-
-
-def with_lora(unet: Any, targets: tuple[str, ...], rank: int, alpha: float) -> Any:
-    """A copy with adapters that do something."""
-    from texdiff.config import LoraConfig
-    from texdiff.models.trainable import add_lora
-
-    tuned = copy.deepcopy(unet)
-    add_lora(tuned, LoraConfig(rank=rank, alpha=alpha, target_modules=targets), seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for name, parameter in tuned.named_parameters():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    return tuned
 
 
 def prediction(unet: Any) -> torch.Tensor:

@@ -15,5 +15,9 @@ def layout_input(record: Record, mask: NDArray[np.bool_], maps: str) -> Tensor |
         return None
     if maps == "mask":
         return torch.from_numpy(mask.astype(np.float32)).expand(1, 3, -1, -1)
-    values = record.layout_map(len(mask)).astype(np.float32) / 65535
-    return torch.from_numpy(values).permute(2, 0, 1)[None]
+    return map_input(record.layout_map(len(mask)))
+
+
+def map_input(values: NDArray[np.uint16]) -> Tensor:
+    """A map, uint16 [H, W, 3] of which 65535 is 1, as float32 [1, 3, H, W]."""
+    return torch.from_numpy(values.astype(np.float32) / 65535).permute(2, 0, 1)[None]

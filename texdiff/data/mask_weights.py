@@ -29,18 +29,22 @@ class MaskKind(IntEnum):
 
 def grey_share(grey: NDArray[np.uint8]) -> float:
     """Share of a mask's texels, uint8 [H, W], that are neither black nor white, whatever JPEG did to them."""
-    return float((grey.clip(*_GREY) == grey).mean())
+    return float(_is_grey(grey).mean())
 
 
 def mask_kind(grey: NDArray[np.uint8]) -> MaskKind:
     """How a mask, as it is stored, uint8 [H, W], is read."""
     near = np.ones((2 * _RIM + 1, 2 * _RIM + 1), np.uint8)
     black, white = (cv2.dilate(side.view(np.uint8), near) > 0 for side in (grey < _GREY[0], grey > _GREY[1]))
-    between = grey.clip(*_GREY) == grey
+    between = _is_grey(grey)
     areas = between & ~(black & white)
     if areas.mean() > MUCH_GREY:
         return MaskKind.WEIGHTS
     return MaskKind.CUT if between.any() else MaskKind.BINARY
+
+
+def _is_grey(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return np.asarray(grey.clip(*_GREY) == grey)
 
 
 def mask_weights(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from texdiff.data.record import Record
-from texdiff.diffusion.draws import SampleKey, epoch_order, keyed_generator
+from texdiff.diffusion.draws import SampleKey, keyed_generator, sample_keys
 
 _MOST = 1_000_000  # places of a block: shares that have a larger common denominator are rounded to it
 
@@ -134,8 +134,9 @@ class Mixture:
             part, nth = self._pattern(seed, block)
             which = int(part[place])
             indices = self.parts[which].indices
-            epoch, at = divmod(block * self.parts[which].visits + int(nth[place]), len(indices))
-            keys.append((epoch, indices[int(epoch_order(seed, epoch, len(indices), which)[at])]))
+            visit = block * self.parts[which].visits + int(nth[place])
+            [(epoch, at)] = sample_keys(seed, visit, 1, len(indices), which)
+            keys.append((epoch, indices[at]))
         return keys
 
     def seen(self, seed: int, samples: int) -> list[float]:

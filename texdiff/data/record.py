@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from texdiff.data.image_source import Source
@@ -135,6 +136,11 @@ class Record:
             image = np.where(covered[..., None], image, np.uint8(background))
         tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1
         return tensor, small
+
+
+def texels_of(image: Tensor) -> NDArray[np.uint8]:
+    """What the model's input [3, R, R] in [-1, 1] is made of: uint8 [R, R, 3]."""
+    return np.asarray(((image.permute(1, 2, 0).numpy() + 1) * 127.5).round(), np.uint8)
 
 
 def _decode(data: bytes, what: str, decode: Callable[[bytes], np.ndarray] = read_image) -> np.ndarray:

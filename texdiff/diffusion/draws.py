@@ -8,7 +8,6 @@ was stopped and resumed; and a new kind of draw does not shift the others.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -22,26 +21,33 @@ def keyed_generator(seed: int, *key: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
 
 
-def sample_keys(seed: int, start: int, count: int, dataset_size: int) -> list[SampleKey]:
-    """Samples number `start` to `start + count` of the endless stream of epochs, each a permutation of the dataset.
+def sample_keys(seed: int, start: int, count: int, size: int, part: int = 0) -> list[SampleKey]:
+    """Samples number `start` to `start + count` of the endless stream of epochs, each a permutation of a dataset, or of
+    a part of it that has epochs of its own.
 
     The stream does not stop at an epoch's end, so no batch is ever short and progress is one number.
     """
     keys: list[SampleKey] = []
     position, end = start, start + count
     while position < end:
-        epoch, offset = divmod(position, dataset_size)
-        taken = epoch_order(seed, epoch, dataset_size)[offset : offset + end - position].tolist()
+        epoch, offset = divmod(position, size)
+        taken = _order(seed, epoch, size, part)[offset : offset + end - position].tolist()
         keys += [(epoch, index) for index in taken]
         position += len(taken)
     return keys
 
 
-@lru_cache(maxsize=64)  # a step may end epochs and begin the next; a large dataset's takes longer than a step
-def epoch_order(seed: int, epoch: int, size: int, part: int = 0) -> Tensor:
-    """The permutation int64 [size] of an epoch of a dataset, or of a part of it that has epochs of its own."""
-    key: list[int | str] = [epoch, "order", *([part] if part else [])]
-    return torch.randperm(size, generator=keyed_generator(seed, *key))
+# Of each part its newest: a large one takes longer to make than a step, and samples come in order.
+_orders: dict[int, tuple[tuple[int, int, int], Tensor]] = {}
+
+
+def _order(seed: int, epoch: int, size: int, part: int) -> Tensor:
+    """The permutation int64 [size] of an epoch."""
+    wanted = seed, epoch, size
+    if part not in _orders or _orders[part][0] != wanted:
+        key: list[int | str] = [epoch, "order", *([part] if part else [])]
+        _orders[part] = wanted, torch.randperm(size, generator=keyed_generator(seed, *key))
+    return _orders[part][1]
 
 
 def seed_layers(seed: int, keys: Sequence[SampleKey]) -> None:

@@ -12,7 +12,7 @@ from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.evaluation.metrics.image import Images
 from texdiff.inference.sampler import inference_device
-from texdiff.models.base import as_img2img
+from texdiff.models.base import as_img2img, in_the_manner_of
 from texdiff.models.family import Family
 from texdiff.models.layout_net import pipeline_inputs
 from texdiff.models.stable_diffusion import quick_sampler
@@ -68,9 +68,7 @@ class EvaluationSampler:
         """Each image with noise added up to STRENGTH of the schedule, and taken away again by its prompt, without
         guidance (img2img): how well the model knows such textures, against a known target."""
         kind, parts = as_img2img(self.pipeline)
-        pipeline = kind(**parts)
-        pipeline.encode_prompt = self.pipeline.encode_prompt
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline = in_the_manner_of(self.pipeline, kind(**parts))
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
         def make(some: slice, noise: list[torch.Generator]) -> Any:

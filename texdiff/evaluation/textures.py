@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from texdiff.data.layout_input import layout_input
-from texdiff.data.record import Record
+from texdiff.data.record import Record, texels_of
 from texdiff.data.records import read_records
 from texdiff.uv.gutter import fill
 
@@ -83,7 +83,7 @@ def _read(records: Sequence[Record], resolution: int, maps: str = "none") -> Tex
     images, masks, layouts = [], [], []
     for record in records:
         tensor, mask = record.model_input(resolution, "fill")
-        images.append(np.rint((tensor.numpy().transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8))
+        images.append(texels_of(tensor))
         masks.append(mask)
         if (layout := layout_input(record, mask, maps)) is not None:
             layouts.append(layout)

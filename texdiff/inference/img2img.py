@@ -48,7 +48,7 @@ class InitialImage:
         import torch
 
         from texdiff.inference.sampler import initial_noise, sample_batch
-        from texdiff.models.base import as_img2img
+        from texdiff.models.base import as_img2img, in_the_manner_of
         from texdiff.models.stable_diffusion import mean_latents
 
         kind, parts = as_img2img(pipeline)
@@ -71,9 +71,7 @@ class InitialImage:
         small = _resize(fill(self.texture, self.covered), (side, side))
         pixels = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 127.5 - 1  # before they lose bits
         latents = mean_latents(pipeline.vae, pixels)
-        redrawing = Img2Img(**parts)
-        redrawing.encode_prompt = pipeline.encode_prompt
-        redrawing.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+        redrawing = in_the_manner_of(pipeline, Img2Img(**parts))
         image = latents.expand(len(prompts), -1, -1, -1)  # [B, 4, h, w]
         sampling = num_inference_steps, guidance_scale, negative_prompt
         inputs: dict[str, Any] = {"image": image, "strength": strength}

@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 from diffusers import ControlNetModel, DiffusionPipeline
 from safetensors import safe_open
 from torch import Tensor
 
+from texdiff.data.layout_input import map_input
 from texdiff.errors import InputError
 from texdiff.inference.retexture import RetextureTarget
-from texdiff.models.base import PIPELINES, under_layout
+from texdiff.models.base import PIPELINES, in_the_manner_of, under_layout
 from texdiff.models.layout_net import Maps, check_fit, describe_maps, net_source, pipeline_inputs, read_layout_net
-from texdiff.models.lora_files.find import lora_file
 from texdiff.uv.layout.draw import draw_map
 
 
@@ -31,17 +30,14 @@ class Layout:
 
     def on(self, target: RetextureTarget) -> "Layout":
         """The same with the map of what is drawn on a mesh."""
-        values = draw_map(target.surface, "position", (self.side, self.side)).astype("float32") / 65535
-        return replace(self, positions=torch.from_numpy(values).permute(2, 0, 1)[None])
+        return replace(self, positions=map_input(draw_map(target.surface, "position", (self.side, self.side))))
 
     def around(self, pipeline: Any) -> Any:
         """The pipeline with the net."""
         kind = type(pipeline).__name__
         parts = pipeline.components | PIPELINES[kind] | {"controlnet": self.net}
         made = getattr(diffusers, under_layout(kind))(**parts)
-        made.encode_prompt = pipeline.encode_prompt  # which may read prompts as a run did
-        made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
-        return made
+        return in_the_manner_of(pipeline, made)
 
     def inputs(self, pipeline: Any) -> dict[str, Any]:
         """What such a pipeline, or one made of it that starts from an image, is given beside prompts."""
@@ -100,6 +96,6 @@ def load_layout(
 def _net_of(lora: Path) -> dict[str, str]:
     """What a LoRA file says of the layout net that it was trained under, by key; nothing where there was none."""
     prefix = "texdiff.layout."
-    with safe_open(lora_file(lora), framework="pt") as weights:
+    with safe_open(lora, framework="pt") as weights:
         metadata = weights.metadata() or {}
     return {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}

@@ -41,6 +41,13 @@ def as_img2img(pipeline: DiffusionPipeline) -> tuple[Any, dict[str, Any]]:
     return getattr(diffusers, kind.replace("Pipeline", "Img2ImgPipeline")), parts
 
 
+def in_the_manner_of(pipeline: DiffusionPipeline, made: Any) -> Any:
+    """`made`, of another class and of the same parts, reading prompts and showing progress as `pipeline` does."""
+    made.encode_prompt = pipeline.encode_prompt  # which may read prompts as a run did
+    made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+    return made
+
+
 def under_layout(kind: str) -> str:
     """The class of pipeline that has a layout net beside what this one has, by name."""
     return kind.replace("Pipeline", "ControlNetPipeline")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from texdiff.errors import InputError
 
-CHECKPOINTS, BEST, BEST_FILE = "checkpoints", "best", "best.json"
+CHECKPOINTS, BEST, BEST_FILE, LAYOUT_NET = "checkpoints", "best", "best.json", "controlnet"
+MAPS_KEY = "_texdiff"
+"""Of a layout net's config.json: what its maps show. Other programs pass over it."""
 
 
 def exports_by_step(run: Path, name: str) -> dict[int, Path]:

@@ -16,12 +16,11 @@ from torch import Tensor
 from texdiff.data.cache.keys import fingerprint
 from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_folder
+from texdiff.models.exports import LAYOUT_NET, MAPS_KEY
 
 SCALE = 0.9
 """Half of the object's longest side in the cube from -1 to 1, of the maps that `texdiff.uv.layout.position` draws."""
-FOLDER = "controlnet"
-"""Where a run's folder has its net."""
-_KEY, _KINDS = "_texdiff", ("position", "mask")
+_KINDS = ("position", "mask")
 _SILU_GAIN = 1.676  # 1 / sqrt(E[silu(z)²]) of standard normal z
 
 
@@ -78,7 +77,7 @@ def make_layout_net(
             unet, conditioning_embedding_out_channels=channels, load_weights_from_unet=seed is not None
         )
         _keep_the_map_alive(net)
-    net.register_to_config(**{_KEY: {"layout": asdict(maps)}})
+    net.register_to_config(**{MAPS_KEY: {"layout": asdict(maps)}})
     return net
 
 
@@ -109,7 +108,7 @@ def load_layout_net(settings: LayoutSettings) -> ControlNetModel:
         )
     known = said or Maps(kind=settings.maps)
     maps = Maps(kind=settings.maps, scale=known.scale if settings.scale is None else settings.scale)
-    net.register_to_config(**{_KEY: {"layout": asdict(maps), "init": settings.init}})
+    net.register_to_config(**{MAPS_KEY: {"layout": asdict(maps), "init": settings.init}})
     return net
 
 
@@ -117,7 +116,7 @@ def read_layout_net(name: str | Path, maps: Maps | None = None) -> ControlNetMod
     """The net `name` in float32 for --layout; as `load_layout_net`, with these maps or those that it says of itself."""
     net = _load(net_source(str(name), "--layout"), "--layout")
     if maps is not None:
-        net.register_to_config(**{_KEY: {"layout": asdict(maps)}})
+        net.register_to_config(**{MAPS_KEY: {"layout": asdict(maps)}})
     return net
 
 
@@ -127,7 +126,7 @@ def net_source(name: str, key: str) -> str:
     Raises InputError, naming `key`, where there is no such folder.
     """
     folder = Path(name).expanduser()
-    for place in (folder / FOLDER, folder):
+    for place in (folder / LAYOUT_NET, folder):
         if (place / "config.json").is_file():
             return str(place)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -150,7 +149,7 @@ def _load(source: str, key: str) -> ControlNetModel:
 def _read_maps(config: Mapping[str, Any]) -> Maps | None:
     """What a net's config says; None for a net of others, or one that says it in a way of its own."""
     try:
-        said = config[_KEY]["layout"]
+        said = config[MAPS_KEY]["layout"]
         maps = Maps(kind=str(said["kind"]), scale=float(said["scale"]))
     except (LookupError, TypeError, ValueError):
         return None
@@ -185,6 +184,5 @@ def write_layout_net(net: ControlNetModel, folder: Path) -> None:
 
 def describe_maps(net: ControlNetModel) -> dict[str, object]:
     """What a LoRA that is trained under the net says of it: where it was, its weights' hash, and its maps."""
-    return {"net": net.config[_KEY].get("init") if _KEY in net.config else None, "fingerprint": fingerprint(net)} | (
-        asdict(maps_of(net))
-    )
+    init = net.config[MAPS_KEY].get("init") if MAPS_KEY in net.config else None
+    return {"net": init, "fingerprint": fingerprint(net), **asdict(maps_of(net))}

@@ -106,6 +106,13 @@ def same_length(parts: Sequence[Tensor]) -> list[Tensor]:
     return [part.repeat(rows // len(part), *[1] * (part.ndim - 1)) for part in parts]
 
 
+def _together(prompt: str | list[str], negative_prompt: str | Sequence[str] | None) -> list[str]:
+    """Prompts, and after them as many negative ones; of none (None) the empty one, and () for no guidance."""
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    negative = [negative_prompt or ""] if isinstance(negative_prompt, str | None) else negative_prompt
+    return [*prompts, *(list(negative) * len(prompts) if len(negative) == 1 else negative)]
+
+
 class PromptReader:
     """In the place of a Stable Diffusion pipeline's `encode_prompt`: reads prompts and negative ones as `reading` says,
     where diffusers reads one chunk, and takes `clip_skip` for the first kind alone."""
@@ -123,10 +130,7 @@ class PromptReader:
         **given: object,
     ) -> tuple[Tensor, Tensor | None]:
         """The embeddings [B, L, D] of prompts and, with guidance, of negative prompts."""
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        negative = [negative_prompt or ""] if isinstance(negative_prompt, str | None) else negative_prompt
-        if do_classifier_free_guidance:
-            prompts = [*prompts, *(negative * len(prompts) if len(negative) == 1 else negative)]
+        prompts = _together(prompt, negative_prompt if do_classifier_free_guidance else ())
         encoder = self.pipeline.text_encoder
         parts = self.reading.encode(self.pipeline.tokenizer, encoder, prompts)
         embedded = torch.stack(same_length(parts)).to(device, encoder.dtype)
@@ -150,10 +154,7 @@ class PromptReaderXL(PromptReader):
         **given: object,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
         """The embeddings [B, L, D] of prompts and, with guidance, of negative prompts; and their projections [B, P]."""
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        negative = [negative_prompt or ""] if isinstance(negative_prompt, str | None) else negative_prompt
-        if do_classifier_free_guidance:
-            prompts = [*prompts, *(negative * len(prompts) if len(negative) == 1 else negative)]
+        prompts = _together(prompt, negative_prompt if do_classifier_free_guidance else ())
         pipeline = self.pipeline
         encoders = pipeline.text_encoder, pipeline.text_encoder_2
         parts, pooled = self.reading.encode_xl((pipeline.tokenizer, pipeline.tokenizer_2), encoders, prompts)

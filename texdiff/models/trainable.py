@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_entries
+from texdiff.models.exports import LAYOUT_NET
 from texdiff.models.family import Conditioning, Family
-from texdiff.models.layout_net import FOLDER, LayoutSettings, describe_maps, write_layout_net
-from texdiff.models.lora_files.initial import InitialLora, LoraSettings
+from texdiff.models.layout_net import LayoutSettings, describe_maps, write_layout_net
+from texdiff.models.lora_files.initial import CAN_BE_ADAPTED, InitialLora, LoraSettings, end_of
 from texdiff.models.lora_files.write import write_lora
-
-# Kinds of layers that PEFT puts adapters on, and a denoiser has.
-_CAN_BE_ADAPTED = (nn.Linear, nn.Conv2d)
 
 
 class Trainable(nn.Module):
@@ -113,7 +111,7 @@ class ControlNetDenoiser(Trainable):
 
     def save(self, folder: Path, about: Mapping[str, str]) -> None:
         """`folder`/controlnet, which `ControlNetModel.from_pretrained` loads."""
-        write_layout_net(self.layout_net, folder / FOLDER)
+        write_layout_net(self.layout_net, folder / LAYOUT_NET)
 
 
 def make_trainable(
@@ -179,12 +177,11 @@ def count_targets(denoiser: nn.Module, target_modules: Sequence[str]) -> dict[st
 
     Raises InputError, with the nearest names that exist, for one that stands for none.
     """
-    layers = [name for name, module in denoiser.named_modules() if isinstance(module, _CAN_BE_ADAPTED)]
+    layers = [name for name, module in denoiser.named_modules() if isinstance(module, CAN_BE_ADAPTED)]
     counts = {end: sum(f".{name}".endswith(f".{end}") for name in layers) for end in target_modules}
     for end in (end for end, count in counts.items() if count == 0):
-        parts = [name.split(".") for name in layers]
-        last = {".".join(p[-2:] if p[-1].isdigit() else p[-1:]) for p in parts}  # such as to_q, to_out.0
-        alike = {".".join(p[-end.count(".") - 1 :]) for p in parts}
+        last = {end_of(name) for name in layers}
+        alike = {".".join(name.split(".")[-end.count(".") - 1 :]) for name in layers}
         near = get_close_matches(end, sorted(last | alike), n=3)
         there = f"nearest are {', '.join(near)}" if near else f"there are {', '.join(sorted(last))}"
         raise InputError(f"lora.target_modules: {end} is the name of no layer that can have an adapter; {there}")

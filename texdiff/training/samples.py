@@ -14,7 +14,7 @@ from torch import Tensor
 from texdiff.config import TrainingConfig
 from texdiff.data.layout_input import layout_input
 from texdiff.data.mesh_index import find_mesh
-from texdiff.data.record import Record
+from texdiff.data.record import Record, texels_of
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.files import atomic_folder, slug, write_atomic
@@ -51,6 +51,7 @@ class SampleImages:
         self.folder = self.run.samples_folder
         self.rows: list[Sample] = []
         self._records: list[Record] = []
+        self._real_void: list[float] = []  # of each sample's own texture, once it is known
         self._masks: list[NDArray[np.bool_]] = []
         self._layouts: list[Tensor | None] = []
         self._meshes: list[MeshUse | None] = []
@@ -111,16 +112,18 @@ class SampleImages:
             return {}
         if not self.rows:
             self.open()
-        shares: dict[str, list[float]] = {"void_on_surface": [], "void_on_mesh": [], "void_on_surface_real": []}
+        resolution = self.config.data.resolution
+        if not self._real_void:
+            real = (texels_of(record.model_input(resolution, "fill")[0]) for record in self._records)
+            pairs = zip(real, self._masks, strict=True)
+            self._real_void = [void_on_surface(texels, mask, colours) for texels, mask in pairs]
+        shares: dict[str, list[float]] = {"void_on_surface": [], "void_on_mesh": []}
         for row, record, mask in zip(self.rows, self._records, self._masks, strict=True):
             drawn = read_image(self.run.sample_folder(step) / row.file)
-            real, _ = record.model_input(self.config.data.resolution, "fill")
-            texels = ((real.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
             shares["void_on_surface"].append(void_on_surface(drawn, mask, colours))
-            shares["void_on_surface_real"].append(void_on_surface(texels, mask, colours))
             if record.surface is not None:
-                density = record.density(self.config.data.resolution)
-                shares["void_on_mesh"].append(void_on_surface(drawn, mask, colours, density))
+                shares["void_on_mesh"].append(void_on_surface(drawn, mask, colours, record.density(resolution)))
+        shares["void_on_surface_real"] = self._real_void
         return {name: float(np.mean(found)) for name, found in shares.items() if found}
 
     def _draw_into(self, folder: Path, pipeline: Any) -> dict[str, list[NDArray[np.uint8]]]:

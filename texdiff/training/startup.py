@@ -21,7 +21,7 @@ from texdiff.data.cache.store import ArrayStore
 from texdiff.data.caption_length import find_long_captions
 from texdiff.data.mask_weights import MUCH_GREY, THRESHOLD, MaskKind
 from texdiff.data.mixture import Mixture, paths_of
-from texdiff.data.record import Record
+from texdiff.data.record import Record, texels_of
 from texdiff.data.records import mean_coverage, read_sources
 from texdiff.errors import InputError
 from texdiff.files import write_atomic
@@ -246,7 +246,7 @@ def draw_first_batch(textures: LatentDataset, plan: BatchPlan, config: TrainingC
     for _, index in textures.mixture.keys(config.run.seed, 0, plan.effective_batch)[:SHOWN]:
         record = textures.records[index]
         image, weights = record.fit(*record.read_weighted(), resolution, config.data.background)
-        texture = ((image.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
+        texture = texels_of(image)
         cells = textures.cells(index)
         side = resolution // cells.target.shape[1]
         # Weights by surface go beyond 1.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from dataset_rows import rows_of
 from PIL import Image
 
 from texdiff.data.check import check_dataset
@@ -43,11 +44,6 @@ def prepared(meshes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("prepared") / "dataset"
     prepare_dataset([str(meshes)], output, workers=1, validation_fraction=0)
     return output
-
-
-def rows_of(dataset: Path, split: str = "train") -> dict[str, dict]:
-    lines = (dataset / split / "metadata.jsonl").read_text().splitlines()
-    return {row["text"]: row for row in map(json.loads, lines)}
 
 
 def surface_of(dataset: Path, text: str) -> np.ndarray:

@@ -8,7 +8,8 @@ from typing import Any
 import nano_xl
 import pytest
 import torch
-from nano_xl import ATTENTION, EVERY_LAYER, export, prediction, with_lora
+from adapters import with_lora
+from nano_xl import ATTENTION, EVERY_LAYER, export, prediction
 from peft import LoraConfig as PeftConfig
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
@@ -50,7 +51,7 @@ def peft_folder(tuned: Any, unet: Any, targets: tuple[str, ...], folder: Path) -
     + [("older diffusers", ATTENTION)],
 )
 def test_it_begins_where_the_file_ends(unet: Any, tmp_path: Path, layout: str, targets: tuple[str, ...]) -> None:
-    tuned = with_lora(unet, targets, 4, 10.0)
+    tuned = with_lora(unet, target_modules=targets, rank=4, alpha=10.0)
     export(tuned, tmp_path)
     file = tmp_path
     if layout == "kohya":
@@ -78,7 +79,7 @@ def test_it_begins_where_the_file_ends(unet: Any, tmp_path: Path, layout: str, t
 
 def foreign(unet: Any, folder: Path, more: dict[str, torch.Tensor]) -> Path:
     """A file in kohya's layout with ranks and strengths that differ between layers."""
-    export(with_lora(unet, EVERY_LAYER, 4, 4.0), folder)
+    export(with_lora(unet, target_modules=EVERY_LAYER, rank=4, alpha=4.0), folder)
     tensors = load_file(folder / "kohya.safetensors")
     for number, stem in enumerate(sorted({key.split(".")[0] for key in tensors})):
         rank = 2 + number % 3
@@ -135,7 +136,7 @@ def test_what_is_left_out_and_what_is_trained_is_said(unet: Any, tmp_path: Path)
     ],
 )
 def test_settings_that_ask_for_something_else_are_refused(unet: Any, tmp_path: Path, settings: Any, said: str) -> None:
-    export(with_lora(unet, ATTENTION, 4, 10.0), tmp_path)
+    export(with_lora(unet, target_modules=ATTENTION, rank=4, alpha=10.0), tmp_path)
     with pytest.raises(InputError, match=said) as refused:
         begun(unet, tmp_path, **settings)
     assert len(str(refused.value).splitlines()) == 1
@@ -143,7 +144,7 @@ def test_settings_that_ask_for_something_else_are_refused(unet: Any, tmp_path: P
 
 
 def test_what_does_not_fit_is_refused(unet: Any, tmp_path: Path) -> None:
-    export(with_lora(unet, ATTENTION, 4, 10.0), tmp_path)
+    export(with_lora(unet, target_modules=ATTENTION, rank=4, alpha=10.0), tmp_path)
     from texdiff.models.nano import make_unet
 
     for file in (tmp_path, tmp_path / "kohya.safetensors"):

@@ -7,10 +7,11 @@ from typing import Any
 import nano_xl
 import pytest
 import torch
+from adapters import with_lora
 from checkpoints import unet_weights
 from diffusers import StableDiffusionXLPipeline
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
-from nano_xl import ATTENTION, EVERY_LAYER, export, prediction, with_lora
+from nano_xl import ATTENTION, EVERY_LAYER, export, prediction
 from safetensors import safe_open
 
 from texdiff.models.lora_files.load import add_lora as load_lora
@@ -28,7 +29,7 @@ def unet() -> Any:
 def test_merged_by_comfyuis_key_map_it_is_what_was_trained(
     unet: Any, base_xl: Path, tmp_path: Path, targets: tuple[str, ...], rank: int, alpha: float
 ) -> None:
-    tuned = with_lora(unet, targets, rank, alpha)
+    tuned = with_lora(unet, target_modules=targets, rank=rank, alpha=alpha)
     factors = export(tuned, tmp_path)
     weights = unet_weights(unet)
     key_map = {"lora_unet_" + name.removesuffix(".weight").replace(".", "_"): name for name in weights}
@@ -62,7 +63,7 @@ def test_both_files_load_with_their_strength(
     unet: Any, base_xl: Path, tmp_path: Path, targets: tuple[str, ...]
 ) -> None:
     """Into a pipeline as `texdiff generate --lora` does, and as diffusers does alone."""
-    tuned = with_lora(unet, targets, 4, 10.0)
+    tuned = with_lora(unet, target_modules=targets, rank=4, alpha=10.0)
     export(tuned, tmp_path)
     layers = sum("lora_A" in name for name, _ in tuned.named_parameters())
     expected = prediction(tuned)
@@ -77,7 +78,7 @@ def test_both_files_load_with_their_strength(
 
 
 def test_the_file_says_what_it_is_for(unet: Any, tmp_path: Path) -> None:
-    export(with_lora(unet, ATTENTION, 4, 4.0), tmp_path)
+    export(with_lora(unet, target_modules=ATTENTION, rank=4, alpha=4.0), tmp_path)
     for name in ("pytorch_lora_weights.safetensors", "kohya.safetensors"):
         with safe_open(tmp_path / name, "pt") as file:
             said = file.metadata()

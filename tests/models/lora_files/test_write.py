@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapters import with_lora
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -21,7 +22,6 @@ from texdiff.models.lora_files.metadata import lora_metadata
 from texdiff.models.lora_files.safetensors_bytes import write_weights
 from texdiff.models.lora_files.write import write_lora
 from texdiff.models.nano import make_unet
-from texdiff.models.trainable import add_lora
 
 EVERY_LAYER = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "conv1", "conv2", "conv_shortcut", "proj_in")
 EVERY_LAYER += ("time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv", "conv_in")
@@ -31,18 +31,6 @@ EVERY_LAYER += ("time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv", "co
 def unet() -> Any:
     torch.manual_seed(0)
     return make_unet()
-
-
-def with_lora(unet: Any, **settings: Any) -> Any:
-    """A copy with adapters that do something."""
-    tuned = copy.deepcopy(unet)
-    add_lora(tuned, LoraConfig(**settings), seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for name, parameter in tuned.named_parameters():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    return tuned
 
 
 def merged_by_hand(unet: Any, file: Path) -> dict[str, torch.Tensor]:

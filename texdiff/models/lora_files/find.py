@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from texdiff.errors import InputError
-from texdiff.models.exports import export_of_step, exports_by_step, newest_export
+from texdiff.models.exports import LAYOUT_NET, export_of_step, exports_by_step, newest_export
 from texdiff.models.lora_files import LORA_FILE
 from texdiff.models.lora_files.strength import PEFT_NAME
 
@@ -28,7 +28,7 @@ def lora_file(path: Path, step: int | None = None) -> Path:
             return newest
         if (path / "model_index.json").is_file():
             raise InputError(f"{path}: a whole pipeline, not a LoRA; give it as --model")
-        if (path / "controlnet").is_dir():
+        if (path / LAYOUT_NET).is_dir():
             raise InputError(f"{path}: a layout net, not a LoRA; give it as --layout")
         raise InputError(f"{path}: no {LORA_FILE} in it or its checkpoints; give a LoRA run's folder or a file")
     if not path.is_file():

@@ -17,6 +17,8 @@ from texdiff.models.lora_files.load import layer_names
 from texdiff.models.lora_files.sgm import sgm_name
 from texdiff.models.lora_files.strength import read_factors
 
+CAN_BE_ADAPTED = (nn.Linear, nn.Conv2d)
+"""Kinds of layers that PEFT puts adapters on, and a denoiser has."""
 _MAGNITUDE = (".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 
 
@@ -94,8 +96,7 @@ class InitialLora:
 
     def __str__(self) -> str:
         ranks = sorted({one.rank for one in self.adapters.values()})
-        parts = [name.split(".") for name in self.adapters]
-        ends = Counter(".".join(part[-2:] if part[-1].isdigit() else part[-1:]) for part in parts)
+        ends = Counter(map(end_of, self.adapters))
         text = (
             f"; what {self.path} has for {self.left_out} layers of text encoders is left out" if self.left_out else ""
         )
@@ -148,9 +149,15 @@ class InitialLora:
                 vector.copy_(one.magnitude.reshape(vector.shape))
 
 
+def end_of(layer: str) -> str:
+    """The last part of a layer's name, with the one before where that is a number: to_q, to_out.0."""
+    parts = layer.split(".")
+    return ".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:])
+
+
 def _names(denoiser: nn.Module) -> dict[str, str]:
     """The denoiser's layer that a name in a file means: diffusers', its older ones, kohya's."""
-    layers = [name for name, module in denoiser.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    layers = [name for name, module in denoiser.named_modules() if isinstance(module, CAN_BE_ADAPTED)]
     names = {f"unet.{layer}": layer for layer in layers}
     for layer in layers:
         before, _, projection = layer.rpartition(".to_")

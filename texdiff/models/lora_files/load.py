@@ -65,19 +65,19 @@ def add_lora(pipeline: "DiffusionPipeline", path: Path) -> tuple[int, int]:
     changed = _set_scale(pipeline, adapter, scale)
     if changed == 0:
         raise InputError(f"{misfit} (none of its {len(names)} layers is in it); use the base that it was trained on")
-    follow_training(pipeline, path)
+    follow_training(pipeline, file)
     return changed, len(names)
 
 
-def follow_training(pipeline: "DiffusionPipeline", path: Path) -> None:
-    """Let the pipeline read prompts, and its sampler begin, as the LoRA at `path` was trained, where its file says so:
+def follow_training(pipeline: "DiffusionPipeline", file: Path) -> None:
+    """Let the pipeline read prompts, and its sampler begin, as the LoRA in a file was trained, where that says so:
     in kohya's keys, whose `ss_clip_skip` counts the last layer as 1 and means nothing for Stable Diffusion XL."""
     from safetensors import safe_open
 
     from texdiff.models.prompts import PromptReading, is_xl, read_prompts_as, reading_of
     from texdiff.models.stable_diffusion import zero_snr_sampler
 
-    with safe_open(lora_file(path), framework="pt") as weights:
+    with safe_open(file, framework="pt") as weights:
         known = weights.metadata() or {}
     if known.get("ss_zero_terminal_snr") == "True" and pipeline.scheduler.config.prediction_type == "v_prediction":
         pipeline.scheduler = zero_snr_sampler(pipeline.scheduler)
@@ -91,7 +91,7 @@ def follow_training(pipeline: "DiffusionPipeline", path: Path) -> None:
         read_prompts_as(pipeline, reading)
     except InputError:
         raise InputError(
-            f"{path}: was trained with clip skip {skip}, more than this base's text encoder has layers; use the base "
+            f"{file}: was trained with clip skip {skip}, more than this base's text encoder has layers; use the base "
             "that it was trained on"
         ) from None
 

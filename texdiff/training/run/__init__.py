@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from texdiff.errors import InputError, one_line
 from texdiff.files import write_atomic
-from texdiff.models.exports import BEST, BEST_FILE, CHECKPOINTS
+from texdiff.models.exports import BEST, BEST_FILE, CHECKPOINTS, LAYOUT_NET, MAPS_KEY
 from texdiff.models.lora_files import LORA_FILE
 
 try:
@@ -45,7 +45,7 @@ class Run:
         self.model_card_file = folder / "README.md"
         self.lora_file = folder / LORA_FILE
         self.pipeline_file = folder / "model_index.json"
-        self.layout_net_folder = folder / "controlnet"
+        self.layout_net_folder = folder / LAYOUT_NET
         self.best_folder = folder / BEST
         self.checkpoints_folder = folder / CHECKPOINTS
         self.samples_folder = folder / "samples"
@@ -179,7 +179,7 @@ class Run:
 
     def layout_maps(self) -> dict[str, Any]:
         """What the maps of the run's own layout net show; empty where there is no net."""
-        said = _read_json(self.layout_net_folder / "config.json").get("_texdiff")
+        said = _read_json(self.layout_net_folder / "config.json").get(MAPS_KEY)
         return said["layout"] if isinstance(said, dict) and isinstance(said.get("layout"), dict) else {}
 
     def best(self) -> dict[str, Any]:
