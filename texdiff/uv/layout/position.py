@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from texdiff.uv.coverage import coverage_mask
+from texdiff.uv.layout.winner import rank_triangles
 from texdiff.uv.raster import FULL_TILE_RADIUS, Group, Spans, areas_and_radii, check_triangles, sort_triangles, spans_of
 
 Floats = NDArray[np.float64]
@@ -30,8 +31,8 @@ def position_map(
     """Where on the object each texel lies.
 
     The middle of the bounds is (0.5, 0.5, 0.5), and their longest side reaches from 0.05 to 0.95, as all sides keep
-    their proportions. Axes are those of `positions`. Where triangles overlap the one with the largest area on the mesh
-    is seen, of those of much the same area (see ``size_class``) the first; texture coordinates wrap around.
+    their proportions. Axes are those of `positions`. Where islands overlap the one with the largest area on the mesh is
+    seen (see ``rank_triangles``); texture coordinates wrap around.
 
     Args:
         uv: float [F, 3, 2] in UV units, v up, as for ``coverage_mask``.
@@ -55,7 +56,8 @@ def position_map(
     with np.errstate(all="ignore"):
         placed = (corners - (low + high) / 2) * ((SCALE / half) if half > 0 else 0.0) / 2 + 0.5
     placed[~np.isfinite(placed).all(axis=(1, 2))] = 0.5
-    values, covered = _interpolate(uv, placed, _priority(corners), size)
+    triangles, _, _ = check_triangles(uv, size)
+    values, covered = _interpolate(triangles, placed, rank_triangles(triangles, corners), size)
     if len(placed):  # rounding may leave a thin triangle's range
         np.clip(values, placed.min(), placed.max(), out=values)
     values[~covered] = 0
@@ -83,8 +85,12 @@ def normal_map(
     corners = np.nan_to_num(_corners(normals, uv, "normals"), nan=0.0, posinf=0.0, neginf=0.0)
     with np.errstate(all="ignore"):
         corners = np.nan_to_num(corners / np.linalg.norm(corners, axis=2, keepdims=True))
-    priority = np.zeros(len(corners)) if positions is None else _priority(_corners(positions, uv, "positions"))
-    values, covered = _interpolate(uv, corners, priority, size)
+    triangles, _, _ = check_triangles(uv, size)
+    if positions is None:
+        rank = np.arange(len(corners), 0, -1, dtype=np.int32)
+    else:
+        rank = rank_triangles(triangles, _corners(positions, uv, "positions"))
+    values, covered = _interpolate(triangles, corners, rank, size)
     length = np.linalg.norm(values, axis=2, keepdims=True)
     values = np.divide(values, length, out=np.zeros_like(values), where=length > 1e-6) / 2 + 0.5
     values[~covered] = 0
@@ -105,48 +111,24 @@ def _corners(values: ArrayLike, uv: ArrayLike, name: str) -> Floats:
     return corners
 
 
-def triangle_areas(corners: Floats) -> Floats:
-    """Area of each triangle, [F] for [F, 3, 3]; 0 where it is not finite."""
-    with np.errstate(all="ignore"):
-        cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        return np.nan_to_num(np.linalg.norm(cross, axis=1) / 2, nan=0.0, posinf=0.0)
-
-
-def size_class(areas: Floats, unit: float) -> Floats:
-    """Areas [F] in sixteenths of an octave from `unit`, rounded.
-
-    So that triangles of the same area, such as those of two mirrored halves that share their texels, are not told apart
-    by rounding, one seen in this half and one in that.
-    """
-    with np.errstate(all="ignore"):
-        return np.rint(16 * np.log2(np.maximum(areas / unit if unit > 0 else areas, 1e-300)))
-
-
-def _priority(corners: Floats) -> Floats:
-    areas = triangle_areas(corners)
-    return size_class(areas, float(areas.max(initial=0.0)))
-
-
 def _interpolate(
-    uv: ArrayLike, corners: Floats, priority: Floats, size: tuple[int, int]
+    triangles: Floats, corners: Floats, rank: NDArray[np.int32], size: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Values at the corners of UV triangles, linearly between them: at the centre of each texel that of the covering
-    triangle with the highest priority, the first of equals.
+    triangle with the highest rank.
 
     Args:
-        uv: float [F, 3, 2].
+        triangles: [F, 3, 2] in UV units.
         corners: [F, 3, K], finite.
-        priority: [F].
+        rank: [F], a permutation of 1 to F.
         size: (height, width).
 
     Returns:
         float32 [H, W, K], and which texels have a triangle, bool [H, W].
     """
-    triangles, height, width = check_triangles(uv, size)
+    height, width = size
     values = np.zeros((height * width, corners.shape[2]), np.float32)
-    rank = np.empty(len(triangles), np.int32)  # 1 = lowest priority; 0 stands for no triangle
-    rank[np.lexsort((-np.arange(len(triangles)), priority))] = np.arange(1, len(triangles) + 1, dtype=np.int32)
-    top = np.zeros(height * width, np.int32)
+    top = np.zeros(height * width, np.int32)  # 0 stands for no triangle
     lowest = _draw_tiled(triangles, corners, rank, top, values, (height, width))
     above = np.flatnonzero(rank > lowest)
     if len(above) < len(triangles) or ((triangles < 0) | (triangles > 1)).any():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from texdiff.uv.layout.position import size_class, triangle_areas
+from texdiff.uv.layout.winner import size_class, triangle_areas
 
 if TYPE_CHECKING:
     from trimesh.visual.material import PBRMaterial
@@ -61,20 +61,12 @@ class Part:
 
     def corners(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Where each triangle lies in world space, and the normals there (of the triangle itself where the part has
-        none): float64 [F, 3, 3] each. Of several instances that in which it is largest, of much the same size the
-        first.
+        none): float64 [F, 3, 3] each. Of several instances the largest, of much the same size the first.
         """
-        chosen = self._placed(self.transforms[0])
-        areas = triangle_areas(chosen[0])
-        unit = float(areas.max(initial=0.0))
-        best = size_class(areas, unit)
-        for transform in self.transforms[1:]:
-            placed = self._placed(transform)
-            size = size_class(triangle_areas(placed[0]), unit)
-            for kept, values in zip(chosen, placed, strict=True):
-                kept[size > best] = values[size > best]
-            best = np.maximum(best, size)
-        return chosen
+        with np.errstate(all="ignore"):  # coordinates may be near the end of float64
+            surface = np.array([triangle_areas(self._placed(transform)[0]).sum() for transform in self.transforms])
+        largest = int(size_class(surface, float(surface.max())).argmax())
+        return self._placed(self.transforms[largest])
 
     def _placed(self, transform: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Corners and normals of an instance, [F, 3, 3] each."""
