@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -42,14 +43,26 @@ def test_ranks_that_see_different_disks_do_what_rank_0_decides(tmp_path):
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     result = subprocess.run([*map(str, torchrun)], env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
+    host = socket.gethostname()
+    not_shared = (
+        f"is not the same folder on every machine: process 1 on {host} cannot see what process 0 writes there; name "
+        "one on a disk that all of them share"
+    )
     for rank in (0, 1):
         assert json.loads((tmp_path / str(rank) / "said.json").read_text()) == {
-            "chosen": ["run", "run/checkpoints/step-00000005"],
+            "how": "2 on cpu (DDP)",
+            "chosen": ["0/run", "0/run/checkpoints/step-00000005"],
+            "decided": True,
             "refused": "run.output_dir: file is a file; name a folder",
+            "not_shared": [f"run.output_dir: {name} {not_shared}" for name in ("run", "new/run")],
+            "not_alike": f"data.dataset: the files of process 1 on {host} are not those of process 0 on {host}; "
+            "give every machine the same",
+            "alike": "",
             "any": [False, True],
             "gathered": [0, 1],
-            "share": [0, 1, 2, 3, 4][rank::2],
+            "share": [[0, 1, 2, 3, 4][rank::2], [0, 1, 2, 3, 4]],
             "bucket_view": True,
+            "left": [],
         }
 
 

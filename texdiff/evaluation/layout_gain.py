@@ -1,6 +1,7 @@
 """Layout gain of a run: by how much the held-out error is larger with the map of another mesh than with its own."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,14 @@ class _Alone:
     """One process, as encoding a dataset has to know it."""
 
     device: torch.device
-    share: slice = field(default_factory=lambda: slice(None))
     is_main: bool = True
+
+    def share_of(self, folder: Path) -> slice:
+        """All of it."""
+        return slice(None)
+
+    def agree(self, found: str, what: str) -> None:
+        """With nobody."""
 
     def wait(self) -> None:
         """For nobody."""

@@ -1,9 +1,12 @@
 """The processes of a run: started by accelerate as its own configuration says, and what they tell each other."""
 
 import os
+import secrets
+import socket
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -73,16 +76,53 @@ class Parallel:
             )
         if self.mixed_precision not in DTYPES:
             raise InputError(f"mixed_precision: {self.mixed_precision} is not supported; use no, fp16 or bf16")
+        self.place = f"process {self.rank} on {socket.gethostname()}"
+        self.machines = len({*self.gather([(socket.gethostname(), os.environ.get("GROUP_RANK"))])})
 
     @property
     def dtype(self) -> torch.dtype:
         """What frozen weights and activations are kept in; trained weights are float32 always."""
         return DTYPES[self.mixed_precision]
 
-    @property
-    def share(self) -> slice:
-        """This rank's part of a sequence that the ranks share."""
-        return slice(self.rank, None, self.world)
+    def __str__(self) -> str:
+        """How many processes, where, and how they share the work."""
+        how = f" ({'DDP' if self.machines == 1 else f'DDP, {self.machines} machines'})" if self.world > 1 else ""
+        return f"{self.world} on {self.device.type}{how}"
+
+    def together(self, folder: Path) -> list[int]:
+        """The ranks for which `folder` is the same folder as for this one, in ascending order. They know by a file that
+        each leaves there for a moment; one that cannot is seen by nobody else. Every rank must call it."""
+        if self.world == 1:
+            return [0]
+        token = self.decide(lambda: secrets.token_hex(8))
+        # By names that nobody has looked for yet: a network's file system may remember that there is no such file.
+        markers = [folder / f".texdiff-{token}-{rank}" for rank in range(self.world)]
+        with suppress(OSError):
+            markers[self.rank].touch()
+        self.wait()
+        found = [rank for rank, marker in enumerate(markers) if rank == self.rank or marker.exists()]
+        self.wait()
+        with suppress(OSError):
+            markers[self.rank].unlink()
+        return found
+
+    def share_of(self, folder: Path) -> slice:
+        """This rank's part of the work on a sequence whose results go to `folder`, which is made where it is missing:
+        it is shared out among the ranks that see the same folder. Every rank must call it."""
+        with suppress(OSError):  # whoever writes there says what is wrong
+            folder.mkdir(parents=True, exist_ok=True)
+        ranks = self.together(folder)
+        return slice(ranks.index(self.rank), None, len(ranks))
+
+    def agree(self, found: str, what: str) -> None:
+        """Raise InputError on every rank where `what` is not the same for all of them: `found` says what it is for this
+        one. Every rank must call it."""
+        everywhere = self.gather([(found, self.place)])
+        others = [place for other, place in everywhere if other != everywhere[0][0]]
+        if others:
+            raise InputError(
+                f"{what} of {', '.join(others)} are not those of {everywhere[0][1]}; give every machine the same"
+            )
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         """The model on the device, under autocast, with gradients averaged over the ranks."""

@@ -1,5 +1,6 @@
 """What a run says and shows before its first step: a summary, its masks at latent size, an image of the batch."""
 
+import hashlib
 import io
 import json
 import os
@@ -50,7 +51,7 @@ class Sizes(NamedTuple):
 def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record], list[Record]]:
     """The textures to train on, and those held out; with data.unreadable `skip` those that can be read.
 
-    Raises InputError where there are none held out, and a setting needs them.
+    Raises InputError where there are none held out, and a setting needs them; and where ranks see other textures.
     """
     data, skip = config.data, config.data.unreadable == "skip"
     layout_column = data.layout_column if config.layout.maps == "position" else None
@@ -61,18 +62,21 @@ def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record
         for split in ("train", "validation")
     ]
     if skip:
-        # On disk each rank reads a share, for all; what is kept in memory each must find out for itself.
+        # On a disk each rank reads a share for all that see it; what is kept in memory each must find out for itself.
         on_disk = data.cache == "disk"
         folder = Path(data.cache_dir) if data.cache_dir else default_cache_dir() / "readable"
         keep_readable = partial(
             readable,
             store=ArrayStore(folder if on_disk else None, {"dataset": paths_of(data.sources)}),
             resolution=data.resolution,
-            mine=parallel.share if on_disk else slice(None),
+            mine=parallel.share_of(folder) if on_disk else slice(None),
             wait=parallel.wait,
             say=parallel.is_main,
         )
         splits = [keep_readable(split) for split in splits]
+    if parallel.world > 1:  # known before hours of encoding
+        seen = [[(record.source, record.captions, record.repeats) for record in split] for split in splits]
+        parallel.agree(hashlib.sha256(repr(seen).encode()).hexdigest(), "data.dataset: the textures")
     wanted = {"keep_best true": config.run.keep_best, "early_stopping_patience": config.run.early_stopping_patience}
     for key in [key for key, value in wanted.items() if value and not splits[1]]:
         raise InputError(
@@ -130,9 +134,9 @@ def print_summary(
     outside = f"latent cells outside weigh {config.mask.outside_weight:g}"
     if config.mask.outside == "base_model":
         outside += ", with the base model's prediction as their target"
-    processes = f"{parallel.world} on {parallel.device.type}, mixed precision {parallel.mixed_precision}"
+    processes = f"{parallel}, mixed precision {parallel.mixed_precision}"
     if parallel.device.type == "cpu":
-        processes += _threads(parallel.world)
+        processes += _threads(-(-parallel.world // parallel.machines))
     print(config.to_yaml())
     print(f"textures         {sizes.textures} to train on, {sizes.held_out} held out")
     named = ((record.name, record.captions) for record in (*records, *held_out))

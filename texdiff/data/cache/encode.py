@@ -48,7 +48,7 @@ def encode_dataset(
 
     The ranks share the work; every one of them can read it all afterwards. The encoders are loaded only where there
     is something to encode, and make room on the device afterwards unless data.cache is `off`. Raises InputError for a
-    record that can't be used, and for a resolution that the family's latents can't have.
+    record that can't be used, for a resolution that the family's latents can't have, and where ranks read other files.
     """
     if data.resolution % family.latent_factor:
         raise InputError(
@@ -60,6 +60,7 @@ def encode_dataset(
     encoding = _Encoding(data, mask, family, ranks, maps)
     training = encoding.dataset(records, data.posterior)
     validation = encoding.dataset(held_out, "mean") if held_out else None
+    ranks.agree(f"{training.content} {validation.content if validation else ''}", "data.dataset: the files")
     if data.cache != "off":
         family.move_encoders("cpu")
     return training, validation
@@ -83,9 +84,10 @@ class _Encoding:
         )
         self.by_surface = mask.weight == "surface"
         self.on_disk = data.cache == "disk"
-        # On disk each rank makes a share, for all; what is kept in memory each must make for itself.
+        self.root = Path(data.cache_dir) if data.cache_dir else default_cache_dir() / "encoded"
+        # On a disk each rank makes a share for all that see it; what is kept in memory each must make for itself.
         self.share: dict[str, Any] = {
-            "mine": ranks.share if self.on_disk else slice(None),
+            "mine": ranks.share_of(self.root) if self.on_disk else slice(None),
             "wait": ranks.wait if self.on_disk else lambda: None,
             "progress": ranks.is_main,
         }
@@ -253,9 +255,7 @@ class _Encoding:
     def _store(self, kind: str, *what: object) -> ArrayStore:
         name = f"{kind}-{key_of(keys.FORMAT, *what).hex()[:16]}"
         if name not in self.stores:
-            setting = self.data.cache_dir
-            root = Path(setting) if setting else default_cache_dir() / "encoded"
-            self.stores[name] = ArrayStore(root / name if self.on_disk else None, self.made_for)
+            self.stores[name] = ArrayStore(self.root / name if self.on_disk else None, self.made_for)
         return self.stores[name]
 
     def _fingerprint(self, encodes: Encodes) -> str:

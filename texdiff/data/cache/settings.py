@@ -1,6 +1,7 @@
 """What encoding a dataset has to know of a run: parts of its settings, and its processes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -48,9 +49,9 @@ class Ranks(Protocol):
     """The processes that share the work (`texdiff.training.parallel.Parallel`)."""
 
     @property
-    def share(self) -> slice: ...
-    @property
     def is_main(self) -> bool: ...
     @property
     def device(self) -> torch.device: ...
     def wait(self) -> None: ...
+    def share_of(self, folder: Path) -> slice: ...
+    def agree(self, found: str, what: str) -> None: ...

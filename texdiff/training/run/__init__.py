@@ -57,11 +57,20 @@ class Run:
         """The run's folder, and the checkpoint to continue from if there is one. Nothing is written yet.
 
         With `never`, a folder that is in use stays as it is and the run goes to NAME-2, NAME-3, ...
-        Raises InputError for a folder that cannot be written or holds something else than a run, for a finished run
-        that has no checkpoint, and for one that has done more than `max_train_steps` and has no checkpoint of that
-        step. Every rank must call it.
+        Raises InputError for a folder that cannot be written, that ranks do not share, or that holds something else
+        than a run, for a finished run that has no checkpoint, and for one that has done more than `max_train_steps` and
+        has no checkpoint of that step. Every rank must call it.
         """
-        return cls(*parallel.decide(lambda: _choose(Path(output_dir), resume, max_train_steps)))
+        folder, resume_from = parallel.decide(lambda: _choose(Path(output_dir), resume, max_train_steps))
+        # By a name below what each has for the working folder, as that is how the ranks will write and read.
+        above = parallel.decide(lambda: _missing(folder))
+        shared = 0 in parallel.together([folder, *folder.absolute().parents][above])
+        if without := parallel.gather([] if shared else [parallel.place]):
+            raise InputError(
+                f"run.output_dir: {folder} is not the same folder on every machine: {', '.join(without)} cannot see "
+                "what process 0 writes there; name one on a disk that all of them share"
+            )
+        return cls(folder, resume_from)
 
     def create(self, config: "TrainingConfig", sizes: "Sizes", parallel: "Parallel") -> None:
         """Create the folder, keep other processes out, and write config.yaml and about.json. Every rank must call it;
@@ -211,11 +220,15 @@ def _choose(folder: Path, resume: str, last_step: int) -> tuple[Path, Path | Non
     return folder, _checkpoint(Run(folder), last_step)
 
 
+def _missing(folder: Path) -> int:
+    """How many folders of this path are not there yet, `folder` itself among them."""
+    return next(n for n, path in enumerate((folder, *folder.absolute().parents)) if path.exists())
+
+
 def _check_writable(folder: Path) -> None:
     """Known before hours of encoding: a file that has no name and is gone at once, where `folder` is or will be."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=[folder, *folder.absolute().parents][_missing(folder)]):
             pass
     except OSError as error:
         raise InputError(f"run.output_dir: {folder} cannot be written ({error.strerror}); name another") from None
