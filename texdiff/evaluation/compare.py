@@ -34,7 +34,7 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
 
     from texdiff.inference.layout_net import choose_layout, load_layout
     from texdiff.inference.retexture import read_target
-    from texdiff.inference.sampler import load_pipeline, sample_batch
+    from texdiff.inference.sampler import load_pipeline, own_size, sample_batch
     from texdiff.models.lora_files.find import lora_file
     from texdiff.models.lora_files.load import add_lora, follow_training
     from texdiff.training.run import Run
@@ -59,7 +59,7 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
         for mesh, prompt in chosen:
             under, inputs = pipeline, {}
             if layout is not None:
-                own = layout.on(read_target(mesh))
+                own = layout.on(read_target(mesh), own_size(pipeline))
                 under = own.around(pipeline)
                 inputs = own.inputs(under)
             drawn += sample_batch(under, [prompt], [0], 30, guidance_scale, **inputs)

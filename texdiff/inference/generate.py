@@ -9,6 +9,7 @@ from typing import Literal
 from texdiff.errors import InputError
 
 STRENGTH = 0.6  # of img2img where none is said: new surfaces, in the old one's colours and places
+REFINE_STRENGTH = 0.5  # what a composition lacks of detail is drawn, and what it shows stays in its place
 
 
 def generate(
@@ -25,6 +26,8 @@ def generate(
     num_inference_steps: int = 30,
     guidance_scale: float = 7.5,
     negative_prompt: str = "",
+    size: int | str | None = None,
+    refine_strength: float | None = None,
     layout: str | None = None,
     layout_scale: float = 1.0,
     layout_start: float = 0.0,
@@ -52,6 +55,10 @@ def generate(
         num_inference_steps: Denoising steps; img2img takes the last of them, as many as strength says.
         guidance_scale: Weight of the prompt (classifier-free guidance); 1 is without guidance.
         negative_prompt: What to stay away from; needs guidance.
+        size: Side of the texture in pixels, or 2048x1024 for a width of 2048. What is larger than the model draws at
+            once is drawn at the model's own size first, then refined in overlapping windows; an init_image is redrawn
+            in such windows. Default: the model's own size, or that of init_image.
+        refine_strength: How much of a larger texture the windows draw anew, 0 to 1 (default 0.5); at 0 it is scaled up.
         layout: Layout net that hears the mesh's map: a run of model.train controlnet, a folder or hub id of a
             ControlNet, or none. Default: the one that the LoRA was trained under.
         layout_scale: Strength of the layout net; at 0 it changes nothing.
@@ -66,9 +73,13 @@ def generate(
     output, lora = Path(output), None if lora is None else Path(lora)
     # Everything that is quick to check comes before the libraries and the weights are read.
     from_image = init_image is not None or strength is not None
-    if strength is None:  # of one step all of it
-        strength = max(STRENGTH, 1 / num_inference_steps) if num_inference_steps >= 1 else STRENGTH
-    _check_numbers(prompts, seeds, batch_size, num_inference_steps, guidance_scale, strength)
+    one_step = 1 / num_inference_steps if num_inference_steps >= 1 else 1.0
+    strength = max(STRENGTH, one_step) if strength is None else strength
+    if refine_strength is not None and (size is None or from_image):
+        reason = "has no effect without --size" if size is None else "an image is redrawn at --strength; leave it out"
+        raise InputError(f"--refine_strength: {reason}")
+    refine_strength = max(REFINE_STRENGTH, one_step) if refine_strength is None else refine_strength
+    _check_numbers(prompts, seeds, batch_size, num_inference_steps, guidance_scale, strength, refine_strength)
     if negative_prompt and guidance_scale <= 1:
         raise InputError("--negative_prompt: has no effect without guidance; raise --guidance_scale above 1")
     jobs = [(words, number) for words in prompts for number in seeds]
@@ -77,6 +88,7 @@ def generate(
     _check_layout(layout_scale, layout_start, layout_end)
 
     from texdiff.inference.img2img import read_initial_image
+    from texdiff.inference.large import parse_size
     from texdiff.inference.retexture import (
         check_retexture,
         encode_png,
@@ -89,18 +101,20 @@ def generate(
     from texdiff.models.lora_files.find import lora_file
     from texdiff.models.lora_files.load import add_lora, layer_names
 
+    shape = None if size is None else parse_size(size)
     target = read_target(Path(mesh)) if mesh is not None else None
     # What is wrong with the mesh file, beyond its textures, shows when it is written: better now than after sampling.
     for line in check_retexture(target) if target and output.suffix.lower() == ".glb" else []:
         print(line)
     edges = read_seams(target) if target and seams == "close" else None
-    initial = read_initial_image(Path(init_image) if init_image else None, target) if from_image else None
+    initial = read_initial_image(Path(init_image) if init_image else None, target, shape) if from_image else None
     weights = None if lora is None else lora_file(lora)
     if weights is not None:
         layer_names(weights)
 
+    from texdiff.inference.drawing import Drawing, Sampling
     from texdiff.inference.layout_net import choose_layout, load_layout
-    from texdiff.inference.sampler import load_pipeline, sample_batch
+    from texdiff.inference.sampler import load_pipeline
     from texdiff.models.prompts import PromptReading, reading_of
 
     net, drawn_without = choose_layout(layout, weights, target is not None)
@@ -119,24 +133,18 @@ def generate(
             print(f"seams: both sides of {len(edges.length)} cut edges are brought together (--seams keep leaves them)")
     if drawn_without:
         print(drawn_without)
-    under = None
-    if net is not None and target is not None:
+    layout_net = None
+    if net is not None:
         layout_net, line = load_layout(net, pipeline, weights, layout_scale, layout_start, layout_end)
         print(line)
-        under = layout_net.on(target)
-        pipeline = under.around(pipeline)
+    sampling = Sampling(num_inference_steps, guidance_scale, negative_prompt)
+    drawing = Drawing(pipeline, sampling, target, layout_net, initial, strength, shape, refine_strength)
+    print(*drawing.lines, sep="\n", end="\n" if drawing.lines else "")
     for start in range(0, len(jobs), batch_size):
         now = jobs[start : start + batch_size]
         if len(jobs) > batch_size:
-            pipeline.set_progress_bar_config(desc=f"{start + 1}-{start + len(now)} of {len(jobs)}")
-        batch = [words for words, _ in now], [number for _, number in now]
-        if initial is None:
-            inputs = {} if under is None else under.inputs(pipeline)
-            textures = sample_batch(pipeline, *batch, num_inference_steps, guidance_scale, negative_prompt, **inputs)
-        else:
-            textures = initial.img2img(
-                pipeline, *batch, strength, num_inference_steps, guidance_scale, negative_prompt, under
-            )
+            drawing.pipeline.set_progress_bar_config(desc=f"{start + 1}-{start + len(now)} of {len(jobs)}")
+        textures = drawing.draw([words for words, _ in now], [number for _, number in now])
         for texture, file, (words, number) in zip(textures, files[start:], now, strict=False):
             as_glb = target is not None and file.suffix.lower() == ".glb"
             if target is not None:
@@ -182,6 +190,7 @@ def _check_numbers(
     num_inference_steps: int,
     guidance_scale: float,
     strength: float,
+    refine_strength: float,
 ) -> None:
     if not prompts or not seeds:
         raise InputError("--prompt and --seed: give at least one of each")
@@ -198,3 +207,9 @@ def _check_numbers(
         raise InputError(f"--strength must be above 0 and at most 1 (got {strength})")
     if int(num_inference_steps * strength) < 1:
         raise InputError(f"--strength {strength}: leaves none of {num_inference_steps} steps; raise either")
+    if not 0 <= refine_strength <= 1:
+        raise InputError(f"--refine_strength must be at least 0 and at most 1 (got {refine_strength})")
+    if refine_strength and int(num_inference_steps * refine_strength) < 1:
+        raise InputError(
+            f"--refine_strength {refine_strength}: leaves none of {num_inference_steps} steps; raise either"
+        )

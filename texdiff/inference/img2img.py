@@ -47,42 +47,55 @@ class InitialImage:
         """
         import torch
 
-        from texdiff.inference.sampler import initial_noise, sample_batch
-        from texdiff.models.base import as_img2img, in_the_manner_of
+        from texdiff.inference.sampler import own_size, sample_batch
         from texdiff.models.stable_diffusion import mean_latents
 
-        kind, parts = as_img2img(pipeline)
-
-        class Img2Img(kind):  # type: ignore[misc, valid-type]
-            def prepare_latents(
-                self,
-                image: Any,
-                timestep: Any,
-                batch_size: int,
-                per_prompt: int,
-                dtype: Any,
-                device: Any,
-                generator: Any,
-                *more: object,
-            ) -> Any:
-                return self.scheduler.add_noise(image, initial_noise(generator, image.shape[1:]).to(image), timestep)
-
-        side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-        small = _resize(fill(self.texture, self.covered), (side, side))
+        small = scale_image(fill(self.texture, self.covered), own_size(pipeline))
         pixels = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 127.5 - 1  # before they lose bits
         latents = mean_latents(pipeline.vae, pixels)
-        redrawing = in_the_manner_of(pipeline, Img2Img(**parts))
+        redrawing = from_latents(pipeline)
         image = latents.expand(len(prompts), -1, -1, -1)  # [B, 4, h, w]
         sampling = num_inference_steps, guidance_scale, negative_prompt
         inputs: dict[str, Any] = {"image": image, "strength": strength}
         inputs |= {} if layout is None else layout.inputs(redrawing)
         drawn = sample_batch(redrawing, prompts, seeds, *sampling, **inputs)
         size = (self.texture.shape[0], self.texture.shape[1])
-        return [np.where(self.touched[..., None], _resize(one, size), self.texture) for one in drawn]
+        return [self.around(scale_image(one, size)) for one in drawn]
+
+    def around(self, drawn: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What is drawn, uint8 [H, W, 3], with the atlas where no texel is touched."""
+        return np.where(self.touched[..., None], drawn, self.texture)
 
 
-def read_initial_image(image: Path | None, target: RetextureTarget | None) -> InitialImage:
-    """The image, or without one the mesh's present texture.
+def from_latents(pipeline: "DiffusionPipeline") -> "DiffusionPipeline":
+    """The pipeline of the same parts that starts from an image; of its latents, [B, C, h, w], as `image`, to which it
+    adds the same noise on any device."""
+    from texdiff.inference.sampler import initial_noise
+    from texdiff.models.base import as_img2img, in_the_manner_of
+
+    kind, parts = as_img2img(pipeline)
+
+    class Img2Img(kind):  # type: ignore[misc, valid-type]
+        def prepare_latents(
+            self,
+            image: Any,
+            timestep: Any,
+            batch_size: int,
+            per_prompt: int,
+            dtype: Any,
+            device: Any,
+            generator: Any,
+            *more: object,
+        ) -> Any:
+            return self.scheduler.add_noise(image, initial_noise(generator, image.shape[1:]).to(image), timestep)
+
+    return in_the_manner_of(pipeline, Img2Img(**parts))
+
+
+def read_initial_image(
+    image: Path | None, target: RetextureTarget | None, size: tuple[int, int] | None = None
+) -> InitialImage:
+    """The image, or without one the mesh's present texture, at its own size or another (height, width).
 
     Raises InputError where there is no such image, or no texture on the mesh.
     """
@@ -97,14 +110,16 @@ def read_initial_image(image: Path | None, target: RetextureTarget | None) -> In
         raise InputError(f"{target.path}: has no texture to start from; give --init_image")
     else:
         texture = target.replaced
-    size = texture.shape[:2]
+    if size is not None:
+        texture = scale_image(texture, size)
+    size = (texture.shape[0], texture.shape[1])
     if target is None:
         return InitialImage(texture=texture, covered=np.ones(size, bool), touched=np.ones(size, bool))
     covered, touched = (coverage_mask(target.triangles, size, mode=mode) for mode in ("center", "conservative"))
     return InitialImage(texture=texture, covered=covered if covered.any() else touched, touched=touched)
 
 
-def _resize(texture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def scale_image(texture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """The texture at (height, width): by area where it shrinks, else cubic."""
     shrinks = size[0] * size[1] < texture.shape[0] * texture.shape[1]
     kind = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 from diffusers import ControlNetModel, DiffusionPipeline
 from safetensors import safe_open
 from torch import Tensor
@@ -12,8 +13,17 @@ from torch import Tensor
 from texdiff.data.layout_input import map_input
 from texdiff.errors import InputError
 from texdiff.inference.retexture import RetextureTarget
+from texdiff.inference.windows import Control, Window
 from texdiff.models.base import PIPELINES, in_the_manner_of, under_layout
-from texdiff.models.layout_net import Maps, check_fit, describe_maps, net_source, pipeline_inputs, read_layout_net
+from texdiff.models.layout_net import (
+    Maps,
+    check_fit,
+    describe_maps,
+    maps_of,
+    net_source,
+    pipeline_inputs,
+    read_layout_net,
+)
 from texdiff.uv.layout.draw import draw_map
 
 
@@ -25,12 +35,43 @@ class Layout:
     scale: float
     start: float  # shares of the sampling steps between which it is heard, as diffusers has them
     end: float
-    side: int  # pixels of what is drawn
-    positions: Tensor | None = None  # [1, 3, S, S]
+    positions: Tensor | None = None  # [1, 3, H, W]
 
-    def on(self, target: RetextureTarget) -> "Layout":
-        """The same with the map of what is drawn on a mesh."""
-        return replace(self, positions=map_input(draw_map(target.surface, "position", (self.side, self.side))))
+    def on(self, target: RetextureTarget, size: tuple[int, int]) -> "Layout":
+        """The same with the map of what is drawn on a mesh, at its size (height, width) in pixels."""
+        return replace(self, positions=map_input(draw_map(target.surface, "position", size)))
+
+    def in_windows(self, target: RetextureTarget, size: tuple[int, int], factor: int) -> Control:
+        """What a windowed denoiser is given of the mesh's map at `size` (height, width), where a latent cell has
+        `factor` pixels a side."""
+        values = draw_map(target.surface, "position", size)
+        values = np.pad(values, ((0, -size[0] % factor), (0, -size[1] % factor), (0, 0)))
+        maps = maps_of(self.net)
+
+        def control(
+            noisy: Tensor,
+            t: Tensor,
+            window: Window,
+            done: tuple[float, float],
+            encoder_hidden_states: Tensor,
+            added_cond_kwargs: dict[str, Tensor] | None = None,
+            **_: object,
+        ) -> dict[str, Any]:
+            if done[0] < self.start or done[1] > self.end:
+                return {}
+            hint = maps.of(map_input(values[window.cells(factor)])).to(noisy).expand(len(noisy), -1, -1, -1)
+            down, middle = self.net(
+                noisy,
+                t,
+                encoder_hidden_states,
+                hint,
+                conditioning_scale=self.scale,
+                added_cond_kwargs=added_cond_kwargs,
+                return_dict=False,
+            )
+            return {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+
+        return control
 
     def around(self, pipeline: Any) -> Any:
         """The pipeline with the net."""
@@ -88,9 +129,8 @@ def load_layout(
     line = f"layout net {name}: {said['kind']} map"
     if under.get("fingerprint", said["fingerprint"]) != said["fingerprint"]:
         line += f"; warning: it is not the net that the LoRA {lora} was trained under"
-    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     net.to(pipeline.device, pipeline.dtype)
-    return Layout(net=net, scale=scale, start=start, end=end, side=side), line
+    return Layout(net=net, scale=scale, start=start, end=end), line
 
 
 def _net_of(lora: Path) -> dict[str, str]:

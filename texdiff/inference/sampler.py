@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,30 +92,52 @@ def sample_batch(
     num_inference_steps: int,
     guidance_scale: float,
     negative_prompt: str = "",
-    **inputs: object,
+    size: tuple[int, int] | None = None,
+    **inputs: Any,
 ) -> list[NDArray[np.uint8]]:
     """A texture for each prompt and its seed, at once: uint8 [H, W, 3] each. `inputs` go to the pipeline as they are.
 
-    Raises:
-        InputError: the model gives numbers that are not finite.
+    `size` is (height, width) in pixels, multiples of a latent cell's; without, the pipeline's own. It is not for
+    img2img, whose image has one. Raises InputError where the model gives numbers that are not finite.
     """
-    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    inputs |= prompt_inputs(prompts, seeds, num_inference_steps, guidance_scale, negative_prompt)
     if "strength" not in inputs:  # not img2img
-        side = pipeline.unet.config.sample_size
-        noise = initial_noise(generators, (pipeline.unet.config.in_channels, side, side))
-        inputs["latents"] = noise.to(pipeline.device, pipeline.dtype)
-    result = pipeline(
-        prompt=list(prompts),
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        negative_prompt=[negative_prompt] * len(prompts) if negative_prompt else None,
-        generator=generators,  # some samplers draw at every step
-        output_type="np",  # float32 [B, H, W, 3] in [0, 1]
-        **inputs,
-    )
-    if not np.isfinite(result.images).all():
+        height, width = size or own_size(pipeline)
+        cells = height // pipeline.vae_scale_factor, width // pipeline.vae_scale_factor
+        noise = initial_noise(inputs["generator"], (pipeline.unet.config.in_channels, *cells))
+        inputs |= {"latents": noise.to(pipeline.device, pipeline.dtype), "height": height, "width": width}
+    images = pipeline(output_type="np", **inputs).images  # float32 [B, H, W, 3] in [0, 1]
+    return [to_bytes(image) for image in images]
+
+
+def own_size(pipeline: DiffusionPipeline) -> tuple[int, int]:
+    """(height, width) in pixels of what a pipeline draws where nothing else is said."""
+    side: int = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    return side, side
+
+
+def prompt_inputs(
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    num_inference_steps: int,
+    guidance_scale: float,
+    negative_prompt: str = "",
+) -> dict[str, Any]:
+    """What a pipeline of any kind is given of prompts and their seeds."""
+    return {
+        "prompt": list(prompts),
+        "num_inference_steps": num_inference_steps,
+        "guidance_scale": guidance_scale,
+        "negative_prompt": [negative_prompt] * len(prompts) if negative_prompt else None,
+        "generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds],  # some samplers draw at every step
+    }
+
+
+def to_bytes(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Values in [0, 1] as those of an image. Raises InputError where they are not finite."""
+    if not np.isfinite(image).all():
         raise InputError("the model gives NaN instead of an image: its weights (or the LoRA's) are broken")
-    return list(np.round(result.images * 255).astype(np.uint8))
+    return np.round(image * 255).astype(np.uint8)
 
 
 def initial_noise(generators: Sequence[Generator], shape: Sequence[int]) -> Tensor:
