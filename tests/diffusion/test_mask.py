@@ -74,3 +74,42 @@ def test_dilation_is_by_latent_cells_and_comes_before_the_unmasked_weight():
     assert torch.equal(latent_mask(mask, (4, 4), "nearest", 1), grown)
     assert latent_mask(mask, (4, 4), "nearest", -1).sum() == 0
     torch.testing.assert_close(sum(cell_weights(mask, (4, 4), "nearest", 0.5, 1)[:2]), 0.5 + 0.5 * grown)
+
+
+def weighed_by_hand(mask: np.ndarray, density: np.ndarray, mode: str, dilation: int) -> np.ndarray:
+    """What each cell of 8 x 8 texels counts, in float64, cell by cell."""
+    cells = [(y, x) for y in range(len(mask) // 8) for x in range(mask.shape[1] // 8)]
+    own = {(y, x): np.s_[8 * y : 8 * y + 8, 8 * x : 8 * x + 8] for y, x in cells}
+    small = {cell: OF_A_CELL[mode](mask[own[cell]]) for cell in cells}
+    counted, means = {}, {}
+    for y, x in cells:
+        near = [small[other] for other in cells if max(abs(other[0] - y), abs(other[1] - x)) <= abs(dilation)]
+        counted[y, x] = max(near) if dilation >= 0 else min(near)
+        weights = mask[own[y, x]]
+        weights, surface = (weights, density[own[y, x]]) if weights.any() else (mask, density)
+        means[y, x] = (weights * surface).sum() / weights.sum()
+    inside = sorted(means[cell] for cell in cells if counted[cell] > 0)
+    if not inside:
+        return np.zeros((len(mask) // 8, mask.shape[1] // 8))
+    middle = inside[(len(inside) - 1) // 2]
+    most = 16 * middle if middle > 0 else np.inf
+    weighed = np.array([counted[cell] * min(means[cell], most) for cell in cells])
+    total = sum(counted.values())
+    weighed = weighed * total / weighed.sum() if weighed.sum() > 0 else np.array([counted[cell] for cell in cells])
+    return weighed.reshape(len(mask) // 8, -1)
+
+
+@pytest.mark.parametrize("mode", OF_A_CELL)
+@pytest.mark.parametrize("dilation", [-1, 0, 1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_grey_masks_by_surface_and_dilation_equal_a_count_cell_by_cell(mode: str, dilation: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.choice([0.0, 0.25, 0.6, 1.0], (32, 40)) * np.kron(rng.random((4, 5)) < 0.7, np.ones((8, 8)))
+    density = rng.random((32, 40)) * np.kron(10.0 ** rng.integers(-2, 3, (4, 5)), np.ones((8, 8)))
+    found = cell_weights(
+        *(torch.tensor(mask, dtype=torch.float32)[None, None], (4, 5), mode, 0.3, dilation),
+        torch.tensor(density, dtype=torch.float32)[None, None],
+    )
+    np.testing.assert_allclose(found.target[0, 0].numpy(), weighed_by_hand(mask, density, mode, dilation), rtol=2e-5)
+    flat = weighed_by_hand(mask, np.ones_like(density), mode, dilation)
+    np.testing.assert_allclose(found.outside[0, 0].numpy(), 0.3 * (1 - flat), rtol=2e-5, atol=1e-7)

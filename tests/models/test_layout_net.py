@@ -148,6 +148,19 @@ def test_what_the_maps_show_travels_with_the_net(family, tmp_path):
     torch.testing.assert_close(scaled, expected)
 
 
+def test_what_was_loaded_to_be_checked_is_not_loaded_again(family, net, monkeypatch):
+    loads, load = [], ControlNetModel.from_pretrained
+    monkeypatch.setattr(ControlNetModel, "from_pretrained", lambda source: loads.append(source) or load(source))
+    settings = LayoutConfig(maps="position", init=str(net))
+    family.check_layout_net(settings)
+    first = family.layout_net(LayoutConfig(maps="position", init=str(net)))
+    assert len(loads) == 1
+    assert family.layout_net(settings) is not first  # each who asks has one of its own
+    family.check_layout_net(settings)
+    assert maps_of(family.layout_net(LayoutConfig(maps="position", init=str(net), scale=0.6))) == Maps(scale=0.6)
+    assert len(loads) == 4
+
+
 def test_a_net_of_others_can_be_named_with_its_scale(family, net):
     config = net / "controlnet/config.json"
     settings = json.loads(config.read_text("utf-8"))

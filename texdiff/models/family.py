@@ -113,6 +113,10 @@ class Family(Encoders, Protocol):
         """
         ...
 
+    def check_layout_net(self, settings: LayoutSettings) -> None:
+        """Raise what `layout_net` would. What is loaded for that is kept for the next call with the same settings."""
+        ...
+
     def layout_net_outline(self) -> nn.Module:
         """A new one on the meta device: layers' names and shapes, known without the base's weights."""
         ...

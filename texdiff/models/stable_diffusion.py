@@ -61,6 +61,7 @@ class StableDiffusion:
                 )
             alphas_cumprod = rescale_zero_terminal_snr(alphas_cumprod)
         self.process = DDPM(alphas_cumprod, prediction_type)
+        self._checked: tuple[LayoutSettings, ControlNetModel] | None = None
 
     @property
     def latent_factor(self) -> int:
@@ -174,9 +175,15 @@ class StableDiffusion:
         if settings.init is None:
             maps = Maps(kind=settings.maps, scale=settings.scale or SCALE)
             return make_layout_net(self.denoiser, self.latent_factor, maps, seed)
+        checked, self._checked = self._checked, None
+        if checked is not None and checked[0] == settings:
+            return checked[1]
         net = load_layout_net(settings)
         check_fit(net, self.denoiser_outline(), self.latent_factor, f"layout.init {settings.init}")
         return net
+
+    def check_layout_net(self, settings: LayoutSettings) -> None:
+        self._checked = settings, self.layout_net(settings)
 
     def layout_net_outline(self) -> ControlNetModel:
         return make_layout_net(self.denoiser_outline(), self.latent_factor, Maps(), seed=None)

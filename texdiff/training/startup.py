@@ -121,7 +121,7 @@ def print_summary(
         said, layout = describe_training(family, config.model.train, config.lora), config.layout
         if layout.init is None:
             return said
-        family.layout_net(layout)  # which raises what would stop the run later
+        family.check_layout_net(layout)
         return f"{said}; {'from' if config.model.train == 'controlnet' else 'under'} the layout net {layout.init}"
 
     trained = parallel.decide(describe)
