@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest_plugins = ["four_squares", "nano_xl", "pipelines", "small_meshes"]  # in support/, as are other helpers
+pytest_plugins = [
+    "four_squares",
+    "inpainting",
+    "nano_xl",
+    "pipelines",
+    "small_meshes",
+]  # in support/, as are other helpers
 
 ROOT = Path(__file__).parent.parent
 REAL_MESHES = ROOT.parent / "shared" / "realdata" / "furniture"

@@ -1,7 +1,5 @@
-"""A base's folder: its variants, and its content wherever it lies."""
+"""A base's folder: its variants."""
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,6 @@ import torch
 
 from texdiff.errors import InputError
 from texdiff.inference.sampler import load_pipeline
-from texdiff.models.base import content_of
 from texdiff.models.family import load_family
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -39,17 +36,3 @@ def test_a_missing_variant_is_named(halves: Path, base: Path, dataset: Path, tra
 
 def test_sampling_takes_what_is_there(halves: Path, loaded: Any) -> None:
     assert torch.equal(load_pipeline(str(halves)).unet.conv_in.weight, loaded.unet.conv_in.weight)
-
-
-def test_content_is_that_of_the_files_and_not_of_the_path(base: Path, tmp_path: Path) -> None:
-    before = content_of(str(base))
-    moved = shutil.copytree(base, tmp_path / "moved")
-    for path in moved.rglob("*"):
-        os.utime(path, (1, 1))
-    (moved / "samples").mkdir()
-    (moved / "samples/of a run.png").touch()
-    assert content_of(str(moved)) == before
-    config = moved / "scheduler/scheduler_config.json"
-    config.write_text(config.read_text().replace("0.012", "0.013"))
-    assert content_of(str(moved)) not in (None, before)
-    assert content_of("nano") is content_of("owner/name") is content_of(str(tmp_path)) is None

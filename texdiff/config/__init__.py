@@ -6,7 +6,7 @@ from typing import Any
 
 from texdiff.bounds import check_bounds
 from texdiff.config.data import DataConfig, SourceConfig
-from texdiff.config.layout import LayoutConfig
+from texdiff.config.layout import InpaintConfig, LayoutConfig
 from texdiff.config.model import LoraConfig, ModelConfig
 from texdiff.config.objective import MaskConfig, NoiseConfig
 from texdiff.config.run import OptimConfig, RunConfig, ValidationConfig
@@ -15,6 +15,7 @@ from texdiff.errors import InputError
 __all__ = [
     "RENAMED",
     "DataConfig",
+    "InpaintConfig",
     "LayoutConfig",
     "LoraConfig",
     "MaskConfig",
@@ -39,6 +40,7 @@ class TrainingConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
+    inpaint: InpaintConfig = field(default_factory=InpaintConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -76,6 +78,11 @@ class TrainingConfig:
             f"lora.init needs model.train lora (got {model.train})",
         )
         yield from self._layout_combinations()
+        yield (
+            self.inpaint.mode == "layout" and self.inpaint.variants is not None,
+            f"inpaint.variants needs inpaint.mode complete (got {self.inpaint.variants}): in layout every island is "
+            "hidden, which is one way",
+        )
         for key in self.against_cuda_graphs():
             yield (
                 bool(run.cuda_graphs),

@@ -1,9 +1,12 @@
-"""The map of the mesh that a layout net gets. `--help` shows the docstrings."""
+"""What the denoiser gets beside noisy latents: the map of the mesh through a layout net, or a texture in parts.
+
+`--help` shows the docstrings.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from texdiff.bounds import Positive, Share
+from texdiff.bounds import Count, Positive, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,3 +26,14 @@ class LayoutConfig:
     """Share of visits whose map is all void, so that the net can be used without one."""
     learning_rate: Positive | None = None
     """Learning rate of a layout net that is trained, at its highest. Default: optim.learning_rate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InpaintConfig:
+    """What an inpainting base is not shown of a texture; for such bases alone."""
+
+    mode: Literal["layout", "complete"] | None = None
+    """`complete` hides some islands, so that the model learns to draw them to the others; `layout` hides all of them
+    and tells it the UV mask. Default: complete."""
+    variants: Count | None = None
+    """Choices of islands for each texture, encoded once each; every visit draws one. Default: 4."""

@@ -27,6 +27,7 @@ class TextureBatch:
     texels: Tensor | None  # [B, 1, R, R] the UV mask itself, where it was asked for: bool, or float weights
     layout: Tensor | None  # float32 [B, 3, R, R] in [0, 1], 0 in the void: the map of the mesh, where it was asked for
     prompt: dict[str, Tensor]  # [B, ...] each: what the family's encoders make of the captions, by name
+    known: Tensor | None = None  # float32 [B, 1 + C, h, w] for an inpainting base: see texdiff.data.cache.known
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "TextureBatch":
         """The same batch on `device`; only the embeddings take `dtype`, the loss needs the rest exact."""
@@ -41,6 +42,7 @@ class TextureBatch:
             layout=None if self.layout is None else self.layout.to(device, non_blocking=True),
             # In one step it would wait for the device.
             prompt={name: t.to(device, non_blocking=True).to(dtype) for name, t in self.prompt.items()},
+            known=None if self.known is None else self.known.to(device, non_blocking=True),
         )
 
 
@@ -52,8 +54,9 @@ class LatentDataset:
     texel; `kinds` [n] how the masks' files were read; `mixture` how often each is visited; `content` a hash of all
     textures. `posterior` "mean" makes every σ 0; with `full_masks` batches carry the masks at full resolution, and with
     `maps` "mask" where they are not 0 as the mesh's map. Prompts are repeated to one length, `prompt_repeats` times
-    that of the empty one, whatever else is in a batch. Raises InputError, naming them, for textures of whose mask no
-    latent cell is left.
+    that of the empty one, whatever else is in a batch. Each is hidden from an inpainting base in one of `variants`
+    ways, of which other bases have none. Raises InputError, naming them, for textures of whose mask no latent cell is
+    left.
     """
 
     def __init__(
@@ -70,12 +73,13 @@ class LatentDataset:
         full_masks: bool = False,
         prompt_repeats: int = 1,
         maps: str = "none",
+        variants: int = 0,
     ) -> None:
         self.records, self.encoded = records, encoded
         self.sums = {name: sums[:, column] for column, name in enumerate(SUMS)}
         self.texels = self.sums["target"] + self.sums["outside"]
         self.variation, self.kinds, self.mixture, self.content = variation, kinds, mixture, content
-        self.posterior, self.full_masks, self.maps = posterior, full_masks, maps
+        self.posterior, self.full_masks, self.maps, self.variants = posterior, full_masks, maps, variants
         if len(lost := (self.sums["target"] == 0).nonzero()[:, 0].tolist()):
             raise InputError(
                 f"{records[lost[0]].name}: none of its covered texels is left at latent size"
@@ -102,17 +106,24 @@ class LatentDataset:
         """A texture's latent cells."""
         return self.encoded.cells(index)
 
-    def batch(self, indices: Sequence[int], chance: Tensor | None = None, caption_dropout: float = 0.0) -> TextureBatch:
+    def batch(
+        self,
+        indices: Sequence[int],
+        chance: Tensor | None = None,
+        caption_dropout: float = 0.0,
+        hiding: Tensor | None = None,
+    ) -> TextureBatch:
         """The textures `indices`, on the CPU.
 
         `chance` [B, 2], uniform in [0, 1), picks among a texture's captions and decides whether it is dropped;
-        without it each texture comes with its first caption.
+        without it each texture comes with its first caption. `hiding` [B], uniform in [0, 1), picks among the variants
+        in which it is hidden, of which the first is taken without it.
         """
         captions = []
         for row, index in enumerate(indices):
-            choices = self.records[index].captions
+            texts = self.records[index].captions
             which, drop = (0.0, 1.0) if chance is None else chance[row].tolist()
-            captions.append("" if drop < caption_dropout else choices[int(which * len(choices))])
+            captions.append("" if drop < caption_dropout else texts[int(which * len(texts))])
         prompts = self.encoded.captions(captions)
         # Stacking copies, once: what the cache gives are views of its files.
         textures = self.encoded.textures(indices)
@@ -127,6 +138,11 @@ class LatentDataset:
             layout = (texels > 0).float().expand(-1, 3, -1, -1)
         elif layouts := [np.moveaxis(t.layout, -1, 0) for t in textures if t.layout is not None]:
             layout = _stack(layouts).float() / 65535
+        known = None
+        if self.variants:
+            picks = [0.0] * len(indices) if hiding is None else hiding.tolist()
+            choices = [(index, int(pick * self.variants)) for index, pick in zip(indices, picks, strict=True)]
+            known = _stack(self.encoded.known(choices))
         return TextureBatch(
             names=tuple(self.records[index].name for index in indices),
             mean=mean,
@@ -137,6 +153,7 @@ class LatentDataset:
             texels=texels if self.full_masks else None,
             layout=layout,
             prompt={name: _stack([self._repeated(name, entry[name]) for entry in prompts]) for name in prompts[0]},
+            known=known,
         )
 
     def _repeated(self, name: str, array: Array) -> Array:

@@ -88,6 +88,7 @@ class Draws:
     timesteps: Tensor  # [B] int64
     caption: Tensor  # [B, 2] uniform in [0, 1): which caption, and whether it is dropped
     layout: Tensor  # [B] uniform in [0, 1): whether the map of the mesh is dropped
+    hiding: Tensor  # [B] uniform in [0, 1): in which way the texture is hidden from an inpainting base
 
     @property
     def added(self) -> Tensor:
@@ -103,6 +104,7 @@ class Draws:
             timesteps=self.timesteps.to(device, non_blocking=True),
             caption=self.caption,
             layout=self.layout,
+            hiding=self.hiding,
         )
 
 
@@ -120,7 +122,7 @@ def draw(
     noise", 2023). `input_perturbation` adds that much fresh noise to what the model sees, not to its target (Ning
     et al. 2023).
     """
-    posterior, noise, perturbation, caption, layout = [], [], [], [], []
+    posterior, noise, perturbation, caption, layout, hiding = [], [], [], [], [], []
     for epoch, index in keys:
         posterior.append(torch.randn(shape, generator=keyed_generator(seed, epoch, index, "posterior")))
         noise.append(torch.randn(shape, generator=keyed_generator(seed, epoch, index, "noise")))
@@ -132,6 +134,7 @@ def draw(
             perturbation.append(input_perturbation * fresh)
         caption.append(torch.rand(2, generator=keyed_generator(seed, epoch, index, "caption")))
         layout.append(torch.rand((), generator=keyed_generator(seed, epoch, index, "layout")))
+        hiding.append(torch.rand((), generator=keyed_generator(seed, epoch, index, "hiding")))
     return Draws(
         posterior=torch.stack(posterior),
         noise=torch.stack(noise),
@@ -139,4 +142,5 @@ def draw(
         timesteps=timesteps,
         caption=torch.stack(caption),
         layout=torch.stack(layout),
+        hiding=torch.stack(hiding),
     )

@@ -143,6 +143,8 @@ def _sample(
                 chosen["pretrained_model_name_or_path"], chosen["revision"], chosen["variant"], **reads, **overrides
             )
         )
+        if family.hiding is not None:
+            raise InputError(f"{run}: is of an inpainting base, which draws to what it is shown; see the run's samples")
         net = None
         if held_out.layouts is not None and (who == "trained" or train == "lora"):
             own = {"init": str(run), "scale": None} if train == "controlnet" else {}

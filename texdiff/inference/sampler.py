@@ -38,6 +38,8 @@ def load_pipeline(model: str, prediction_type: str | None = None) -> DiffusionPi
     """
     base = load_base(model, prediction_type=prediction_type)
     kind, folder = base.index["_class_name"], base.configs
+    if "Inpaint" in kind:
+        raise InputError(f"{model}: is an inpainting base, which is not drawn with here; use diffusers' {kind}")
     variants = base.variants("unet")
     variant = None if "" in variants or not variants else variants[0]  # of weights that are there in halves alone
     try:

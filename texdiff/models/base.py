@@ -1,8 +1,8 @@
 """A base pipeline: found on disk or on the hub, its parts loaded when they are needed."""
 
-import hashlib
 import json
 import re
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ transformers.logging.disable_progress_bar()
 PIPELINES: dict[str, dict[str, Any]] = {
     "StableDiffusionPipeline": {"safety_checker": None, "requires_safety_checker": False},
     "StableDiffusionXLPipeline": {"add_watermarker": False},
+    "StableDiffusionInpaintPipeline": {"safety_checker": None, "requires_safety_checker": False},
+    "StableDiffusionXLInpaintPipeline": {"add_watermarker": False},
 }
 """Of the families that are supported, as `model_index.json` names them; and how each is loaded without what judges or
 changes its pictures: textures are no photographs, the checker costs a gigabyte and blackens images by mistake."""
@@ -86,19 +88,6 @@ def resolve_base(name: str, revision: str | None = None) -> str:
             f"{name}: is a {family}; only Stable Diffusion 1, 2 and XL ({', '.join(PIPELINES)}) can be used"
         )
     return name
-
-
-def content_of(name: str) -> str | None:
-    """A hash of the files of the pipeline in the folder `name`, wherever that is; None where it is no folder."""
-    folder = Path(name).expanduser()
-    if not (folder / "model_index.json").is_file():
-        return None
-    parts = json.loads((folder / "model_index.json").read_text("utf-8")).keys() - {"safety_checker", "image_encoder"}
-    digest = hashlib.sha256()
-    for path in sorted(path for part in parts for path in (folder / part).rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(f"{path.relative_to(folder)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
 
 
 class Base:
@@ -167,12 +156,23 @@ class Base:
 
     def unet_outline(self) -> UNet2DConditionModel:
         """The U-Net's layers on the meta device: names and shapes, known without its weights."""
+        settings = self.unet_config
         try:
-            settings = UNet2DConditionModel.load_config(self.configs, subfolder="unet", revision=self.revision)
             with torch.device("meta"):
                 return UNet2DConditionModel.from_config(settings)
-        except Exception as error:  # hub, JSON, settings of another model
+        except Exception as error:  # settings of another model
             raise self._cannot_load("unet", error) from None
+
+    @cached_property
+    def unet_config(self) -> dict[str, Any]:
+        """The U-Net's settings, which are known without its weights."""
+        return self._config("unet", UNet2DConditionModel.load_config)
+
+    def _config(self, part: str, load: Callable[..., Any]) -> dict[str, Any]:
+        try:
+            return dict(load(self.configs, subfolder=part, revision=self.revision))
+        except Exception as error:  # hub, JSON
+            raise self._cannot_load(part, error) from None
 
     @cached_property
     def vae(self) -> AutoencoderKL:
@@ -195,10 +195,9 @@ class Base:
     @cached_property
     def vae_config(self) -> dict[str, Any]:
         """The VAE's settings, which are known without its weights."""
-        own = self.vae_source is None or Path(self.vae_source).is_file()  # a file has none
+        if self.vae_source is None or Path(self.vae_source).is_file():  # a file has none
+            return self._config("vae", AutoencoderKL.load_config)
         try:
-            if own:
-                return dict(AutoencoderKL.load_config(self.configs, subfolder="vae", revision=self.revision))
             return dict(AutoencoderKL.load_config(self.vae_source, subfolder=self._vae_subfolder))
         except Exception as error:  # hub, JSON
             raise self._cannot_load("vae", error) from None
@@ -232,11 +231,7 @@ class Base:
     @cached_property
     def text_encoder_config(self) -> dict[str, Any]:
         """The text encoder's settings, which are known without its weights."""
-        try:
-            found = CLIPTextConfig.from_pretrained(self.configs, subfolder="text_encoder", revision=self.revision)
-        except Exception as error:  # hub, JSON
-            raise self._cannot_load("text_encoder", error) from None
-        return found.to_dict()
+        return self._config("text_encoder", lambda *of, **its: CLIPTextConfig.from_pretrained(*of, **its).to_dict())
 
     @cached_property
     def text_encoder_2(self) -> CLIPTextModelWithProjection:

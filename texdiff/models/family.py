@@ -14,6 +14,7 @@ from texdiff.diffusion.process import Process
 from texdiff.models.base import load_base
 from texdiff.models.layout_net import LayoutSettings
 from texdiff.models.prompts import PromptReading
+from texdiff.uv.hiding import Hiding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,9 @@ class Conditioning:
     """What `Family.encode_prompts` gives, by name, [B, ...] each."""
     layout: Tensor | None = None
     """Position maps [B, 3, H, W] in [0, 1], 0 in the void, as `texdiff.uv.layout.position` draws them."""
+    known: Tensor | None = None
+    """For an inpainting base [B, 1 + C, h, w]: 1 where a latent cell is to be drawn, 0 where it is known, and the mean
+    of the posterior of what is known, not scaled; see texdiff.data.cache.known."""
 
     def expand(self, count: int) -> "Conditioning":
         """`count` times that of a single sample, without copying it."""
@@ -35,7 +39,8 @@ class Conditioning:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         prompt = {name: change(t) for name, t in self.prompt.items()}
-        return Conditioning(prompt=prompt, layout=None if self.layout is None else change(self.layout))
+        layout, known = (None if t is None else change(t) for t in (self.layout, self.known))
+        return Conditioning(prompt=prompt, layout=layout, known=known)
 
 
 class Family(Encoders, Protocol):
@@ -136,13 +141,15 @@ def load_family(
     clip_skip: int | None = None,
     prediction_type: str | None = None,
     vae: str | None = None,
+    hiding: Hiding | None = None,
 ) -> Family:
     """The base `name` (a folder, a hub id, a .safetensors file, or `nano`) as its family.
 
     With `rescale_betas_zero_snr` its noise schedule ends in noise alone; `max_token_length` and `clip_skip` say how it
-    reads prompts, as the settings of these names; the rest is as in `load_base`. Raises InputError where there is no
-    such base, where its family isn't supported, for a schedule that it can't be trained on, and for a text encoder
-    without so many layers.
+    reads prompts, as the settings of these names; `hiding` is for an inpainting base, which has a default for it; the
+    rest is as in `load_base`. Raises InputError where there is no such base, where its family isn't supported, for a
+    schedule that it can't be trained on, for a text encoder without so many layers, and for `hiding` where nothing is
+    hidden from it.
     """
     # A new family: its class here, its pipeline in base.py.
     from texdiff.models.stable_diffusion import StableDiffusion
@@ -150,5 +157,5 @@ def load_family(
 
     base = load_base(name, revision, variant, prediction_type, vae)
     base.check_variant()
-    kind = StableDiffusionXL if base.index["_class_name"] == "StableDiffusionXLPipeline" else StableDiffusion
-    return kind(base, rescale_betas_zero_snr, PromptReading.of(max_token_length, clip_skip))
+    kind = StableDiffusionXL if "StableDiffusionXL" in base.index["_class_name"] else StableDiffusion
+    return kind(base, rescale_betas_zero_snr, PromptReading.of(max_token_length, clip_skip), hiding)

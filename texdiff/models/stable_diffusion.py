@@ -26,6 +26,7 @@ from texdiff.diffusion.process import DDPM, rescale_zero_terminal_snr
 from texdiff.errors import InputError
 from texdiff.models.base import PIPELINES, Base, under_layout
 from texdiff.models.family import Conditioning
+from texdiff.models.inpainting import choose_hiding, with_known
 from texdiff.models.layout_net import (
     SCALE,
     LayoutSettings,
@@ -36,6 +37,7 @@ from texdiff.models.layout_net import (
     maps_of,
 )
 from texdiff.models.prompts import PromptReading, read_prompts_as, same_length
+from texdiff.uv.hiding import Hiding
 
 
 class StableDiffusion:
@@ -45,8 +47,15 @@ class StableDiffusion:
     models: ClassVar[dict[Encodes, tuple[str, ...]]] = {"images": ("vae",), "prompts": ("text_encoder",)}
     besides: ClassVar[dict[Encodes, tuple[str, ...]]] = {"images": (), "prompts": ("tokenizer",)}
 
-    def __init__(self, base: Base, rescale_betas_zero_snr: bool = False, reading: PromptReading | None = None) -> None:
+    def __init__(
+        self,
+        base: Base,
+        rescale_betas_zero_snr: bool = False,
+        reading: PromptReading | None = None,
+        hiding: Hiding | None = None,
+    ) -> None:
         self.base, self.source = base, base.source
+        self.hiding = choose_hiding(base, hiding)
         self.reading = reading or PromptReading()
         if self.reading.clip_skip is not None:
             self.reading.check(base.text_encoder_config["num_hidden_layers"])
@@ -149,7 +158,8 @@ class StableDiffusion:
         return self.base.vae.decode(latents / self.scaling_factor).sample
 
     def denoiser_inputs(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> dict[str, Any]:
-        return {"sample": noisy, "timestep": t, "encoder_hidden_states": conditioning.prompt["text"]}
+        sample = noisy if self.hiding is None else with_known(noisy, conditioning.known, self.scaling_factor)
+        return {"sample": sample, "timestep": t, "encoder_hidden_states": conditioning.prompt["text"]}
 
     def predict(
         self,
@@ -172,6 +182,7 @@ class StableDiffusion:
         return denoiser(**inputs, **residuals).sample
 
     def layout_net(self, settings: LayoutSettings, seed: int = 0) -> ControlNetModel:
+        self._check_layout()
         if settings.init is None:
             maps = Maps(kind=settings.maps, scale=settings.scale or SCALE)
             return make_layout_net(self.denoiser, self.latent_factor, maps, seed)
@@ -186,7 +197,15 @@ class StableDiffusion:
         self._checked = settings, self.layout_net(settings)
 
     def layout_net_outline(self) -> ControlNetModel:
+        self._check_layout()
         return make_layout_net(self.denoiser_outline(), self.latent_factor, Maps(), seed=None)
+
+    def _check_layout(self) -> None:
+        if self.hiding is not None:
+            raise InputError(
+                f"layout.maps must be none with the inpainting base {self.source}, whose denoiser takes other inputs "
+                "than a layout net; inpaint.mode layout tells it the UV mask"
+            )
 
     def pipeline(self, denoiser: nn.Module, layout_net: nn.Module | None = None) -> DiffusionPipeline:
         """With a rescaled process its sampler's schedule ends in noise alone too."""

@@ -12,6 +12,7 @@ from texdiff.models.base import Base
 from texdiff.models.family import Conditioning
 from texdiff.models.prompts import PromptReading, same_length
 from texdiff.models.stable_diffusion import StableDiffusion
+from texdiff.uv.hiding import Hiding
 
 
 class StableDiffusionXL(StableDiffusion):
@@ -23,7 +24,13 @@ class StableDiffusionXL(StableDiffusion):
     }
     besides: ClassVar[dict[Encodes, tuple[str, ...]]] = {"images": (), "prompts": ("tokenizer", "tokenizer_2")}
 
-    def __init__(self, base: Base, rescale_betas_zero_snr: bool = False, reading: PromptReading | None = None) -> None:
+    def __init__(
+        self,
+        base: Base,
+        rescale_betas_zero_snr: bool = False,
+        reading: PromptReading | None = None,
+        hiding: Hiding | None = None,
+    ) -> None:
         if base.vae_config.get("latents_mean") is not None:
             raise InputError(
                 f"{base.source}: shifts its latents (latents_mean in its VAE's config.json), as SDXL does not and "
@@ -34,7 +41,7 @@ class StableDiffusionXL(StableDiffusion):
                 f"model.clip_skip must be null for Stable Diffusion XL (got {reading.clip_skip}), which reads the last "
                 "layer but one of its encoders anyway"
             )
-        super().__init__(base, rescale_betas_zero_snr, reading)
+        super().__init__(base, rescale_betas_zero_snr, reading, hiding)
         self._size_ids: dict[tuple[int, int, int, torch.device], Tensor] = {}
 
     @property

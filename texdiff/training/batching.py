@@ -57,7 +57,8 @@ class MicroBatch:
     @property
     def conditioning(self) -> Conditioning:
         """What the denoiser is given beside noisy latents."""
-        return Conditioning(prompt=self.textures.prompt, layout=self.textures.layout)
+        textures = self.textures
+        return Conditioning(prompt=textures.prompt, layout=textures.layout, known=textures.known)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "MicroBatch":
         """The same on `device`, embeddings as `dtype`, without waiting for the device."""

@@ -41,7 +41,7 @@ def make_micro_batches(
         for mine, is_last in plan:
             shape, perturbation = textures.latent_shape, noise.input_perturbation
             draws = draw(seed, keys[mine], shape, t[mine], noise.offset, perturbation)
-            chosen = textures.batch(indices[mine], draws.caption, config.data.caption_dropout)
+            chosen = textures.batch(indices[mine], draws.caption, config.data.caption_dropout, draws.hiding)
             if chosen.layout is not None and config.layout.dropout:
                 kept = (draws.layout >= config.layout.dropout).view(-1, 1, 1, 1)
                 chosen = replace(chosen, layout=chosen.layout * kept)

@@ -18,12 +18,14 @@ from texdiff.data.record import Record, texels_of
 from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.files import atomic_folder, slug, write_atomic
+from texdiff.models.inpainting import inpainting_inputs
 from texdiff.models.layout_net import pipeline_inputs
 from texdiff.render.void import void_on_surface
 from texdiff.training.run import Run
 from texdiff.training.run.metrics_log import MetricsLog
 from texdiff.training.voids import void_colours
 from texdiff.uv.gutter import fill
+from texdiff.uv.hiding import Hiding, known_pixels
 from texdiff.uv.image import read_image
 from texdiff.uv.meshes.part import MeshUse
 
@@ -44,15 +46,20 @@ class Sample:
 
 class SampleImages:
     """Draws RUN/samples/step-*/ of textures among `records`. Each sample takes mask, map and mesh of one of them, and
-    its caption unless validation.prompts has others. For the main process alone."""
+    its caption unless validation.prompts has others; an inpainting base is shown what `hiding` leaves of the texture.
+    For the main process alone."""
 
-    def __init__(self, config: TrainingConfig, log: MetricsLog, records: Sequence[Record]) -> None:
+    def __init__(
+        self, config: TrainingConfig, log: MetricsLog, records: Sequence[Record], hiding: Hiding | None = None
+    ) -> None:
+        self.hiding = hiding
         self.config, self.log, self.run, self.records = config, log, log.run, records
         self.folder = self.run.samples_folder
         self.rows: list[Sample] = []
         self._records: list[Record] = []
         self._real_void: list[float] = []  # of each sample's own texture, once it is known
         self._masks: list[NDArray[np.bool_]] = []
+        self._images: list[NDArray[np.uint8]] = []
         self._layouts: list[Tensor | None] = []
         self._meshes: list[MeshUse | None] = []
 
@@ -61,7 +68,7 @@ class SampleImages:
         for number, (record, mesh) in enumerate(self._choose()):
             prompts = self.config.validation.prompts or record.captions[:1]
             prompt = prompts[number % len(prompts)]
-            _, mask = record.model_input(self.config.data.resolution, "fill")
+            image, mask = record.model_input(self.config.data.resolution, "fill")
             name = f"{number:02d}"
             (self.folder / "meshes").mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask.astype(np.uint8) * 255).save(self.folder / f"meshes/{name}.png")
@@ -76,6 +83,7 @@ class SampleImages:
                 mesh = None
             self._records.append(record)
             self._masks.append(mask)
+            self._images.append(texels_of(image))
             self._layouts.append(layout_input(record, mask, self.config.layout.maps))
             self._meshes.append(mesh)
             file, triangles = f"{name}-{slug(prompt)}.png", f"meshes/{name}.npz" if mesh else None
@@ -114,8 +122,7 @@ class SampleImages:
             self.open()
         resolution = self.config.data.resolution
         if not self._real_void:
-            real = (texels_of(record.model_input(resolution, "fill")[0]) for record in self._records)
-            pairs = zip(real, self._masks, strict=True)
+            pairs = zip(self._images, self._masks, strict=True)
             self._real_void = [void_on_surface(texels, mask, colours) for texels, mask in pairs]
         shares: dict[str, list[float]] = {"void_on_surface": [], "void_on_mesh": []}
         for row, record, mask in zip(self.rows, self._records, self._masks, strict=True):
@@ -129,15 +136,19 @@ class SampleImages:
     def _draw_into(self, folder: Path, pipeline: Any) -> dict[str, list[NDArray[np.uint8]]]:
         """The images that trackers get, of each kind one a sample."""
         shown: dict[str, list[NDArray[np.uint8]]] = {"atlas": [], "mesh": []}
-        chosen = zip(self.rows, self._masks, self._layouts, self._meshes, strict=True)
-        for number, (row, mask, layout, mesh) in enumerate(chosen):
+        chosen = zip(self.rows, self._masks, self._images, self._layouts, self._meshes, strict=True)
+        for number, (row, mask, texture, layout, mesh) in enumerate(chosen):
+            inputs = pipeline_inputs(pipeline, layout)
+            if self.hiding is not None:
+                hidden = self.hiding.hidden(mask, variant=0)
+                inputs = inpainting_inputs(pipeline, known_pixels(texture, mask, hidden), hidden)
             image = pipeline(
                 row.prompt,
                 height=self.config.data.resolution,
                 width=self.config.data.resolution,
                 num_inference_steps=self.config.validation.num_inference_steps,
                 generator=keyed_generator(self.config.run.seed, "sample", number),
-                **pipeline_inputs(pipeline, layout),
+                **inputs,
             ).images[0]
             image.save(folder / row.file)
             atlas = np.asarray(image)

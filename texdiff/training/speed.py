@@ -66,8 +66,8 @@ def record_graphs(trainable: Trainable, batch_size: int, textures: LatentDataset
     device = next(trainable.parameters()).device
     zeros = torch.zeros(batch_size, *textures.latent_shape, device=device, dtype=dtype)
     t = torch.zeros(batch_size, device=device, dtype=torch.long)
-    prompt = textures.batch([0] * batch_size).to(device, dtype).prompt
-    inputs = trainable.family.denoiser_inputs(zeros, t, Conditioning(prompt=prompt))
+    batch = textures.batch([0] * batch_size).to(device, dtype)
+    inputs = trainable.family.denoiser_inputs(zeros, t, Conditioning(prompt=batch.prompt, known=batch.known))
     tensors, names = tree_flatten(inputs)
     denoiser: Any = trainable.denoiser
     recorded, as_before = _OfTensors(denoiser, names), denoiser.forward

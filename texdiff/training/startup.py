@@ -27,12 +27,14 @@ from texdiff.data.records import mean_coverage, read_sources
 from texdiff.errors import InputError
 from texdiff.files import write_atomic
 from texdiff.models.family import Family, load_family
+from texdiff.models.inpainting import describe_hiding
 from texdiff.models.trainable import describe_training
 from texdiff.training.batching import BatchPlan
 from texdiff.training.optimizer import adamw8bit
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
 from texdiff.training.voids import measure_voids, void_warning
+from texdiff.uv.hiding import Hiding
 from texdiff.uv.inverted import many_inverted
 
 GAP, SHOWN = 8, 8  # pixels between the images of the first batch; textures shown of it, at most
@@ -89,6 +91,7 @@ def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record
 def load_base(config: TrainingConfig) -> Family:
     """The base that the run starts from."""
     base = config.model
+    hiding = {key: value for key, value in asdict(config.inpaint).items() if value is not None}
     return load_family(
         base.pretrained_model_name_or_path,
         base.revision,
@@ -98,6 +101,7 @@ def load_base(config: TrainingConfig) -> Family:
         base.clip_skip,
         base.prediction_type,
         base.vae,
+        Hiding(**hiding) if hiding else None,
     )
 
 
@@ -146,6 +150,8 @@ def print_summary(
         print(f"captions         warning: validation.prompts: {line}")
     print(f"mean coverage    {sizes.coverage:.1%} of a texture; {outside}")
     print(f"trained          {trained}")
+    if family.hiding is not None:
+        print(f"inpainting       {describe_hiding(family.hiding)}")
     print(f"processes        {processes}")
     print(f"effective batch  {sizes.effective_batch} = {micro_batches} x {parallel.world} processes")
     for line in Mixture(records, config.data.sources).describe(samples):

@@ -59,7 +59,7 @@ class Validation:
         self.parallel, self.log, self.export = log.parallel, log, export
         self._stalled = False
         self.held_out, self.stop = held_out, stop
-        self.samples = SampleImages(config, log, held_out.records if held_out else records)
+        self.samples = SampleImages(config, log, held_out.records if held_out else records, family.hiding)
 
     def run(self, step: int) -> None:
         """Draw sample images and log held-out errors after `step` steps, where they are not there already. A signal to
@@ -207,7 +207,7 @@ def measure_held_out(
         target = process.target(latents, noise, t)
 
         def predicted(layout: Tensor | None, texture=texture, noisy=noisy) -> Tensor:  # type: ignore[no-untyped-def]
-            conditioning = Conditioning(prompt=texture.prompt, layout=layout).expand(TIMES)
+            conditioning = Conditioning(prompt=texture.prompt, layout=layout, known=texture.known).expand(TIMES)
             parts = [slice(start, start + batch_size) for start in range(0, TIMES, batch_size)]
             return torch.cat([predict(noisy[part], t[part], conditioning[part]) for part in parts])
 

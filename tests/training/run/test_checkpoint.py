@@ -23,7 +23,7 @@ from texdiff.training.ema import Ema
 from texdiff.training.optimizer import make_lr_scheduler, make_optimizer
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
-from texdiff.training.run.checkpoint import MAY_CHANGE, Checkpointer, newest_good
+from texdiff.training.run.checkpoint import MAY_CHANGE, Checkpointer, content_of, newest_good
 from texdiff.training.run.metrics_log import MetricsLog
 from texdiff.training.run.state_file import read_state, write_state
 
@@ -384,3 +384,17 @@ def test_a_finished_run_without_checkpoints_is_not_overwritten(parallel, export,
     with pytest.raises(InputError, match=r"a finished run without checkpoints.*--run\.resume never or another"):
         Run.choose(str(tmp_path), "auto", 9, parallel)
     assert Run.choose(str(tmp_path), "never", 9, parallel).folder == tmp_path.with_name(f"{tmp_path.name}-2")
+
+
+def test_content_is_that_of_the_files_and_not_of_the_path(base: Path, tmp_path: Path) -> None:
+    before = content_of(str(base))
+    moved = shutil.copytree(base, tmp_path / "moved")
+    for path in moved.rglob("*"):
+        os.utime(path, (1, 1))
+    (moved / "samples").mkdir()
+    (moved / "samples/of a run.png").touch()
+    assert content_of(str(moved)) == before
+    config = moved / "scheduler/scheduler_config.json"
+    config.write_text(config.read_text().replace("0.012", "0.013"))
+    assert content_of(str(moved)) not in (None, before)
+    assert content_of("nano") is content_of("owner/name") is content_of(str(tmp_path)) is None

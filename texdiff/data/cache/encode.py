@@ -24,6 +24,7 @@ from texdiff.data.cache.encodings import (
     texel_weights,
 )
 from texdiff.data.cache.keys import Keys, as_keys, key_of
+from texdiff.data.cache.known import encode_known, known_keys
 from texdiff.data.cache.mask_kinds import mask_kinds, read_as
 from texdiff.data.cache.settings import DataSettings, MaskSettings, Ranks
 from texdiff.data.cache.store import Arrays, ArrayStore
@@ -122,6 +123,7 @@ class _Encoding:
             full_masks=self.mask.pixel_weight > 0,
             prompt_repeats=math.lcm(*range(1, max(1, self.data.max_token_length // CLIP_TOKENS) + 1)),
             maps=self.maps,
+            variants=self.family.hiding.count if self.family.hiding else 0,
         )
 
     def latent_mask(self, record: Record, entry: Arrays) -> Cells:
@@ -194,6 +196,17 @@ class _Encoding:
             "masks at latent size",
             names,
         )
+        known, known_places = None, None
+        if hiding := self.family.hiding:
+            pairs = [(record, number) for record in records for number in range(hiding.count)]
+            known = self._store("known", *self.setting.values(), self.weights)
+            known_places = self._filled(
+                known,
+                known_keys(texture_keys, hiding),
+                lambda missing: self._encode_known([pairs[i] for i in missing]),
+                "encoding what is known",
+                [record.name for record, _ in pairs],
+            ).reshape(-1, hiding.count)
         cached = CachedEncodings(
             texture_store=textures,
             texture_places=places,
@@ -203,6 +216,8 @@ class _Encoding:
             text_weights=self.text_weights,
             layout_store=layouts,
             layout_places=layout_places,
+            known_store=known,
+            known_places=known_places,
         )
         return cached, masks.column("sums", mask_places), textures.column("variation", places)
 
@@ -240,6 +255,7 @@ class _Encoding:
             prepare=prepare,
             latent_mask=self.latent_mask,
             resolution=self.data.resolution,
+            encode_known=self._encode_known,
             skip=self.data.unreadable == "skip",
         )
         return live, sums, variation
@@ -247,6 +263,10 @@ class _Encoding:
     def _encode_textures(self, records: Sequence[Record]) -> Iterator[Arrays]:
         self.family.move_encoders(self.device, "images")
         return encoders.encode_textures(records, self.family, self.device, **self.setting)
+
+    def _encode_known(self, choices: Sequence[tuple[Record, int]]) -> Iterator[Arrays]:
+        self.family.move_encoders(self.device, "images")
+        return encode_known(choices, self.family, self.device, **self.setting)
 
     def _encode_captions(self, captions: Sequence[str]) -> Iterator[Arrays]:
         self.family.move_encoders(self.device, "prompts")

@@ -23,6 +23,7 @@ from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.caption_length import CLIP_TOKENS
 from texdiff.data.mask_weights import THRESHOLD
 from texdiff.data.record import Record
+from texdiff.uv.hiding import Hiding
 from texdiff.uv.inverted import variation
 from texdiff.uv.resize import is_grey
 
@@ -51,6 +52,11 @@ class Encoders(Protocol):
     @property
     def max_tokens(self) -> int:
         """What `encode_prompts` reads of a prompt, without marks of start and end; the rest is cut."""
+        ...
+
+    @property
+    def hiding(self) -> Hiding | None:
+        """What of a texture the denoiser is not shown, where it is one for inpainting."""
         ...
 
     def encoder_state(self, encodes: Encodes) -> tuple[object, ...]:

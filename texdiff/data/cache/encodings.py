@@ -16,6 +16,8 @@ from texdiff.errors import InputError
 from texdiff.uv.layout.map_image import encode_map, read_map
 
 Array = NDArray[Any]
+Choice = tuple[int, int]
+"""The index of a texture, and the variant in which it is hidden."""
 SUMS = ("target", "outside", "covered", "dropped", "void")
 
 
@@ -63,6 +65,10 @@ class Encodings(Protocol):
         """Of each its embeddings by name, float32."""
         ...
 
+    def known(self, choices: Sequence[Choice]) -> list[Array]:
+        """Of textures in their variants what `texdiff.data.cache.known` makes of them: float32 [1 + C, h, w]."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class CachedEncodings:
@@ -80,6 +86,10 @@ class CachedEncodings:
     layout_store: ArrayStore | None = None
     """Of maps as PNGs, a tenth of what they are in memory; None where the records have none."""
     layout_places: NDArray[np.int64] | None = None
+    known_store: ArrayStore | None = None
+    """For an inpainting base."""
+    known_places: NDArray[np.int64] | None = None
+    """[n, variants]"""
 
     def textures(self, indices: Sequence[int]) -> list[Texture]:
         entries = [self.texture_store.get(int(self.texture_places[i])) for i in indices]
@@ -109,6 +119,11 @@ class CachedEncodings:
             raise InputError(f"{self.caption_store.folder}: the cache entry of {lost!r} has gone; start again")
         return [self.caption_store.get(int(place)) for place in places]
 
+    def known(self, choices: Sequence[Choice]) -> list[Array]:
+        assert self.known_store is not None, "no inpainting base"
+        assert self.known_places is not None
+        return [self.known_store.get(int(self.known_places[choice]))["known"] for choice in choices]
+
 
 @dataclass(frozen=True, kw_only=True)
 class LiveEncodings:
@@ -120,6 +135,7 @@ class LiveEncodings:
     prepare: Callable[[Record], Arrays]
     latent_mask: LatentMask
     resolution: int
+    encode_known: Callable[[Sequence[tuple[Record, int]]], Iterator[Arrays]]
     skip: bool = False
     """A texture that can no longer be read counts for nothing at that visit."""
     skipped: Counter[str] = field(default_factory=Counter)
@@ -160,6 +176,13 @@ class LiveEncodings:
 
     def captions(self, captions: Sequence[str]) -> list[Arrays]:
         return list(self.encode_captions(captions))
+
+    def known(self, choices: Sequence[Choice]) -> list[Array]:
+        # One that can no longer be read has been left out already, and counts for nothing.
+        readable = next((r for r in self.records if r.name not in self.skipped), self.records[0])
+        pairs = [(self.records[i], number) for i, number in choices]
+        pairs = [(readable if record.name in self.skipped else record, number) for record, number in pairs]
+        return [entry["known"] for entry in self.encode_known(pairs)]
 
 
 def mask_entries(

@@ -22,7 +22,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from texdiff.config import RENAMED, DataConfig, TrainingConfig
 from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_folder, remove, write_atomic
-from texdiff.models.base import content_of
 from texdiff.training.ema import Ema
 from texdiff.training.run import PROGRESS, STATE, STATE_FILES, SUMS, WEIGHTS, Run, step_of
 from texdiff.training.run.export import Export
@@ -39,6 +38,19 @@ MAY_CHANGE = {
     "data": {"dataset", "unreadable", "cache", "cache_dir"},
     "validation": {"every", "prompts", "num_images", "num_inference_steps"},
 }
+
+
+def content_of(name: str) -> str | None:
+    """A hash of the files of the pipeline in the folder `name`, wherever that is; None where it is no folder."""
+    folder = Path(name).expanduser()
+    if not (folder / "model_index.json").is_file():
+        return None
+    parts = json.loads((folder / "model_index.json").read_text("utf-8")).keys() - {"safety_checker", "image_encoder"}
+    digest = hashlib.sha256()
+    for path in sorted(path for part in parts for path in (folder / part).rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest.update(f"{path.relative_to(folder)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def newest_good(run: Run) -> Path | None:
