@@ -28,10 +28,10 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     from texdiff.report import write_report
     from texdiff.training import startup
     from texdiff.training.batching import BatchPlan
-    from texdiff.training.ema import Ema
+    from texdiff.training.ema import make_ema
     from texdiff.training.micro_batches import feed, make_micro_batches
     from texdiff.training.objective import Objective
-    from texdiff.training.optimizer import prepare_optimizer
+    from texdiff.training.optimizer import prepare_optimizer, step_size
     from texdiff.training.parallel import Parallel
     from texdiff.training.run import Run
     from texdiff.training.run.checkpoint import Checkpointer
@@ -64,7 +64,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     model = parallel.prepare_model(speed_up(trainable, config, parallel, textures))
     parameters = trainable.trained()
     optimizer, clip_gradients, lr_scheduler = prepare_optimizer(config, parameters.values(), parallel)
-    ema = Ema(parameters.values(), config.optim.ema_decay if config.optim.use_ema else None)
+    ema = make_ema(config.optim, parameters.values(), optimizer)
     objective = Objective(config, family, trainable, parallel)
     export = Export(config, trainable, ema, run, parallel)
 
@@ -96,7 +96,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
 
         grad_norm = clip_gradients()
         log.finite.check(step, grad_norm)
-        rates = {"learning_rate": lr_scheduler.get_last_lr()[0], "grad_norm": grad_norm}
+        rates = {"learning_rate": step_size(optimizer, lr_scheduler), "grad_norm": grad_norm}
         optimizer.step()
         optimizer.zero_grad()
         if not parallel.step_was_skipped:

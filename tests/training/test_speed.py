@@ -1,7 +1,6 @@
 """Whatever makes a step faster or smaller leaves the losses as they are."""
 
 import copy
-import sys
 import types
 
 import pytest
@@ -190,13 +189,6 @@ def test_what_is_recorded_is_the_denoiser_as_a_function_of_tensors(monkeypatch):
     assert len(passes) == 1
     assert torch.equal(trainable.eval()(*inputs), expected)
     assert len(passes) == 1
-
-
-def test_eight_bits_come_from_bitsandbytes_and_are_asked_for_in_one_line(monkeypatch):
-    parameters = [torch.nn.Parameter(torch.zeros(3))]
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(InputError, match=r"optim\.name: adamw8bit needs bitsandbytes, .*; pip install bitsandbytes"):
-        make_optimizer(OptimConfig(name="adamw8bit"), parameters)
 
 
 def test_eight_bits_train_alike_and_can_be_kept(parallel, plain, tmp_path):

@@ -102,6 +102,7 @@ class TrainingConfig:
             "optim.max_grad_norm must be null with optim.fused_backward_pass, where a gradient has gone before the "
             f"norm of all is known (got {optim.max_grad_norm})",
         )
+        yield from self._optimizer_combinations()
         yield (
             run.early_stopping_patience is not None and self.validation.every == 0,
             "run.early_stopping_patience needs validation.every above 0: at the end alone there is nothing to stop",
@@ -115,6 +116,29 @@ class TrainingConfig:
             optim.lr_warmup_steps > run.max_train_steps,
             f"optim.lr_warmup_steps must be at most run.max_train_steps, {run.max_train_steps} (got "
             f"{optim.lr_warmup_steps}): the learning rate would never reach its height",
+        )
+
+    def _optimizer_combinations(self) -> Iterator[tuple[bool, str]]:
+        """The same of optimizers with ways of their own."""
+        name, optim = self.optim.name, self.optim
+        rate, key = self.optimizer.learning_rate, "optim" if self.layout.learning_rate is None else "layout"
+        yield (
+            name == "prodigy" and rate < 0.1,
+            f"{key}.learning_rate must be at least 0.1 with optim.name prodigy, which finds the size of its steps (got "
+            f"{rate:g}); 1 takes them as they are",
+        )
+        yield (
+            name in ("prodigy", "schedule_free_adamw") and optim.fused_backward_pass,
+            f"optim.fused_backward_pass must be false with optim.name {name}, whose step looks at all weights together",
+        )
+        yield (
+            name == "schedule_free_adamw" and optim.lr_scheduler not in ("constant", "constant_with_warmup"),
+            "optim.lr_scheduler must be constant or constant_with_warmup with optim.name schedule_free_adamw (got "
+            f"{optim.lr_scheduler})",
+        )
+        yield (
+            name == "schedule_free_adamw" and optim.use_ema,
+            "optim.use_ema must be false with optim.name schedule_free_adamw, which keeps an average of its own",
         )
 
     def _layout_combinations(self) -> Iterator[tuple[bool, str]]:

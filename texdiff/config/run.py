@@ -10,11 +10,13 @@ from texdiff.bounds import Count, CountOrNone, NonNegative, Positive, Share
 class OptimConfig:
     """The optimizer."""
 
-    name: Literal["adamw", "adafactor", "adamw8bit"] = "adamw"
-    """AdamW; Adafactor, whose state is next to nothing, but which waits for a GPU at every weight; or AdamW with
-    a state of 8 bits, for which bitsandbytes must be installed."""
+    name: Literal["adamw", "adafactor", "adamw8bit", "prodigy", "schedule_free_adamw"] = "adamw"
+    """AdamW; Adafactor, whose state is next to nothing, but which waits for a GPU at every weight; AdamW with a state
+    of 8 bits, for which bitsandbytes must be installed; Prodigy (prodigyopt), which finds the size of its steps and
+    wants a learning_rate of 1, but waits for a GPU at every weight too; or AdamW without a schedule (schedulefree),
+    which validates, draws samples and exports with an average of its steps."""
     learning_rate: Positive = 1e-4
-    """Learning rate at its highest."""
+    """Learning rate at its highest; for prodigy a factor of the step that it finds."""
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
     """Course of the learning rate over the run."""
     lr_warmup_steps: CountOrNone = 0

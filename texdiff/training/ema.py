@@ -1,11 +1,22 @@
-"""An exponential moving average of the trained weights: what is validated and exported where it is kept."""
+"""An average of the trained weights: what is validated and exported where one is kept."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from diffusers.training_utils import EMAModel
 from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from texdiff.config import OptimConfig
+
+
+def make_ema(config: OptimConfig, parameters: Iterable[Parameter], optimizer: Optimizer) -> "Ema":
+    """The average that the settings ask for, or the optimizer's own."""
+    if config.name == "schedule_free_adamw":
+        return ScheduleFreeAverage(parameters, optimizer)
+    return Ema(parameters, config.ema_decay if config.use_ema else None)
 
 
 class Ema:
@@ -46,3 +57,25 @@ class Ema:
         if self.model:
             self.model.load_state_dict(state)
             self.model.to(device=self.parameters[0].device)
+
+
+class ScheduleFreeAverage(Ema):
+    """The average that a schedule-free optimizer keeps of its steps, which is the model; the weights that it trains lie
+    between that and the last step (Defazio et al. 2024)."""
+
+    def __init__(self, parameters: Iterable[Parameter], optimizer: Any) -> None:
+        super().__init__(parameters, decay=None)
+        self.optimizer = optimizer
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        kept = [parameter.detach().clone() for parameter in self.parameters]
+        self.optimizer.eval()
+        try:
+            yield
+        finally:
+            with torch.no_grad():  # its own way back rounds
+                for parameter, own in zip(self.parameters, kept, strict=True):
+                    parameter.copy_(own)
+            for group in self.optimizer.param_groups:
+                group["train_mode"] = True

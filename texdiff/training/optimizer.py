@@ -1,5 +1,6 @@
 """The optimizer, its learning-rate schedule, and clipping."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -16,6 +17,13 @@ from texdiff.config import OptimConfig, TrainingConfig
 from texdiff.errors import InputError, one_line
 from texdiff.training.parallel import Parallel
 
+# Of each optimizer that is not torch's the module and its class there.
+_PACKAGES = {
+    "adamw8bit": ("bitsandbytes.optim", "AdamW8bit"),
+    "prodigy": ("prodigyopt", "Prodigy"),
+    "schedule_free_adamw": ("schedulefree", "AdamWScheduleFree"),
+}
+
 
 def make_optimizer(config: OptimConfig, parameters: Iterable[Parameter], scaled: bool = False) -> Optimizer:
     """The optimizer that `config.name` says, over `parameters`, which are on their device.
@@ -28,22 +36,46 @@ def make_optimizer(config: OptimConfig, parameters: Iterable[Parameter], scaled:
     options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.name == "adafactor":
         return torch.optim.Adafactor(parameters, **options)
-    if config.name == "adamw8bit":
-        return adamw8bit()(parameters, **options)
+    if config.name in _PACKAGES:
+        return _from_package(config.name, parameters, options)
     fused = not scaled and all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     return torch.optim.AdamW(parameters, fused=fused, **options)
 
 
-def adamw8bit() -> type[Optimizer]:
-    """bitsandbytes' AdamW with a state of 8 bits. Raises InputError where it is not installed."""
+def check_installed(name: str) -> None:
+    """Raise InputError where an optimizer is of a package that is not installed."""
+    if name in _PACKAGES:
+        _packaged(name)
+
+
+def _packaged(name: str) -> type[Optimizer]:
+    module, kind = _PACKAGES[name]
+    package = module.partition(".")[0]
     try:
-        kind: type[Optimizer] = import_module("bitsandbytes").optim.AdamW8bit
+        found: type[Optimizer] = getattr(import_module(module), kind)
     except Exception as error:  # not installed, or without a library for this machine
         raise InputError(
-            f"optim.name: adamw8bit needs bitsandbytes, which cannot be imported ({one_line(error)[:200]}); pip "
-            "install bitsandbytes, or use adamw or adafactor"
+            f"optim.name: {name} needs {package}, which cannot be imported ({one_line(error)[:200]}); pip install "
+            f"{package}, or use adamw or adafactor"
         ) from None
-    return kind
+    return found
+
+
+def _from_package(name: str, parameters: list[Parameter], options: dict[str, Any]) -> Optimizer:
+    kind: Any = _packaged(name)
+    if name == "prodigy":
+        with contextlib.redirect_stdout(None):  # it says that its weight decay is decoupled
+            # As its authors advise for diffusion models; a learning rate that warms up would spoil its estimate else.
+            return kind(parameters, **options, use_bias_correction=True, safeguard_warmup=True)
+    optimizer = kind(parameters, **options)
+    if name == "schedule_free_adamw":
+        optimizer.train()
+    return optimizer
+
+
+def step_size(optimizer: Optimizer, lr_scheduler: LRScheduler) -> float | Tensor:
+    """The learning rate of the next step; of Prodigy times the estimate that it has come to."""
+    return lr_scheduler.get_last_lr()[0] * optimizer.param_groups[0].get("d", 1.0)
 
 
 def prepare_optimizer(

@@ -30,7 +30,7 @@ from texdiff.models.family import Family, load_family
 from texdiff.models.inpainting import describe_hiding
 from texdiff.models.trainable import describe_training
 from texdiff.training.batching import BatchPlan
-from texdiff.training.optimizer import adamw8bit
+from texdiff.training.optimizer import check_installed
 from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
 from texdiff.training.voids import measure_voids, void_warning
@@ -120,8 +120,7 @@ def print_summary(
     optimizer that is not installed."""
 
     def describe() -> str:
-        if config.optim.name == "adamw8bit":
-            adamw8bit()
+        check_installed(config.optim.name)
         said, layout = describe_training(family, config.model.train, config.lora), config.layout
         if layout.init is None:
             return said
