@@ -4,20 +4,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from warm_python import WarmPython, own_program
 
-pytest_plugins = [
-    "four_squares",
-    "inpainting",
-    "nano_xl",
-    "pipelines",
-    "small_meshes",
-]  # in support/, as are other helpers
+# In support/, as are other helpers.
+pytest_plugins = ["four_squares", "inpainting", "nano_xl", "pipelines", "small_meshes", "small_run"]
 
 ROOT = Path(__file__).parent.parent
 REAL_MESHES = ROOT.parent / "shared" / "realdata" / "furniture"
@@ -41,15 +37,18 @@ def real_meshes() -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_program() -> Run:
-    """`run_program(program, *arguments, **environment)` runs it in a process of its own."""
+def run_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """`run_program(program, *arguments, **environment)` runs it in a process of its own (texdiff's: warm_python)."""
+    warm = WarmPython(tmp_path_factory.mktemp("warm"))
 
     def run(*command: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*map(str, command)], capture_output=True, text=True, cwd=ROOT, env=os.environ | environment, timeout=600
-        )
+        words, environment = [*map(str, command)], os.environ | environment
+        if own := own_program(words):
+            return warm.run(own, environment)
+        return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600)
 
-    return run
+    yield run
+    warm.end()
 
 
 @pytest.fixture(scope="session")

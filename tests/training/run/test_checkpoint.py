@@ -1,67 +1,22 @@
 """Checkpoints: whole or absent; damage is found, the last good one stays, what would train something else is said."""
 
-import json
 import os
 import resource
 import shutil
 import subprocess
-import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from small_run import CONFIG, a_run, saved
 
-from texdiff.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainingConfig
+from texdiff.config import OptimConfig, RunConfig
 from texdiff.errors import InputError
 from texdiff.files import atomic_entries, atomic_folder
-from texdiff.training.ema import Ema
-from texdiff.training.optimizer import make_lr_scheduler, make_optimizer
-from texdiff.training.parallel import Parallel
 from texdiff.training.run import Run
-from texdiff.training.run.checkpoint import MAY_CHANGE, Checkpointer, content_of, newest_good
-from texdiff.training.run.metrics_log import MetricsLog
-from texdiff.training.run.state_file import read_state, write_state
-
-CONFIG = TrainingConfig(data=DataConfig(dataset="x"), run=RunConfig(report_to="none"))
-
-
-@pytest.fixture(scope="module")
-def parallel():
-    yield Parallel(cpu=True)
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def a_run(parallel, run, config=CONFIG, dataset="content", effective_batch=4, width=3):
-    """A small model in the middle of its training, and the state of that run."""
-    layer = torch.nn.Linear(width, 2)
-    parameters = dict(layer.named_parameters())
-    optimizer = make_optimizer(config.optim, parameters.values())
-    schedule = make_lr_scheduler(config.optim, optimizer, config.run.max_train_steps)
-    ema = Ema(parameters.values(), 0.9)
-    log = MetricsLog(Run(run, newest_good(Run(run))), parallel, effective_batch, config)
-    state = Checkpointer(log.run, log, config, dataset, parameters, optimizer, schedule, ema)
-
-    def step():
-        layer(torch.ones(1, width)).square().sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        ema.step()
-
-    return SimpleNamespace(layer=layer, state=state, step=step, ema=ema)
-
-
-def saved(parallel, run: Path, steps=(1, 2, 3), config=CONFIG):
-    one = a_run(parallel, run, config)
-    for number in steps:
-        one.step()
-        one.state.save(number)
-    return one
+from texdiff.training.run.checkpoint import content_of, newest_good
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
@@ -77,39 +32,6 @@ def test_what_is_loaded_goes_on_as_what_was_saved(name, parallel, tmp_path):
     assert all(
         torch.equal(a, b) for a, b in zip(one.ema.model.shadow_params, other.ema.model.shadow_params, strict=True)
     )
-
-
-leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-tensors = [torch.zeros(()), torch.arange(6).view(2, 3), torch.ones(0), torch.tensor([1.5]).bfloat16()]
-leaves |= st.sampled_from(tensors).map(torch.clone)
-nested = st.recursive(
-    leaves,
-    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.lists(inner).map(tuple),
-    max_leaves=20,
-)
-
-
-def equal(one, other) -> bool:
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return type(one) is type(other) and len(one) == len(other) and all(map(equal, one, other))
-    return type(one) is type(other) and one == other
-
-
-@settings(deadline=None, max_examples=60)
-@given(state=st.dictionaries(st.text() | st.integers(), nested))
-def test_nested_state_comes_back_as_it_was(state):
-    with tempfile.NamedTemporaryFile() as file:
-        write_state(state, Path(file.name))
-        assert equal(state, read_state(Path(file.name)))
-
-
-def test_what_could_carry_code_is_not_kept(tmp_path):
-    with pytest.raises(TypeError, match=r"\.a\.0: a function cannot be kept"):
-        write_state({"a": [lambda: None]}, tmp_path / "state")
 
 
 def flip(path: Path) -> None:
@@ -192,110 +114,6 @@ def test_of_checkpoints_that_are_too_old_the_exports_stay(parallel, tmp_path):
     for checkpoint in Run(tmp_path).checkpoints():
         shutil.rmtree(checkpoint)
     assert newest_good(Run(tmp_path)) is None
-
-
-def changed(value):
-    """Another value of the same kind."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int | float):
-        return value + 1
-    return "other" if isinstance(value, str) else ["other"] if isinstance(value, list) else 1
-
-
-def test_every_key_that_changes_the_result_is_refused_and_no_other(parallel, tmp_path):
-    one = saved(parallel, tmp_path)
-    before = one.state.settings
-    for section in CONFIG.to_dict():
-        for key, value in CONFIG.to_dict()[section].items():
-            one.state.settings = before | {section: before[section] | {key: changed(value)}}
-            if key in MAY_CHANGE.get(section, ()):
-                assert one.state.load(newest_good(Run(tmp_path))) == 3
-            else:
-                with pytest.raises(InputError, match=rf"other settings \({section}\.{key}: "):
-                    one.state.load(newest_good(Run(tmp_path)))
-    known = {f"{section}.{key}" for section in CONFIG.to_dict() for key in CONFIG.to_dict()[section]}
-    assert {f"{section}.{key}" for section, keys in MAY_CHANGE.items() for key in keys} <= known
-
-
-def test_a_key_that_has_another_name_now_is_the_same_key(parallel, tmp_path):
-    """A checkpoint of a version that knew it by the old one."""
-    one = saved(parallel, tmp_path)
-    optim = dict(one.state.settings["optim"])
-    now = one.state.settings
-    one.state.settings = now | {"optim": {"in_backward": optim.pop("fused_backward_pass")} | optim}
-    one.state.save(4)
-    one.state.settings = now
-    assert one.state.load(newest_good(Run(tmp_path))) == 4
-    one.state.settings = now | {"optim": optim | {"fused_backward_pass": True}}
-    with pytest.raises(InputError, match=r"optim\.fused_backward_pass: False, now True"):
-        one.state.load(newest_good(Run(tmp_path)))
-
-
-def test_a_key_that_is_newer_than_a_checkpoint_was_its_default(parallel, tmp_path):
-    one = saved(parallel, tmp_path)
-    now = one.state.settings
-    data = {key: value for key, value in now["data"].items() if key != "max_token_length"}
-    one.state.settings = now | {"data": data}
-    one.state.save(4)
-    one.state.settings = now
-    assert one.state.load(newest_good(Run(tmp_path))) == 4
-    one.state.settings = now | {"data": data | {"max_token_length": 150}}
-    with pytest.raises(InputError, match=r"data\.max_token_length: 77, now 150"):
-        one.state.load(newest_good(Run(tmp_path)))
-
-
-def test_a_base_may_move_as_long_as_it_is_the_same(parallel, base, tmp_path):
-    first = shutil.copytree(base, tmp_path / "first")
-    config = replace(CONFIG, model=ModelConfig(pretrained_model_name_or_path=str(first)))
-    saved(parallel, tmp_path / "run", config=config)
-    checkpoint = newest_good(Run(tmp_path / "run"))
-    second = first.rename(tmp_path / "second")
-    moved = replace(CONFIG, model=ModelConfig(pretrained_model_name_or_path=str(second)))
-    one = a_run(parallel, tmp_path / "run", moved)
-    assert one.state.load(checkpoint) == 3
-    one.step()
-    one.state.save(4)
-    again = a_run(parallel, tmp_path / "run", moved)
-    assert again.state.load(newest_good(Run(tmp_path / "run"))) == 4
-    # Another base there, none there, and a checkpoint of before bases were looked at.
-    refused = "other settings .model.pretrained_model_name_or_path: "
-    with (second / "unet/config.json").open("a") as file:
-        file.write(" ")
-    with pytest.raises(InputError, match=refused):
-        one.state.load(checkpoint)
-    with pytest.raises(InputError, match=refused):
-        a_run(parallel, tmp_path / "run").state.load(checkpoint)
-    shutil.copytree(base, second, dirs_exist_ok=True)
-    assert one.state.load(checkpoint) == 3
-    progress = json.loads((checkpoint / "progress.json").read_text())
-    assert progress.pop("base")
-    (checkpoint / "progress.json").write_text(json.dumps(progress))
-    with pytest.raises(InputError, match=refused):
-        one.state.load(checkpoint)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"dataset": "another"}, "dataset.content"),
-        ({"effective_batch": 8}, "effective batch: 4, now 8"),
-        ({"width": 5}, "does not fit this model"),
-        ({"config": replace(CONFIG, optim=OptimConfig(lr_scheduler="linear"))}, "optim.lr_scheduler"),
-    ],
-)
-def test_another_dataset_batch_or_model_is_refused(change, said, parallel, tmp_path):
-    saved(parallel, tmp_path)
-    with pytest.raises(InputError, match=said):
-        a_run(parallel, tmp_path, **change).state.load(newest_good(Run(tmp_path)))
-
-
-def test_a_schedule_that_is_stretched_over_the_run_fixes_its_length(parallel, tmp_path):
-    cosine = OptimConfig(lr_scheduler="cosine")
-    saved(parallel, tmp_path, config=replace(CONFIG, optim=cosine))
-    longer = replace(CONFIG, optim=cosine, run=RunConfig(max_train_steps=2000, report_to="none"))
-    with pytest.raises(InputError, match=r"run\.max_train_steps: 1000, now 2000"):
-        a_run(parallel, tmp_path, longer).state.load(newest_good(Run(tmp_path)))
 
 
 def test_a_folder_is_whole_or_as_before(tmp_path):
