@@ -3,7 +3,6 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-DEMO := outputs/demo
 
 .PHONY: demo test test-slow check bench chaos clean
 
@@ -14,21 +13,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python -m texdiff.demo.make $(DEMO)/meshes
-	$(BIN)/texdiff prepare $(DEMO)/meshes --output $(DEMO)/dataset --validation_fraction 0.15
-	$(BIN)/texdiff train --config configs/demo.yaml
-	$(BIN)/texdiff generate --model nano --lora $(DEMO)/run --mesh $(DEMO)/meshes/crate_000.glb \
-		--prompt 'yellow hazard stripes crate' --guidance_scale 3 --output $(DEMO)/crate.glb
-	$(BIN)/texdiff generate --model nano --lora $(DEMO)/run --mesh $(DEMO)/meshes/barrel_001/barrel_001.obj \
-		--prompt 'blue hazard stripes barrel' --guidance_scale 3 --output $(DEMO)/barrel.glb
-	$(BIN)/texdiff compare $(DEMO)/run $(DEMO)/meshes --guidance_scale 3 \
-		--output $(DEMO)/before_after.png
-	@echo
-	@echo "Look at  $(DEMO)/dataset/audit.html     the textures, their masks, and what was found about them"
-	@echo "         $(DEMO)/run/first_batch.png    what the model saw, and what of it counted"
-	@echo "         $(DEMO)/run/report.html        curves, atlases drawn while training, and their meshes to turn"
-	@echo "         $(DEMO)/before_after.png       meshes with the base's textures and with the LoRA's"
-	@echo "         $(DEMO)/*.glb                  meshes with the textures that the LoRA gives"
+	$(BIN)/texdiff demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile

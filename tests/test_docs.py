@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import runpy
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,14 +14,16 @@ from texdiff.cli.train_arguments import parse_command_line
 from texdiff.config import TrainingConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
+README = DOCS.parent / "README.md"
+PAGES = sorted(path for path in DOCS.glob("*.md") if path.stem not in ("LOG", "settings"))
 SECTIONS = "|".join(field.name for field in fields(TrainingConfig))
 
 
-@pytest.mark.parametrize("name", ["from-kohya.md", "from-onetrainer.md"])
-def test_settings_that_a_page_names_are_there(name, capsys):
-    text = (DOCS / name).read_text("utf-8")
+@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.name)
+def test_settings_that_a_page_names_are_there(path):
+    text = path.read_text("utf-8")
     named = re.findall(rf"`(?:--)?((?:{SECTIONS})\.\w+)(?: ([^`]+))?`", text)
-    assert len(named) > 30
+    assert len(named) > 30 or not path.name.startswith("from-")
     for key, value in named:
         section, key = key.split(".")
         kind = type(parse_command_line(["--data.dataset", "d"]).config.__getattribute__(section))
@@ -29,18 +32,37 @@ def test_settings_that_a_page_names_are_there(name, capsys):
             parse_command_line(["--data.dataset", "d", f"--{section}.{key}", value])
     for layers in re.findall(r"`(\[to_q[^`]+\])`", text):
         parse_command_line(["--data.dataset", "d", "--lora.target_modules", layers])
-    flags = [word for line in re.findall(r"--(?:data|model|run)\.\S+ \S+", text) for word in line.split()]
-    parse_command_line([word for word in flags if word != "\\"])
+    flags = [
+        word for line in re.findall(r"--(?:data|layout|model|run)\.\w+ [^\s\\`'\"]+", text) for word in line.split()
+    ]
+    parse_command_line(["--data.dataset", "d", *flags])
 
 
-@pytest.mark.parametrize("name", ["from-kohya.md", "from-onetrainer.md"])
-def test_commands_that_a_page_names_are_there(name):
-    text = (DOCS / name).read_text("utf-8")
+@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.name)
+def test_commands_that_a_page_names_are_there(path):
+    text = path.read_text("utf-8")
     commands = {function.__name__: inspect.signature(function).parameters for function in SUBCOMMANDS}
-    for command, rest in re.findall(r"texdiff (\w+)([^`\n]*)", text):
+    code = re.findall(r"```.*?```|`[^`\n]+`|^    \S.*?$", text.replace("\\\n", " "), flags=re.M | re.S)
+    for command, rest in re.findall(r"(?<!from )texdiff (?!train_texture)(\w+)([^`\n]*)", "\n".join(code)):
         assert command in {*commands, "train"}, command
         for flag in re.findall(r"--(\w+)(?!\.|\w)", rest):
-            assert flag in commands.get(command, ()), f"texdiff {command} --{flag}"
+            known = commands.get(command, ("config", "config_file", "dry_run", "mixed_precision", "num_processes"))
+            assert flag in {*known, "help"}, f"texdiff {command} --{flag}"
     for flag in re.findall(r"`--(\w+)` of `texdiff train`", text):
         value = "fp16" if flag == "mixed_precision" else "2"
         assert parse_launch([f"--{flag}", value])[1] == []
+
+
+@pytest.mark.parametrize("path", [README, DOCS.parent / "CHANGELOG.md", *PAGES], ids=lambda path: path.name)
+def test_links_between_pages_lead_somewhere(path):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", path.read_text("utf-8")):
+        there = path.parent / target if target else path
+        assert there.exists(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", there.read_text("utf-8"), flags=re.M)
+            assert anchor in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, anchor
+
+
+def test_the_page_of_settings_is_what_its_command_makes():
+    page = runpy.run_path(str(DOCS / "settings_page.py"))["page"]()
+    assert (DOCS / "settings.md").read_text("utf-8") == page, "run python docs/settings_page.py"

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from texdiff.inference.retexture import retexture
     from texdiff.models.base import load_base
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["generate", "load_base", "prepare_dataset", "retexture"]
 
 _MODULES = {

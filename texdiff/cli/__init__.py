@@ -14,11 +14,14 @@ from jsonargparse import ArgumentParser, Namespace
 
 from texdiff.cli import launch
 from texdiff.cli.commands import cache, check, evaluate, export, layout, prepare, report
+from texdiff.cli.demo import demo
+from texdiff.cli.doctor import doctor
 from texdiff.errors import InputError, one_line
 from texdiff.evaluation.compare import compare
 from texdiff.inference.generate import generate
 
 SUBCOMMANDS: list[Callable[..., object]] = [prepare, check, generate, layout, export, compare, report, evaluate, cache]
+SUBCOMMANDS += [demo, doctor]
 
 
 class OneLineParser(ArgumentParser):

@@ -46,8 +46,8 @@ def clip_tokenizer(folder: Path, pad_token: str = "<|endoftext|>") -> "CLIPToken
     (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}, ensure_ascii=False), "utf-8")
     (folder / "merges.txt").write_text(merges, "utf-8")
     tokenizer = CLIPTokenizer(
-        vocab=str(folder / "vocab.json"),
-        merges=str(folder / "merges.txt"),
+        str(folder / "vocab.json"),  # vocab and merges; vocab_file and merges_file before transformers 5
+        str(folder / "merges.txt"),
         model_max_length=77,
         pad_token=pad_token,
     )
