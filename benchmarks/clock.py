@@ -134,7 +134,8 @@ class Clock:
     def _state(self) -> dict[str, Any]:
         import torch
 
-        return {"launcher": self.launcher, "threads": torch.get_num_threads(), **_peak_memory()}
+        so_far = {"launcher": self.launcher, "processor": time.process_time()}
+        return so_far | {"threads": torch.get_num_threads(), **_peak_memory()}
 
     def _write(self, **line: Any) -> None:
         with self.report.open("a", encoding="utf-8") as file:

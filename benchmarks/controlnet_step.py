@@ -60,10 +60,10 @@ def main() -> None:
         except ProgramFailed as error:
             sys.exit(str(error))
         record["programs"][name] = asdict(done)
-        seconds = sum(done.turns) / len(done.turns)
+        seconds, busy = (sum(each) / len(each) for each in (done.turns, done.processor))
         print(
-            f"{name}: {seconds:.1f} s a step, {done.peak_memory / 2**30:.2f} GiB at most, first step after "
-            f"{done.first_step:.0f} s",
+            f"{name}: {seconds:.1f} s a step ({busy:.1f} s of the processor), {done.peak_memory / 2**30:.2f} GiB at "
+            f"most, first step after {done.first_step:.0f} s",
             flush=True,
         )
     (work / "controlnet_step.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")

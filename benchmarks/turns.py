@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Measured:
     name: str
     first_step: float  # from the launch to the end of the first optimiser step
     turns: list[float]  # of one step, the mean over a turn
+    processor: list[float]  # the same in seconds that it had the processor, its threads added up
     total: float  # from the launch to the exit, or until it was killed
     launcher: float  # from the launch until Python ran the script
     threads: int
@@ -104,6 +106,9 @@ class _Running:
             name=self.program.name,
             first_step=turns[0]["seconds"],
             turns=[line["seconds"] / self.program.turn_steps for line in turns[1:]],
+            processor=[
+                (line["processor"] - before["processor"]) / self.program.turn_steps for before, line in pairwise(turns)
+            ],
             total=self.ended - self.launched - turns[-1]["waited"],
             launcher=last["launcher"],
             threads=last["threads"],

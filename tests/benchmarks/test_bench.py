@@ -81,6 +81,8 @@ def test_programs_take_turns(tmp_path):
         result = measured[name]
         assert len(result.turns) == 3
         assert min(result.turns) >= seconds
+        assert len(result.processor) == 3
+        assert 0 < min(result.processor) < seconds  # it sleeps
         assert result.first_step > result.launcher > 0
         worked = result.first_step + 2 * sum(result.turns)
         assert worked <= result.total

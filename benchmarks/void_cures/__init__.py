@@ -1,0 +1,1 @@
+"""Cures for what is drawn in the void while sampling."""
