@@ -22,7 +22,7 @@ from texdiff.uv.seams.edges import MeshEdges
 BAND = 8  # texels beside the void: a latent cell
 LEAST = 100  # pairs of texels of a kind that say something
 ERRORS = {"error_inside": "error inside", "error_border": "at the border", "error_outside": "outside"}
-DRAWINGS = {"void": "void from fill", "contrast": "contrast", "border": "at the border", "seams": "seams"}
+DRAWINGS = {"void": "void from fill", "contrast": "contrast", "border": "contrast at the border", "seams": "seams"}
 
 
 @cache
@@ -100,6 +100,7 @@ def table(rows: list[dict[str, Any]], folder: Path) -> tuple[dict[str, Any], str
     return found, "\n".join(lines) + "\n"
 
 
+@cache
 def judged(file: Path, seed: int, folder: Path) -> dict[str, list[float]]:
     """`judge` of a file of drawings."""
     return judge(np.split(cv2.imread(str(file))[..., ::-1], DRAWN, axis=1), seed, folder)
