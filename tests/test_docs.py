@@ -66,3 +66,9 @@ def test_links_between_pages_lead_somewhere(path):
 def test_the_page_of_settings_is_what_its_command_makes():
     page = runpy.run_path(str(DOCS / "settings_page.py"))["page"]()
     assert (DOCS / "settings.md").read_text("utf-8") == page, "run python docs/settings_page.py"
+
+
+def test_tests_that_the_page_of_bases_names_are_there():
+    named = re.findall(r"`(tests/\S+\.py)`", (DOCS / "bases.md").read_text("utf-8"))
+    assert len(named) > 14
+    assert [name for name in named if not (DOCS.parent / name).is_file()] == []

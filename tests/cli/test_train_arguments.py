@@ -75,6 +75,11 @@ def test_shipped_configurations_are_valid(path):
         (["--layout.maps", "mask", "--model.train", "full"], "layout.maps must be none with model.train full"),
         (["--layout.maps", "mask", "--layout.init", "nano"], "layout.init: this release has no layout net for nano"),
         (["--layout.dropout", "0.5"], "layout.dropout needs layout.maps position or mask (got 0.5 with none)"),
+        (
+            ["--inpaint.mode", "layout", "--inpaint.variants", "2"],
+            "inpaint.variants needs inpaint.mode complete (got 2)",
+        ),
+        (["--inpaint.variants", "0"], "inpaint.variants must be at least 1 (got 0)"),
         (["--layout.dropout", "1.5"], "layout.dropout must be at least 0 and below 1 (got 1.5)"),
         (["--layout.learning_rate", "1e-3"], "layout.learning_rate needs model.train controlnet"),
         (

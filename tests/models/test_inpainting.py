@@ -18,7 +18,7 @@ from texdiff.uv.hiding import Hiding, known_pixels
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-@pytest.fixture(params=["base_inpainting", "base_inpainting_xl"])
+@pytest.fixture(params=["base_inpainting", pytest.param("base_inpainting_xl", marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 

@@ -90,6 +90,27 @@ def test_every_part_is_the_pipelines(kind: str, files: dict[str, Path], base: Pa
     assert single.encoder_content("images") == folder.encoder_content("images")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+def test_nine_channels_are_an_inpainting_base(
+    kind: str, base_inpainting: Path, base_inpainting_xl: Path, tmp_path: Path
+) -> None:
+    source = base_inpainting_xl if kind == "sdxl" else base_inpainting
+    pipeline = DiffusionPipeline.from_pretrained(source)
+    file = write_checkpoint(pipeline, tmp_path / "inpainting.safetensors", open_clip=kind == "sd2")
+    family = load_family(str(file))
+    assert family.hiding is not None
+    assert family.process.prediction_type == "epsilon"
+    assert family.denoiser_outline().config.in_channels == 9
+    ours, theirs = family.denoiser.state_dict(), pipeline.unet.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    family.pipeline(family.denoiser).save_pretrained(tmp_path / "exported")
+    again = DiffusionPipeline.from_pretrained(tmp_path / "exported")
+    assert type(again) is type(pipeline)
+    assert again.unet.config.in_channels == 9
+
+
 def test_it_is_sampled_trained_and_exported(
     files: dict[str, Path], base_xl: Path, dataset: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -150,7 +171,7 @@ def test_another_vae_takes_the_place_of_its_own(kind: str, files: dict[str, Path
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model.diffusion_model.input_blocks.0.0.weight": torch.ones(64, 9, 3, 3)}, "is an inpainting base"),
+        ({"model.diffusion_model.input_blocks.0.0.weight": torch.ones(64, 8, 3, 3)}, "whose U-Net takes 8 channels"),
         ({"model.diffusion_model.input_blocks.0.0.weight": None}, "has no U-Net of Stable Diffusion 1, 2 or XL in it"),
         ({"cond_stage_model.": None}, "has no text encoder of Stable Diffusion 1, 2 or XL"),
         ({"model.diffusion_model.": None, "lora_unet_x.lora_up.weight": torch.ones(1)}, "is a LoRA, not a base"),

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import unet_weights
 from diffusers import DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
 from texdiff.models.family import Conditioning, load_family
+from texdiff.models.lora_files.kohya import write_kohya
 from texdiff.training.run.state_file import read_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")]
@@ -163,9 +165,34 @@ def test_the_stock_pipeline_predicts_as_the_trainer_does(runs: Path, folder: Pat
     assert change > 1e-3
 
 
+def test_kohyas_file_merged_by_hand_is_what_was_trained(runs: Path, folder: Path, family: str, tmp_path: Path) -> None:
+    """In float64, by the names that ComfyUI finds layers by: of Stable Diffusion XL those of the published code."""
+    write_kohya(runs / "lora" / LORA, tmp_path / "kohya.safetensors")
+    factors = load_file(tmp_path / "kohya.safetensors")
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+
+    def named(unet: Any) -> dict[str, torch.Tensor]:
+        return unet_weights(unet) if family == "sdxl" else {k: t.double() for k, t in unet.state_dict().items()}
+
+    weights = named(pipeline.unet)
+    layers = {"lora_unet_" + name.removesuffix(".weight").replace(".", "_"): name for name in weights}
+    for stem in {key.split(".")[0] for key in factors}:
+        up, down = (factors[f"{stem}.lora_{part}.weight"].double() for part in ("up", "down"))
+        weights[layers[stem]] += float(factors[f"{stem}.alpha"]) / len(down) * (up @ down)
+    pipeline.load_lora_weights(runs / "lora")
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    merged = named(pipeline.unet)
+    assert merged.keys() == weights.keys()
+    assert max(float((merged[name] - tensor).abs().max()) for name, tensor in weights.items()) < 1e-5
+
+
 def test_full_fine_tuning_leaves_an_inpainting_pipeline(runs: Path, folder: Path) -> None:
     pipeline, before = (DiffusionPipeline.from_pretrained(place) for place in (runs / "full", folder))
     assert type(pipeline) is type(before)
+    card = (runs / "full/README.md").read_text("utf-8")
+    assert f"from diffusers import {type(before).__name__}\n" in card
+    assert "--complete partial.png --prompt" in card
     assert pipeline.unet.config.in_channels == 9
     weights = load_file(runs / "full/checkpoints/step-00000002/weights.safetensors")
     assert relative_difference(weights, pipeline.unet.state_dict()) == 0

@@ -7,6 +7,7 @@ import numpy as np
 from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 
+from texdiff.inference.complete import PartialAtlas
 from texdiff.inference.img2img import InitialImage, scale_image
 from texdiff.inference.large import Refinement, composition_size
 from texdiff.inference.layout_net import Layout
@@ -29,6 +30,7 @@ class Drawing:
     Args:
         layout: a layout net, which needs a target.
         initial: an image to start from, at `size` where there is one, of which `strength` is drawn anew.
+        partial: an atlas of which the pipeline, one for inpainting, draws what is missing.
         size: (height, width) of the textures; without it the pipeline's own, or the initial image's.
         refine_strength: of a larger texture than the pipeline draws at once, 0 to 1.
     """
@@ -43,7 +45,9 @@ class Drawing:
         strength: float = 1.0,
         size: tuple[int, int] | None = None,
         refine_strength: float = 0.0,
+        partial: PartialAtlas | None = None,
     ) -> None:
+        self.partial = partial
         self.sampling, self.initial, self.strength, self.size = sampling, initial, strength, size
         self.plain = self.pipeline = pipeline
         redraws = initial is not None
@@ -73,6 +77,8 @@ class Drawing:
     def draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[NDArray[np.uint8]]:
         """A texture for each prompt and its seed, uint8 [H, W, 3] each. Raises InputError where the model gives numbers
         that are not finite."""
+        if self.partial is not None:
+            return self.partial.complete(self.pipeline, prompts, seeds, *self.sampling)
         if self.initial is None:
             inputs: dict[str, Any] = {} if self.layout is None else self.layout.inputs(self.pipeline)
             drawn = sample_batch(self.pipeline, prompts, seeds, *self.sampling, size=self.first, **inputs)

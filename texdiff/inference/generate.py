@@ -21,6 +21,7 @@ def generate(
     mesh: str | Path | None = None,
     init_image: str | Path | None = None,
     strength: float | None = None,
+    complete: str | Path | None = None,
     seed: int | list[int] = 0,
     batch_size: int = 4,
     num_inference_steps: int = 30,
@@ -50,6 +51,8 @@ def generate(
         mesh: Mesh that gets the texture (needed for .glb); its UV map says where the void is that gets filled.
         init_image: Atlas to start from (img2img); in a .png what the mesh's UV map leaves out stays as it is there.
         strength: How much of it changes, above 0 to 1 (default 0.6); alone, it starts from the mesh's own texture.
+        complete: Atlas whose transparent texels are missing: they are drawn, by an inpainting base, and all others stay
+            as they are; with a mesh those that its UV map uses.
         seed: Seed of the noise that a texture is made from (default 0); several give several textures a prompt.
         batch_size: Textures sampled at once.
         num_inference_steps: Denoising steps; img2img takes the last of them, as many as strength says.
@@ -73,6 +76,8 @@ def generate(
     output, lora = Path(output), None if lora is None else Path(lora)
     # Everything that is quick to check comes before the libraries and the weights are read.
     from_image = init_image is not None or strength is not None
+    if complete is not None and (from_image or size is not None):
+        raise InputError("--complete: not with --init_image, --strength or --size; it keeps what the atlas has")
     one_step = 1 / num_inference_steps if num_inference_steps >= 1 else 1.0
     strength = max(STRENGTH, one_step) if strength is None else strength
     if refine_strength is not None and (size is None or from_image):
@@ -87,6 +92,7 @@ def generate(
     _check_output(output, files, mesh)
     _check_layout(layout_scale, layout_start, layout_end)
 
+    from texdiff.inference.complete import nothing_known, read_partial
     from texdiff.inference.img2img import read_initial_image
     from texdiff.inference.large import parse_size
     from texdiff.inference.retexture import (
@@ -106,19 +112,28 @@ def generate(
     # What is wrong with the mesh file, beyond its textures, shows when it is written: better now than after sampling.
     for line in check_retexture(target) if target and output.suffix.lower() == ".glb" else []:
         print(line)
-    edges = read_seams(target) if target and seams == "close" else None
+    # What stays of an atlas stays to the bit, so its seams are left alone.
+    edges = read_seams(target) if target and seams == "close" and complete is None else None
     initial = read_initial_image(Path(init_image) if init_image else None, target, shape) if from_image else None
+    partial = read_partial(Path(complete), target) if complete is not None else None
     weights = None if lora is None else lora_file(lora)
     if weights is not None:
         layer_names(weights)
 
     from texdiff.inference.drawing import Drawing, Sampling
     from texdiff.inference.layout_net import choose_layout, load_layout
-    from texdiff.inference.sampler import load_pipeline
+    from texdiff.inference.sampler import load_pipeline, own_size
+    from texdiff.models.inpainting import is_inpainting
     from texdiff.models.prompts import PromptReading, reading_of
 
     net, drawn_without = choose_layout(layout, weights, target is not None)
-    pipeline = load_pipeline(model, prediction_type)
+    pipeline = load_pipeline(model, prediction_type, inpainting=True)
+    if is_inpainting(pipeline):
+        if from_image or size is not None:
+            raise InputError(f"{model}: is an inpainting base; give --complete, not --init_image, --strength or --size")
+        partial = partial or nothing_known(target, own_size(pipeline))
+    elif partial is not None:
+        raise InputError(f"--complete: needs an inpainting base, which {model} is not")
     if weights is not None:
         changed, in_file = add_lora(pipeline, weights)
         left_out = f", {in_file - changed} of the file are not in this base" if changed < in_file else ""
@@ -138,7 +153,7 @@ def generate(
         layout_net, line = load_layout(net, pipeline, weights, layout_scale, layout_start, layout_end)
         print(line)
     sampling = Sampling(num_inference_steps, guidance_scale, negative_prompt)
-    drawing = Drawing(pipeline, sampling, target, layout_net, initial, strength, shape, refine_strength)
+    drawing = Drawing(pipeline, sampling, target, layout_net, initial, strength, shape, refine_strength, partial)
     print(*drawing.lines, sep="\n", end="\n" if drawing.lines else "")
     for start in range(0, len(jobs), batch_size):
         now = jobs[start : start + batch_size]

@@ -28,18 +28,19 @@ def inference_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_pipeline(model: str, prediction_type: str | None = None) -> DiffusionPipeline:
+def load_pipeline(model: str, prediction_type: str | None = None, inpainting: bool = False) -> DiffusionPipeline:
     """The pipeline on the fastest device here: float32 on a CPU, bfloat16 or float16 on a GPU.
 
     One that a run trained reads prompts as it did then, by the config.yaml beside it.
 
     Raises:
-        InputError: no such folder or hub id, not a Stable Diffusion pipeline, or files of it missing or damaged.
+        InputError: no such folder or hub id, not a Stable Diffusion pipeline, or files of it missing or damaged; one
+            for inpainting, unless it may be.
     """
     base = load_base(model, prediction_type=prediction_type)
     kind, folder = base.index["_class_name"], base.configs
-    if "Inpaint" in kind:
-        raise InputError(f"{model}: is an inpainting base, which is not drawn with here; use diffusers' {kind}")
+    if "Inpaint" in kind and not inpainting:
+        raise InputError(f"{model}: is an inpainting base, which draws to what it is shown; use texdiff generate")
     variants = base.variants("unet")
     variant = None if "" in variants or not variants else variants[0]  # of weights that are there in halves alone
     try:
@@ -103,10 +104,10 @@ def sample_batch(
     img2img, whose image has one. Raises InputError where the model gives numbers that are not finite.
     """
     inputs |= prompt_inputs(prompts, seeds, num_inference_steps, guidance_scale, negative_prompt)
-    if "strength" not in inputs:  # not img2img
+    if "strength" not in inputs or "mask_image" in inputs:  # not img2img
         height, width = size or own_size(pipeline)
         cells = height // pipeline.vae_scale_factor, width // pipeline.vae_scale_factor
-        noise = initial_noise(inputs["generator"], (pipeline.unet.config.in_channels, *cells))
+        noise = initial_noise(inputs["generator"], (pipeline.vae.config.latent_channels, *cells))
         inputs |= {"latents": noise.to(pipeline.device, pipeline.dtype), "height": height, "width": width}
     images = pipeline(output_type="np", **inputs).images  # float32 [B, H, W, 3] in [0, 1]
     return [to_bytes(image) for image in images]

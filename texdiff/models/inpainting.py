@@ -53,7 +53,7 @@ def inpainting_inputs(pipeline: Any, pixels: NDArray[np.float32], hidden: NDArra
         "image": picture / 2 + 0.5,
         "mask_image": torch.from_numpy(hidden.astype(np.float32))[None, None],
         "masked_image_latents": mean_latents(pipeline.vae, picture),
-        "strength": 1.0,
+        "strength": 1.0,  # from noise alone; for Stable Diffusion XL it is less otherwise
     }
 
 

@@ -20,6 +20,7 @@ from texdiff.models.nano import MERGES, clip_tokenizer
 
 CONFIGS = Path(str(files("texdiff").joinpath("assets/single_file")))
 PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
+_PLAIN, _INPAINTING = 4, 9  # channels of the U-Net
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
 # Of each kind a key's beginning that tells it from those below, and the beginnings of its text encoders' keys.
 _KINDS = {
@@ -36,12 +37,13 @@ class SingleFile(Base):
     `prediction_type` says what its U-Net predicts."""
 
     def __init__(self, path: Path, prediction_type: str | None = None, vae: str | None = None) -> None:
-        keys, channels, metadata = _read_header(path)
-        self.kind = _kind_of(path, keys, channels, vae)
+        keys, self.channels, metadata = _read_header(path)
+        self.kind = _kind_of(path, keys, self.channels, vae)
         said = {"epsilon": "epsilon", "v": "v_prediction"}.get(metadata.get("modelspec.prediction_type", ""))
         if "v_pred" in keys or "768-v" in metadata.get("modelspec.architecture", ""):
             said = "v_prediction"
-        predicts = prediction_type or said or (None if self.kind == "sd2" else "epsilon")
+        unknown = self.kind == "sd2" and self.channels == _PLAIN  # of those for inpainting there is one kind
+        predicts = prediction_type or said or (None if unknown else "epsilon")
         if predicts is None:
             raise InputError(
                 f"{path}: does not say what its U-Net predicts; set model.prediction_type to v_prediction (bases of "
@@ -61,6 +63,16 @@ class SingleFile(Base):
     def configs(self) -> str:
         return str(self.folder)
 
+    @cached_property
+    def index(self) -> dict[str, Any]:
+        found = super().index
+        inpainting = found["_class_name"].replace("Pipeline", "InpaintPipeline")
+        return found if self.channels == _PLAIN else {**found, "_class_name": inpainting}
+
+    @cached_property
+    def unet_config(self) -> dict[str, Any]:
+        return {**super().unet_config, "in_channels": self.channels}
+
     def files(self, part: str) -> list[Path]:
         if part == "vae" and self.vae_source:
             return super().files(part)
@@ -79,6 +91,8 @@ class SingleFile(Base):
             with safe_open(self.source, "pt") as file:
                 weights = {key: file.get_tensor(key) for key in file.keys() if key.startswith(self.prefixes[part])}  # noqa: SIM118
             settings = {"config": self.configs, "subfolder": part, "torch_dtype": dtype, "local_files_only": True}
+            if part == "unet":
+                settings["in_channels"] = self.channels
             if part.startswith("text_encoder"):
                 model = create_diffusers_clip_model_from_ldm(kind, weights, **settings)
             else:
@@ -119,9 +133,11 @@ def _kind_of(path: Path, keys: set[str], channels: int, vae: str | None) -> str:
     kind = next((kind for kind, (mark, _) in _KINDS.items() if any(key.startswith(mark) for key in keys)), None)
     if kind == "refiner":
         raise InputError(f"{path}: is SDXL's refiner, which only finishes what the base has begun; name the base")
-    if channels != 4:
-        what = "an inpainting base" if channels == 9 else f"a base whose U-Net takes {channels} channels"
-        raise InputError(f"{path}: is {what}, which cannot be used; name the one for plain images")
+    if channels not in (_PLAIN, _INPAINTING):
+        raise InputError(
+            f"{path}: is a base whose U-Net takes {channels} channels, which cannot be used; name one for plain images "
+            "or for inpainting"
+        )
     if kind is None:
         raise InputError(
             f"{path}: has no text encoder of Stable Diffusion 1, 2 or XL in it; name a file with all parts"

@@ -36,7 +36,7 @@ class Export:
         """Into the run's folder, after its last step, with the model card; the other ranks wait for that."""
         if self.parallel.is_main:
             self._write(self.run.folder, step)
-            write_card(self.run)
+            write_card(self.run, inpainting=self.trainable.family.hiding is not None)
         self.parallel.wait()
 
     def _write(self, folder: Path, step: int) -> None:

@@ -29,14 +29,15 @@ _SETTINGS = {
 }
 
 
-def write_card(run: Run) -> None:
-    """Write RUN/README.md of the run's config.yaml, metrics.jsonl, about.json and newest samples."""
+def write_card(run: Run, inpainting: bool = False) -> None:
+    """Write RUN/README.md of the run's config.yaml, metrics.jsonl, about.json and newest samples; `inpainting`: for a
+    base of that kind."""
     config = run.settings()
     about = run.provenance()["dataset"]
     images = _newest_images(run)
     family = _family(run)
     front = _front_matter(config, about, images, family).to_yaml(line_break="\n")
-    parts = [f"---\n{front}\n---", _opening(config, about), _gallery(images), _use(config, images, family)]
+    parts = [f"---\n{front}\n---", _opening(config, about), _gallery(images), _use(config, images, family, inpainting)]
     parts += [_layout(run, config), _metrics(run), _void(run), _training(config), _data(about)]
     write_atomic(run.model_card_file, ("\n\n".join(part for part in parts if part) + "\n").encode(), durable=False)
 
@@ -115,7 +116,7 @@ def _gallery(images: list[tuple[str, str]]) -> str:
     return "\n".join(["## Samples", "", "| prompt | atlas |", "|---|---|", *rows])
 
 
-def _use(config: dict[str, Any], images: list[tuple[str, str]], family: str) -> str:
+def _use(config: dict[str, Any], images: list[tuple[str, str]], family: str, inpainting: bool) -> str:
     prompt = " ".join(images[0][0].split()) if images else "a wooden crate"
     base, train = _base(config), config["model"]["train"]
     layout = config.get("layout", {})
@@ -123,8 +124,9 @@ def _use(config: dict[str, Any], images: list[tuple[str, str]], family: str) -> 
     source = json.dumps("path/to/this/folder" if train == "full" else base)
     version = "XL" if family == "stable-diffusion-xl" else ""
     kind = f"StableDiffusion{version}ControlNetPipeline" if net else "DiffusionPipeline"
+    kind = f"StableDiffusion{version}InpaintPipeline" if inpainting else kind
     lines = ["## Use", "", "```python", f"from diffusers import {'ControlNetModel, ' if net else ''}{kind}"]
-    lines += ["from diffusers.utils import load_image"] if net else []
+    lines += ["from diffusers.utils import load_image"] if net or inpainting else []
     if train != "full" and base == "nano":  # comes with texdiff, and is not on the hub
         lines += ["from texdiff.models.base import resolve_base"]
         source = 'resolve_base("nano")'
@@ -132,9 +134,12 @@ def _use(config: dict[str, Any], images: list[tuple[str, str]], family: str) -> 
     lines += [f"pipe = {kind}.from_pretrained({source}{', controlnet=net' if net else ''})"]
     lines += ['pipe.load_lora_weights("path/to/this/folder")'] if train == "lora" else []
     said = json.dumps(prompt, ensure_ascii=False) + (', image=load_image("map.png")' if net else "")
+    if inpainting:
+        said += ', image=load_image("partial.png"), mask_image=load_image("missing.png"), strength=1.0'
     lines += [f'pipe({said}).images[0].save("atlas.png")', "```", ""]
     models = "--model path/to/this/folder" if train == "full" else f"--model {shlex.quote(base)}"
     models += {"lora": " --lora path/to/this/folder", "controlnet": " --layout path/to/this/folder"}.get(train, "")
+    models += " --complete partial.png" if inpainting else ""
     command = f"texdiff generate {models} --prompt {shlex.quote(prompt)} --mesh mesh.glb --output textured.glb"
     return "\n".join([*lines, "On a mesh, with texdiff:", "", "```", command, "```"])
 
