@@ -73,6 +73,7 @@ def test_sharded_training_is_refused(name, monkeypatch):
         Parallel(cpu=True)
 
 
+@pytest.mark.slow
 def test_a_configuration_with_fsdp_is_refused_in_one_line_of_each_process(dataset, run_program, tmp_path):
     (tmp_path / "fsdp.yaml").write_text(FSDP)
     launcher = [Path(sys.executable).with_name("accelerate"), "launch", "-q", "--config_file", tmp_path / "fsdp.yaml"]

@@ -82,6 +82,7 @@ def test_scene_of_20000_parts(tmp_path: Path) -> None:
     assert coverage_mask(atlas.triangles, (64, 64)).sum() == 16 * 16
 
 
+@pytest.mark.slow
 def test_obj_of_20000_materials(tmp_path: Path) -> None:
     Image.fromarray(PAINT).save(tmp_path / "paint.png")
     path = square_obj(tmp_path)

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[3]
 LORA = "pytorch_lora_weights.safetensors"
 STEPS = 8
 TOKEN = "hf_aTokenThatNobodyMaySee"
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_TOKEN": TOKEN}
 FLAGS = {
     "data.resolution": 64,
     "run.max_train_steps": STEPS,
@@ -36,15 +37,18 @@ SMALL = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs"]
 ACCELERATE = [str(Path(sys.executable).with_name("accelerate")), "launch", "--config_file", "accelerate_config.yaml"]
 
 
+def words(dataset: Path, run: Path, **flags: object) -> list[str]:
+    settings = FLAGS | {"data.dataset": dataset, "run.output_dir": run} | flags
+    return [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
+
+
 class Started:
     """A training that runs, in a process group of its own."""
 
     def __init__(self, dataset: Path, run: Path, *launcher: str, **flags: object) -> None:
         self.run, self.log = run, run.with_suffix(".log")
-        settings = FLAGS | {"data.dataset": dataset, "run.output_dir": run} | flags
-        words = [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
-        command = [*(launcher or (sys.executable, "train_texture.py")), *words]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_TOKEN": TOKEN}
+        command = [*(launcher or (sys.executable, "train_texture.py")), *words(dataset, run, **flags)]
+        environment = os.environ | ENVIRONMENT
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -118,14 +122,15 @@ def command_to_continue(said: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(dataset, tmp_path_factory):
+def whole(dataset, run_program, tmp_path_factory):
     """The run that is never stopped."""
-    training = Started(dataset, tmp_path_factory.mktemp("whole") / "run")
-    assert training.ended() == 0, training.said()
-    return training.run
+    run = tmp_path_factory.mktemp("whole") / "run"
+    done = run_program(sys.executable, "train_texture.py", *words(dataset, run), **ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    return run
 
 
-def test_stopped_by_a_signal_the_run_goes_on_with_the_command_that_it_says(whole, start, tmp_path):
+def test_stopped_by_a_signal_the_run_goes_on_with_the_command_that_it_says(whole, start, run_program, tmp_path):
     # FLUSH_STEPS figures come in a block, so the first line of a step appears at the validation after step 3.
     training = start(tmp_path / "run")
     training.wait_for_steps(1)
@@ -136,12 +141,7 @@ def test_stopped_by_a_signal_the_run_goes_on_with_the_command_that_it_says(whole
     assert [path.name for path in (training.run / "checkpoints").iterdir()] == [f"step-{done:08d}"]
     assert not (training.run / LORA).exists()
     assert f"{done} of {STEPS}" in (training.run / "report.html").read_text("utf-8")
-    again = subprocess.run(
-        shlex.split(command_to_continue(training.said())),
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-    )
+    again = run_program(*shlex.split(command_to_continue(training.said())), OMP_NUM_THREADS="1")
     assert again.returncode == 0, again.stderr
     assert leaves(training.run) == leaves(whole)
     written = [training.log, *(path for path in whole.rglob("*") if path.is_file())]
