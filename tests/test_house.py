@@ -82,6 +82,7 @@ def test_what_is_imported_is_declared():
         project["dependencies"]
         + project["optional-dependencies"]["metrics"]
         + project["optional-dependencies"]["compressed"]
+        + project["optional-dependencies"]["unwrap"]
     )
     declared = {re.split(r"[\[<>=]", need)[0].replace("_", "-") for need in needs}
     pinned = {line.split("==")[0].replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}

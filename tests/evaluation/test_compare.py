@@ -11,6 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from texdiff import cli
+from texdiff.evaluation.compare import _views
+from texdiff.inference.target import finish_texture, read_seams, read_target
+from texdiff.render.renderer import MeshRenderer
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 LAYER = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -45,3 +48,16 @@ def test_what_is_not_a_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(said.splitlines()) == 1
     assert "not a run" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_its_views_have_their_seams_closed_as_generates_have(four_squares_obj: Path) -> None:
+    texture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    target = read_target(four_squares_obj)
+    (shown,) = _views(four_squares_obj, [texture])
+    renderer = MeshRenderer(four_squares_obj, ((35.0, 20.0), (215.0, 20.0)))
+    kept, closed = (
+        np.hstack([*renderer.draw(finish_texture(target, texture, seams), target.parts)])
+        for seams in (None, read_seams(target))
+    )
+    np.testing.assert_array_equal(shown, closed)
+    assert (kept != closed).any()

@@ -182,7 +182,8 @@ def mesh_seeds(kind: str) -> list[Files]:
 
 def read_mesh(folder: Path) -> None:
     """As `prepare` reads it, and as `generate --mesh` dresses it."""
-    from texdiff.inference.retexture import finish_texture, read_seams, read_target, retextured_glb
+    from texdiff.inference.retexture import retextured_glb
+    from texdiff.inference.target import finish_texture, read_seams, read_target
     from texdiff.uv.meshes.atlases import read_atlases
 
     path = next((p for p in sorted(folder.iterdir()) if p.suffix in (".glb", ".gltf", ".obj", ".ply")), None)

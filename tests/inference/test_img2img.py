@@ -10,8 +10,8 @@ from PIL import Image
 
 from texdiff.inference.generate import generate
 from texdiff.inference.img2img import InitialImage
-from texdiff.inference.retexture import read_target
 from texdiff.inference.sampler import load_pipeline
+from texdiff.inference.target import read_target
 from texdiff.uv.coverage import coverage_mask
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -15,8 +15,8 @@ from texdiff.inference.generate import generate
 from texdiff.inference.img2img import from_latents, scale_image
 from texdiff.inference.large import Refinement, composition_size, parse_size
 from texdiff.inference.layout_net import Layout
-from texdiff.inference.retexture import read_target
 from texdiff.inference.sampler import load_pipeline, sample, sample_batch
+from texdiff.inference.target import read_target
 from texdiff.inference.tiles import decode_tiled, encode_tiled
 from texdiff.models.layout_net import Maps, make_layout_net
 from texdiff.models.stable_diffusion import mean_latents

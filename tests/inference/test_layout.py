@@ -12,7 +12,7 @@ import trimesh
 from PIL import Image
 
 from texdiff.inference.layout import write_layout
-from texdiff.inference.retexture import read_target
+from texdiff.inference.target import read_target
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.layout.draw import Kind, draw_map
 from texdiff.uv.layout.lines import line_map

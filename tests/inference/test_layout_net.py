@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from texdiff.errors import InputError
 from texdiff.inference.generate import generate
-from texdiff.inference.retexture import read_target
 from texdiff.inference.sampler import initial_noise
+from texdiff.inference.target import read_target
 from texdiff.models.base import load_base
 from texdiff.models.layout_net import Maps, describe_maps, make_layout_net, read_layout_net, write_layout_net
 from texdiff.models.stable_diffusion import quick_sampler

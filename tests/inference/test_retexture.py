@@ -12,7 +12,8 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial
 
 from texdiff.errors import InputError
-from texdiff.inference.retexture import read_target, retexture
+from texdiff.inference.retexture import retexture, retextured_glb, write_output
+from texdiff.inference.target import read_seams, read_target
 from texdiff.uv.coverage import coverage_mask
 
 
@@ -66,6 +67,26 @@ def test_the_texture_on_the_most_surface_is_replaced(
     assert len(line.splitlines()) == 1
     assert "90%" in line
     assert line.rstrip().endswith("stays")
+
+
+def test_a_mesh_is_read_once(
+    four_squares_obj: Path, quadrants: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        read.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    target = read_target(four_squares_obj)
+    assert len(read_seams(target).length) == 3
+    for number in range(2):
+        write_output(tmp_path / f"{number}.glb", retextured_glb(target, quadrants))
+    assert read.count(four_squares_obj) == 1
+    for number in range(2):
+        check_quadrants(tmp_path / f"{number}.glb")
 
 
 def test_instances_and_transforms_stay(tmp_path: Path, quadrants: np.ndarray) -> None:

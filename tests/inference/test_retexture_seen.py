@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from texdiff.inference.retexture import finish_texture, read_target, retexture
+from texdiff.inference.retexture import retexture
+from texdiff.inference.target import finish_texture, read_target
 from texdiff.render.renderer import MeshRenderer
 
 CELL = 64

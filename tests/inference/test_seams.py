@@ -10,7 +10,7 @@ from PIL import Image
 
 from texdiff.cli import main
 from texdiff.evaluation.metrics.seams import seam_error
-from texdiff.inference.retexture import read_seams, read_target
+from texdiff.inference.target import read_seams, read_target
 from texdiff.uv.seams.edges import MeshEdges
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

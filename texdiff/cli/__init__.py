@@ -53,8 +53,11 @@ def build_parser() -> ArgumentParser:
             )
         # A flag with several values takes them at once, --seed 1 2, or one by one, --seed 1 --seed 2.
         lists = [p for p in inspect.signature(function).parameters.values() if _item_type(p) and p not in positionals]
-        skip: set[str | int] = {parameter.name for parameter in [*positionals, *lists]}
+        switches = [p for p in inspect.signature(function).parameters.values() if p.annotation is bool]
+        skip: set[str | int] = {parameter.name for parameter in [*positionals, *lists, *switches]}
         subparser.add_function_arguments(function, skip=skip)
+        for parameter in switches:
+            subparser.add_argument(f"--{parameter.name}", action="store_true", help=helps[parameter.name])
         for parameter in lists:
             required = parameter.default is inspect.Parameter.empty
             subparser.add_argument(

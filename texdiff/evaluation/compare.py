@@ -33,8 +33,8 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
     from PIL import Image
 
     from texdiff.inference.layout_net import choose_layout, load_layout
-    from texdiff.inference.retexture import read_target
     from texdiff.inference.sampler import load_pipeline, own_size, sample_batch
+    from texdiff.inference.target import read_target
     from texdiff.models.lora_files.find import lora_file
     from texdiff.models.lora_files.load import add_lora, follow_training
     from texdiff.training.run import Run
@@ -84,11 +84,12 @@ def _views(mesh: Path, textures: "Sequence[NDArray[np.uint8] | None]") -> "list[
     """Two views of the mesh, side by side, with each of the textures, or as it is: uint8 [h, w, 3]."""
     import numpy as np
 
-    from texdiff.inference.retexture import finish_texture, read_target
+    from texdiff.inference.target import finish_texture, read_seams, read_target
     from texdiff.render.renderer import MeshRenderer
 
     views, target = MeshRenderer(mesh, ((35.0, 20.0), (215.0, 20.0))), read_target(mesh)
-    filled = [None if texture is None else finish_texture(target, texture) for texture in textures]
+    seams = read_seams(target)
+    filled = [None if texture is None else finish_texture(target, texture, seams) for texture in textures]
     return [np.hstack([*views.draw(texture, target.parts)]) for texture in filled]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from texdiff.errors import InputError
 from texdiff.inference.img2img import scale_image
-from texdiff.inference.retexture import RetextureTarget
+from texdiff.inference.target import RetextureTarget
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.hiding import known_pixels
 from texdiff.uv.image import ImageError, open_image, read_image

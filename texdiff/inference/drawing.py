@@ -11,8 +11,8 @@ from texdiff.inference.complete import PartialAtlas
 from texdiff.inference.img2img import InitialImage, scale_image
 from texdiff.inference.large import Refinement, composition_size
 from texdiff.inference.layout_net import Layout
-from texdiff.inference.retexture import RetextureTarget
 from texdiff.inference.sampler import own_size, sample_batch
+from texdiff.inference.target import RetextureTarget
 from texdiff.uv.coverage import coverage_mask
 
 

@@ -34,6 +34,7 @@ def generate(
     layout_start: float = 0.0,
     layout_end: float = 1.0,
     seams: Literal["close", "keep"] = "close",
+    unwrap: bool = False,
     prediction_type: Literal["epsilon", "v_prediction", "sample"] | None = None,
 ) -> list[Path]:
     """Sample textures from prompts, as images or on a mesh.
@@ -45,10 +46,11 @@ def generate(
         model: Stable Diffusion: a pipeline's folder, a hub id, a .safetensors file with all of its parts, the folder of
             a full fine-tuning run, or nano.
         prompt: What to draw; several give several textures.
-        output: A .png (the atlas) or a .glb (the mesh with the new texture); of several textures each gets a number.
+        output: A .png (the atlas), or a .glb, .gltf or .obj (the mesh with the new texture; the latter two with files
+            beside them); of several textures each gets a number.
         lora: Folder of a LoRA run (of one that is not finished, its newest checkpoint is taken), of a checkpoint or its
             best, a .safetensors file in the layout of diffusers or kohya, or a PEFT adapter's folder.
-        mesh: Mesh that gets the texture (needed for .glb); its UV map says where the void is that gets filled.
+        mesh: Mesh that gets the texture (needed but for .png); its UV map says where the void is that gets filled.
         init_image: Atlas to start from (img2img); in a .png what the mesh's UV map leaves out stays as it is there.
         strength: How much of it changes, above 0 to 1 (default 0.6); alone, it starts from the mesh's own texture.
         complete: Atlas whose transparent texels are missing: they are drawn, by an inpainting base, and all others stay
@@ -69,6 +71,8 @@ def generate(
         layout_end: Share of the steps, 0 to 1, after which it ends.
         seams: Where the mesh's UV map is cut, bring the colours of both sides together, smoothly inside the islands, or
             keep them as they are drawn.
+        unwrap: Give what of the mesh has no UV coordinates some, by xatlas (pip install 'texdiff[unwrap]'), and the
+            texture.
         prediction_type: What the model predicts, where its scheduler does not say it or a single file cannot.
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
@@ -85,6 +89,8 @@ def generate(
         raise InputError(f"--refine_strength: {reason}")
     refine_strength = max(REFINE_STRENGTH, one_step) if refine_strength is None else refine_strength
     _check_numbers(prompts, seeds, batch_size, num_inference_steps, guidance_scale, strength, refine_strength)
+    if unwrap and mesh is None:
+        raise InputError("--unwrap: needs --mesh, the mesh to unwrap")
     if negative_prompt and guidance_scale <= 1:
         raise InputError("--negative_prompt: has no effect without guidance; raise --guidance_scale above 1")
     jobs = [(words, number) for words in prompts for number in seeds]
@@ -95,22 +101,15 @@ def generate(
     from texdiff.inference.complete import nothing_known, read_partial
     from texdiff.inference.img2img import read_initial_image
     from texdiff.inference.large import parse_size
-    from texdiff.inference.retexture import (
-        check_retexture,
-        encode_png,
-        finish_texture,
-        read_seams,
-        read_target,
-        retextured_glb,
-        write_output,
-    )
+    from texdiff.inference.retexture import check_retexture, encode_png, write_mesh, write_output
+    from texdiff.inference.target import finish_texture, read_seams, read_target
     from texdiff.models.lora_files.find import lora_file
     from texdiff.models.lora_files.load import add_lora, layer_names
 
     shape = None if size is None else parse_size(size)
-    target = read_target(Path(mesh)) if mesh is not None else None
+    target = read_target(Path(mesh), unwrap) if mesh is not None else None
     # What is wrong with the mesh file, beyond its textures, shows when it is written: better now than after sampling.
-    for line in check_retexture(target) if target and output.suffix.lower() == ".glb" else []:
+    for line in check_retexture(target, output) if target and output.suffix.lower() != ".png" else []:
         print(line)
     # What stays of an atlas stays to the bit, so its seams are left alone.
     edges = read_seams(target) if target and seams == "close" and complete is None else None
@@ -161,10 +160,13 @@ def generate(
             drawing.pipeline.set_progress_bar_config(desc=f"{start + 1}-{start + len(now)} of {len(jobs)}")
         textures = drawing.draw([words for words, _ in now], [number for _, number in now])
         for texture, file, (words, number) in zip(textures, files[start:], now, strict=False):
-            as_glb = target is not None and file.suffix.lower() == ".glb"
+            is_mesh = file.suffix.lower() != ".png"
             if target is not None:
-                texture = finish_texture(target, texture, edges, fill_void=as_glb or initial is None)
-            write_output(file, retextured_glb(target, texture) if target and as_glb else encode_png(texture))
+                texture = finish_texture(target, texture, edges, fill_void=is_mesh or initial is None)
+            if target is not None and is_mesh:
+                write_mesh(target, texture, file)
+            else:
+                write_output(file, encode_png(texture))
             print(f"wrote {file}" + (f" (seed {number}: {words})" if len(jobs) > 1 else ""))
     return files
 
@@ -178,15 +180,16 @@ def numbered_files(output: Path, count: int) -> list[Path]:
 
 
 def _check_output(output: Path, files: Sequence[Path], mesh: str | Path | None) -> None:
-    if output.suffix.lower() not in (".png", ".glb"):
-        raise InputError(f"--output {output}: must end in .png (the atlas) or .glb (the mesh with it)")
+    kind = output.suffix.lower()
+    if kind not in (".png", ".glb", ".gltf", ".obj"):
+        raise InputError(f"--output {output}: must end in .png (the atlas) or .glb, .gltf or .obj (the mesh with it)")
     if taken := [file for file in files if file.is_dir()]:
         raise InputError(f"--output {taken[0]}: is a folder; name a file")
     above = next(folder for folder in output.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"--output {output}: {above} is not a folder that can be written to; choose another")
-    if output.suffix.lower() == ".glb" and mesh is None:
-        raise InputError(f"--output {output}: a .glb needs --mesh, the mesh that gets the texture")
+    if kind != ".png" and mesh is None:
+        raise InputError(f"--output {output}: a {kind} needs --mesh, the mesh that gets the texture")
 
 
 def _check_layout(scale: float, start: float, end: float) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from texdiff.errors import InputError
-from texdiff.inference.retexture import RetextureTarget
+from texdiff.inference.target import RetextureTarget
 from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.gutter import fill
 from texdiff.uv.image import ImageError, read_image

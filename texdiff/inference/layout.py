@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from texdiff.errors import InputError
-from texdiff.inference.retexture import read_target, write_output
+from texdiff.inference.retexture import write_output
+from texdiff.inference.target import read_target
 from texdiff.uv.image import MAX_SIDE
 from texdiff.uv.layout.draw import Kind, draw_map
 from texdiff.uv.layout.map_image import encode_map

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from texdiff.data.layout_input import map_input
 from texdiff.errors import InputError
-from texdiff.inference.retexture import RetextureTarget
+from texdiff.inference.target import RetextureTarget
 from texdiff.inference.windows import Control, Window
 from texdiff.models.base import PIPELINES, in_the_manner_of, under_layout
 from texdiff.models.layout_net import (

@@ -1,7 +1,6 @@
-"""A new texture for a mesh: which of the mesh's textures it replaces, the void filled, the result as GLB."""
+"""A mesh with a new texture, as GLB, as glTF with its files, or as OBJ with MTL and images."""
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,151 +11,100 @@ from texdiff.errors import InputError
 from texdiff.files import write_atomic
 from texdiff.inference import glb
 from texdiff.inference.glb.base_color import set_base_color
-from texdiff.inference.glb.from_scene import from_scene
-from texdiff.uv.coverage import coverage_mask
-from texdiff.uv.gutter import fill
+from texdiff.inference.glb.separate import separate
+from texdiff.inference.obj.from_gltf import obj_from_gltf
+from texdiff.inference.obj.rewrite import rewrite_obj
+from texdiff.inference.target import GLTF, RetextureTarget, finish_texture, read_target
 from texdiff.uv.image import ImageError, open_image, read_image
-from texdiff.uv.layout.draw import Surface
-from texdiff.uv.meshes import read_parts
-from texdiff.uv.meshes.atlases import Atlas, read_atlases
-from texdiff.uv.meshes.scene import read_scene
-from texdiff.uv.seams.edges import EdgePairs, MeshEdges
-from texdiff.uv.seams.level import close_seams
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetextureTarget:
-    """A mesh that is to get a new texture, read and checked."""
-
-    path: Path
-    surface: Surface  # where the texture lands
-    parts: tuple[str, ...]  # keys of read_scene(path).geometry that will show it
-    replaced: NDArray[np.uint8] | None  # [H, W, 3], the texture that is replaced; None where the mesh had none
-    choice: str  # one line for the user: what is replaced, what stays
-
-    @property
-    def triangles(self) -> NDArray[np.float64]:
-        """[F, 3, 2] in UV units, v up."""
-        return self.surface.triangles
+from texdiff.uv.meshes.gltf.document import parse_gltf
 
 
 def retexture(mesh: str | Path, texture: NDArray[np.uint8], output: str | Path) -> None:
-    """Write `mesh` with `texture` (uint8 [H, W, 3], row 0 = v near 1) in place of its own to `output` as GLB.
+    """Write `mesh` with `texture` (uint8 [H, W, 3], row 0 = v near 1) in place of its own to `output`: a .glb, a .gltf
+    or an .obj, with their files beside it.
 
     Of several base-colour textures the one on the most surface is replaced; a printed line says which.
 
     Raises:
         InputError: the mesh cannot be read or has no UV map, or `output` cannot be written.
     """
-    target = read_target(Path(mesh))
-    print(target.choice, *check_retexture(target), sep="\n")
-    write_output(Path(output), retextured_glb(target, finish_texture(target, texture)))
+    target, output = read_target(Path(mesh)), Path(output)
+    print(target.choice, *check_retexture(target, output), sep="\n")
+    write_mesh(target, finish_texture(target, texture), output)
 
 
-def read_target(path: Path) -> RetextureTarget:
-    """Read the mesh and choose the texture to replace: the only one, or else the one on the most surface.
-
-    A mesh with a UV map and no texture at all gets the new one wherever it has UV coordinates.
+def check_retexture(target: RetextureTarget, output: Path) -> list[str]:
+    """Whether the mesh can be written to `output` with a new texture, and a line for each map that is left out.
 
     Raises:
-        InputError: the mesh cannot be read, or has no UV map.
+        InputError: it cannot, or a file beside `output` would take the place of one that the mesh itself is made of.
     """
-    found = read_atlases(path)
-    atlases = sorted(found.atlases, key=lambda atlas: -float(atlas.mesh_area.sum()))
-    if atlases:
-        triangles, parts, replaced = atlases[0].triangles, atlases[0].parts, atlases[0].texture
-        corners, normals = atlases[0].corners, atlases[0].normals
-    else:
-        mapped = [part for part in read_parts(path) if part.uv is not None and len(part.faces)]
-        if not mapped:
-            raise InputError(f"{path}: no UV map, so it cannot be textured; unwrap the mesh first")
-        triangles = np.concatenate([part.triangles() for part in mapped])
-        corners, normals = (np.concatenate(each) for each in zip(*(part.corners() for part in mapped), strict=True))
-        parts, replaced = tuple(part.key for part in mapped), None
-    if not len(triangles):
-        reason = "all its UV coordinates lie outside [0, 1], where its texture does not repeat, so no texel is on it"
-        raise InputError(f"{path}: {reason}; unwrap the mesh again")
-    if not np.isfinite(triangles).all(axis=(1, 2)).any():
-        raise InputError(f"{path}: its UV coordinates are not finite numbers; unwrap the mesh again")
-    surface = Surface(triangles=triangles, corners=corners, normals=normals, bounds=found.bounds)
-    return RetextureTarget(path=path, surface=surface, parts=parts, replaced=replaced, choice=_choice(path, atlases))
+    files, left_out, sources = _files(target, np.zeros((8, 8, 3), np.uint8), output)
+    own = {source.resolve() for source in sources}
+    for name in files:
+        if output.with_name(name).resolve() in own and output.resolve() != target.path.resolve():
+            raise InputError(
+                f"--output {output}: would write {name} beside it over the mesh's own; choose another name or folder"
+            )
+    return [f"{target.path.name}: {line}" for line in left_out]
 
 
-def _choice(path: Path, atlases: list[Atlas]) -> str:
-    if not atlases:
-        return f"{path.name}: had no texture; every part with UV coordinates gets the new one"
-    line = f"{path.name}: the new texture replaces {atlases[0].name}"
-    if len(atlases) > 1:
-        total = max(sum(float(atlas.mesh_area.sum()) for atlas in atlases), 1e-30)
-        share = float(atlases[0].mesh_area.sum()) / total
-        line += f" (on {share:.0%} of the textured surface); {', '.join(a.name for a in atlases[1:])} stay"
-        line += "s" if len(atlases) == 2 else ""
-    return line
-
-
-def read_seams(target: RetextureTarget) -> EdgePairs:
-    """The cut edges of the parts that show the texture; where it does not repeat, those within [0, 1] alone.
+def write_mesh(target: RetextureTarget, texture: NDArray[np.uint8], output: Path) -> None:
+    """Write the mesh with `texture`; the files beside `output` first.
 
     Raises:
-        InputError: the mesh can no longer be read.
+        InputError: something in the mesh that no texture needs is not sound, or a file cannot be written.
     """
-    edges = MeshEdges(target.path, target.parts)
-    seams = edges.seams
-    within = ((seams.uv >= 0) & (seams.uv <= 1)).all(axis=(1, 2, 3)) | (edges.wrap == ("repeat", "repeat"))
-    return EdgePairs(seams.uv[within], seams.length[within])
-
-
-def finish_texture(
-    target: RetextureTarget, texture: NDArray[np.uint8], seams: EdgePairs | None = None, fill_void: bool = True
-) -> NDArray[np.uint8]:
-    """A drawn texture as the mesh gets it: `seams` closed, where there are any to close, and the void filled from the
-    islands; every texel that the UV map touches at all belongs to them."""
-    touched = coverage_mask(target.triangles, texture.shape[:2], mode="conservative")
-    if seams is not None:
-        texture = close_seams(texture, touched, seams)
-    return fill(texture, touched) if fill_void else texture
-
-
-def check_retexture(target: RetextureTarget) -> list[str]:
-    """Whether the mesh can be written with a new texture, and a line for each image that it names in vain: left out.
-
-    Raises:
-        InputError: it cannot.
-    """
-    retextured_glb(target, np.zeros((8, 8, 3), np.uint8))
-    is_gltf = target.path.suffix.lower() in (".glb", ".gltf")
-    return [f"{target.path.name}: {line}; left out" for line in glb.read(target.path).missing] if is_gltf else []
+    for name, content in _files(target, texture, output)[0].items():
+        write_output(output.with_name(name), content)
 
 
 def retextured_glb(target: RetextureTarget, texture: NDArray[np.uint8]) -> bytes:
-    """The mesh with `texture` (uint8 [H, W, 3]) as its base colour, as the bytes of a GLB.
+    """The mesh with `texture` (uint8 [H, W, 3]) as its base colour, as the bytes of a GLB. Raises as `write_mesh`."""
+    return _files(target, texture, Path("mesh.glb"))[0]["mesh.glb"]
 
-    Raises:
-        InputError: the mesh can no longer be read, or something in it that no texture needs is not sound.
-    """
+
+def _files(
+    target: RetextureTarget, texture: NDArray[np.uint8], output: Path
+) -> tuple[dict[str, bytes], list[str], list[Path]]:
+    """What is written, by name, `output` itself last; a line for each map that is left out; and the files that the mesh
+    was read from."""
     try:
-        return _retextured(target, texture)
+        if output.suffix.lower() == ".obj" and target.path.suffix.lower() == ".obj" and target.unwrapped is None:
+            files, left_out, sources = rewrite_obj(
+                target.path, target.read, target.parts, encode_png(texture), output.stem
+            )
+        else:
+            asset = target.asset.copy()
+            for opacity, alike in _by_opacity(asset, _showing(asset, target)):
+                set_base_color(asset, alike, encode_png(texture, opacity))
+            left_out, sources = [f"{line}; left out" for line in asset.missing], asset.files
+            if output.suffix.lower() == ".obj":
+                files, more = obj_from_gltf(asset, parse_gltf(target.path, glb.pack(asset)), output.stem)
+                left_out += more
+            elif output.suffix.lower() == ".gltf":
+                files = separate(asset, output.stem)
+            else:
+                files = {output.name: glb.pack(asset)}
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         # Reading its textures needs little of a glTF file; to write all of it again, all of it must be valid.
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{target.path}: not a valid mesh file ({reason}); export the mesh again") from None
+    images = (part.material.image for part in target.read)
+    sources = [*sources, *(image.source for image in images if image is not None and isinstance(image.source, Path))]
+    *names, last = files
+    return {name: files[name] for name in names} | {output.name: files[last]}, left_out, sources
 
 
-def _retextured(target: RetextureTarget, texture: NDArray[np.uint8]) -> bytes:
-    if target.path.suffix.lower() in (".glb", ".gltf"):
-        asset = glb.read(target.path)
-        primitives = _showing(asset, target.replaced)
-    else:
-        asset = from_scene(read_scene(target.path))
+def _showing(asset: glb.EditableGltf, target: RetextureTarget) -> list[glb.Json]:
+    """The primitives that get the texture: those whose base colour shows the one that is replaced; without one, all
+    that have UV coordinates, or those that were unwrapped."""
+    if target.unwrapped is not None:
+        return [asset.tree["meshes"][m]["primitives"][p] for m, p in target.unwrapped[1]]
+    if target.path.suffix.lower() not in GLTF:
         named = {mesh["name"]: mesh["primitives"][0] for mesh in asset.tree["meshes"]}
-        primitives = [named[part] for part in target.parts]
-    for opacity, alike in _by_opacity(asset, primitives):
-        set_base_color(asset, alike, encode_png(texture, opacity))
-    return glb.pack(asset)
-
-
-def _showing(asset: glb.EditableGltf, replaced: NDArray[np.uint8] | None) -> list[glb.Json]:
-    """The primitives of a glTF file whose base colour shows these texels; with None, all that have UV coordinates."""
+        return [named[part] for part in target.parts]
+    replaced = target.replaced
     primitives = [p for mesh in asset.tree["meshes"] for p in mesh["primitives"]]
     primitives = [p for p in primitives if p.get("mode", 4) in glb.TRIANGLE_MODES]
     if replaced is None:

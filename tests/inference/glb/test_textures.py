@@ -12,7 +12,8 @@ from PIL import Image
 from texdiff.errors import InputError
 from texdiff.inference.generate import generate
 from texdiff.inference.glb.textures import drop_images
-from texdiff.inference.retexture import read_target, retexture
+from texdiff.inference.retexture import retexture
+from texdiff.inference.target import read_target
 
 
 def png(color: tuple[int, int, int]) -> bytes:

@@ -5,9 +5,10 @@ byte: other maps, samplers, tangents, skins, animations, extensions. Section num
 glTF 2.0 specification, https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
 """
 
+import copy
 import json
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from texdiff.errors import InputError, readable
@@ -26,6 +27,11 @@ class EditableGltf:
     tree: Json
     views: list[bytes]
     missing: list[str] = field(default_factory=list)  # a line for each image that could not be read, so is not in tree
+    files: list[Path] = field(default_factory=list)  # that it was read from
+
+    def copy(self) -> "EditableGltf":
+        """Another that can be changed by itself."""
+        return replace(self, tree=copy.deepcopy(self.tree), views=list(self.views))
 
 
 def read(path: Path) -> EditableGltf:
@@ -60,6 +66,7 @@ def _gather(document: Document) -> EditableGltf:
         if "uri" in image:
             try:
                 found = document.uri(image["uri"])
+                gltf.files += [found] if isinstance(found, Path) else []
                 content = found.read_bytes() if isinstance(found, Path) else found
             except (PartError, OSError) as error:
                 reason = error if isinstance(error, PartError) else f"cannot be read ({error.strerror})"
@@ -71,6 +78,8 @@ def _gather(document: Document) -> EditableGltf:
             image["bufferView"] = add_view(gltf, content)
     if gone:
         drop_images(tree, gone)
+    buffers = [document.uri(uri) for uri in document.read if uri]
+    gltf.files += [document.path, *(found for found in buffers if isinstance(found, Path))]
     return gltf
 
 

@@ -41,6 +41,7 @@ class MeshAtlases:
 
     atlases: tuple[Atlas, ...]
     rejected: tuple[Rejected, ...]
+    parts: tuple[Part, ...]  # all that it was read as
     bounds: NDArray[np.float64]  # [2, 3], lowest and highest corner of everything in the file, in world space
 
 
@@ -52,10 +53,14 @@ def read_atlases(path: Path) -> MeshAtlases:
     Raises:
         InputError: the file as a whole cannot be read.
     """
+    return atlases_of(path, read_parts(path))
+
+
+def atlases_of(path: Path, parts: list[Part]) -> MeshAtlases:
+    """As `read_atlases`, of a mesh file's parts."""
     decoded: dict[Path | bytes, tuple[str, NDArray[np.uint8]] | ImageError] = {}
     users: dict[str, list[Part]] = {}
     rejected: dict[tuple[str, str], None] = {}  # in order, each once
-    parts = read_parts(path)
     for part in parts:
         image = part.material.image
         if image is None:
@@ -73,7 +78,7 @@ def read_atlases(path: Path) -> MeshAtlases:
     textures = {result[0]: result[1] for result in decoded.values() if not isinstance(result, ImageError)}
     atlases = tuple(_atlas(path, textures[digest], parts) for digest, parts in users.items())
     unused = tuple(Rejected(name=n, reason=r) for n, r in rejected)
-    return MeshAtlases(atlases=atlases, rejected=unused, bounds=bounds_of_all(parts))
+    return MeshAtlases(atlases=atlases, rejected=unused, parts=tuple(parts), bounds=bounds_of_all(parts))
 
 
 def bounds_of_all(parts: list[Part]) -> NDArray[np.float64]:

@@ -59,7 +59,7 @@ def _material(name: str, values: dict[str, str], folders: list[Path]) -> Materia
     if opacity is not None and opacity[0] < 1:
         properties["opacity"] = opacity[0]
     if "map_d" in values:
-        properties["opacity_map"] = _split_options(values["map_d"])[1]
+        properties["opacity_map"] = split_options(values["map_d"])[1]
     image = None
 
     def to_pbr() -> PBRMaterial:
@@ -79,7 +79,7 @@ def _material(name: str, values: dict[str, str], folders: list[Path]) -> Materia
     if not values.get("map_kd"):
         return Material(name=name, properties=properties, to_pbr=to_pbr)
 
-    options, file_name = _split_options(values["map_kd"])
+    options, file_name = split_options(values["map_kd"])
     for option, fact in (("-s", "uv_scale"), ("-o", "uv_offset")):
         if option in options:
             properties[fact] = _triple(options[option], 1.0 if option == "-s" else 0.0)
@@ -106,7 +106,7 @@ def _triple(words: list[str], default: float) -> list[float]:
     return [float(words[i]) if i < len(words) else default for i in range(2)]
 
 
-def _split_options(text: str) -> tuple[dict[str, list[str]], str]:
+def split_options(text: str) -> tuple[dict[str, list[str]], str]:
     """Options in front, then the file's name, which may hold spaces."""
     options: dict[str, list[str]] = {}
     rest = text

@@ -22,7 +22,7 @@ MAX_OBJ_BYTES = 4 << 30
 
 
 @dataclass
-class _Lines:
+class Lines:
     """The file's statements, sorted by kind."""
 
     vertices: list[str] = field(default_factory=list)
@@ -41,9 +41,7 @@ def read_obj(path: Path) -> list[Part]:
     Raises:
         InputError: the file cannot be read, has no faces, or a face names a vertex that does not exist.
     """
-    if path.stat().st_size > MAX_OBJ_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size} bytes, more than the limit of {MAX_OBJ_BYTES}; split the mesh")
-    lines = _sort(decode(path.read_bytes()))
+    lines = read_lines(path)
     if not lines.faces:
         raise InputError(f"{path}: holds no faces; give a mesh")
     vertices = _floats(path, "v", lines.vertices, 3)
@@ -80,8 +78,15 @@ def read_obj(path: Path) -> list[Part]:
     return parts
 
 
-def _sort(text: str) -> _Lines:
-    lines = _Lines()
+def read_lines(path: Path) -> Lines:
+    """The statements of an OBJ file. Raises InputError for one that is too large."""
+    if path.stat().st_size > MAX_OBJ_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size} bytes, more than the limit of {MAX_OBJ_BYTES}; split the mesh")
+    return _sort(decode(path.read_bytes()))
+
+
+def _sort(text: str) -> Lines:
+    lines = Lines()
     current = 0
     lists = {"v": lines.vertices, "vt": lines.uvs, "vn": lines.normals}
     for line in text.split("\n"):
@@ -117,7 +122,7 @@ def _floats(path: Path, kind: str, lines: list[str], columns: int) -> NDArray[np
         raise InputError(f"{path}: a {kind} line cannot be read ({error}); export the mesh again") from None
 
 
-def _corners(path: Path, lines: _Lines) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _corners(path: Path, lines: Lines) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices (v, vt, vn) of every corner, from 0, -1 where left out: [C, 3]; and the corners of every face: [P]."""
     split = [face.partition("#")[0].split() for face in lines.faces]
     lengths = np.array([len(face) for face in split], dtype=np.int64)
@@ -167,19 +172,27 @@ def _part(
     )
 
 
-def _materials(path: Path, lines: _Lines) -> list[Material]:
-    """One per name in ``lines.names``; what is not defined anywhere says so."""
-    known: dict[str, Material] = {}
-    missing = []
+def find_libraries(path: Path, lines: Lines) -> tuple[list[Path], list[str]]:
+    """The material files that mtllib names, and the statements that name one that is not there."""
+    found, missing = [], []
     for library in lines.libraries:
         exact = find_file(library, [path.parent])
         # Several files on one line, or one file whose name holds spaces.
         for name in [library] if exact else re.split(r"(?<!\\)\s+", library):
-            found = find_file(name, [path.parent])
-            if found is None:
+            file = find_file(name, [path.parent])
+            if file is None:
                 missing.append(library)
             else:
-                known.update({**read_mtl(found, [path.parent]), **known})
+                found.append(file)
+    return found, missing
+
+
+def _materials(path: Path, lines: Lines) -> list[Material]:
+    """One per name in ``lines.names``; what is not defined anywhere says so."""
+    known: dict[str, Material] = {}
+    libraries, missing = find_libraries(path, lines)
+    for library in libraries:
+        known.update({**read_mtl(library, [path.parent]), **known})
     wanted = {name for name in lines.names if name}
     note = ""
     if missing and wanted - set(known):

@@ -38,6 +38,7 @@ class Material:
     problem: str = "has no base-colour texture"  # why image is None
     wrap: tuple[str, str] = ("repeat", "repeat")  # outside [0, 1], along u and v: repeat, clamp or mirror
     properties: dict[str, Property] = field(default_factory=dict)  # recorded, not applied: colour factor, alpha mode
+    number: int | None = None  # of a glTF file's material, its place in the list
     to_pbr: "Callable[[], PBRMaterial]"  # called only for rendering and export
 
 
@@ -53,6 +54,7 @@ class Part:
     normals: NDArray[np.float64] | None = None  # [V, 3]
     transforms: tuple[NDArray[np.float64], ...] = (np.eye(4),)  # to world space, 4 x 4, one per instance
     problem: str = "it has no UV coordinates"  # why uv is None
+    place: tuple[int, int] | None = None  # in a glTF file: the number of its mesh, and of its primitive there
 
     def triangles(self) -> NDArray[np.float64]:
         """UV triangles, float64 [F, 3, 2]."""

@@ -1,5 +1,6 @@
 """A mesh file as a trimesh.Scene, for export to glTF."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import trimesh
@@ -8,6 +9,7 @@ from trimesh.scene.transforms import SceneGraph
 from trimesh.visual import TextureVisuals
 
 from texdiff.uv.meshes import read_parts
+from texdiff.uv.meshes.part import Part
 
 
 def read_scene(path: Path) -> trimesh.Scene:
@@ -17,7 +19,12 @@ def read_scene(path: Path) -> trimesh.Scene:
     Raises:
         InputError: the file as a whole cannot be read.
     """
-    parts = [part for part in read_parts(path) if len(part.faces)]
+    return scene_of(read_parts(path))
+
+
+def scene_of(parts: Iterable[Part]) -> trimesh.Scene:
+    """As `read_scene`, of a mesh file's parts."""
+    parts = [part for part in parts if len(part.faces)]
     materials = {id(part.material): part.material.to_pbr() for part in parts}
     graph = SceneGraph()
     geometry: dict[str, Geometry] = {}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from texdiff.uv.meshes import read_parts
+from texdiff.uv.meshes.part import Part
 
 Floats = NDArray[np.float64]
 
@@ -44,15 +45,16 @@ class MeshEdges:
     or of three, and those whose two sides show the same texels mirrored, are neither.
 
     Args:
-        mesh: a mesh file.
+        mesh: a mesh file, or what it was read as.
         parts: keys of the parts with the texture (`Atlas.parts`).
 
     Raises:
         InputError: the mesh can't be read.
     """
 
-    def __init__(self, mesh: Path, parts: Sequence[str]) -> None:
-        chosen = [part for part in read_parts(mesh) if part.key in set(parts) and part.uv is not None]
+    def __init__(self, mesh: Path | Sequence[Part], parts: Sequence[str]) -> None:
+        read = read_parts(mesh) if isinstance(mesh, Path) else mesh
+        chosen = [part for part in read if part.key in set(parts) and part.uv is not None]
         self.wrap = chosen[0].material.wrap if chosen else ("repeat", "repeat")
         with np.errstate(all="ignore"):  # coordinates of damaged files overflow; such triangles are left out below
             corners = [

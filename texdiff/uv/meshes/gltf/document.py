@@ -134,12 +134,24 @@ class Document:
         Raises:
             PartError: it does not exist, has another number of columns, or claims what the file does not hold.
         """
+        stored = self.stored(index, columns)
+        with np.errstate(invalid="ignore"):  # signalling NaN is NaN, and what it means is decided later
+            values = stored.astype(np.float64)
+        if dig(self.tree, "accessors", index, "normalized") is True and stored.dtype.kind in "iu":
+            values = np.maximum(values / np.iinfo(stored.dtype).max, -1.0)
+        return values
+
+    def stored(self, index: Any, columns: int | None = None) -> NDArray[Any]:
+        """An accessor's values as they are stored, [n, columns]; raises as `accessor`."""
         accessor = dig(self.tree, "accessors", index, kind=dict)
         if accessor is None:
             raise PartError(f"names the accessor {index}, which does not exist")
         dtype = COMPONENTS.get(dig(accessor, "componentType", kind=int, default=-1))
         count = dig(accessor, "count", kind=int, default=-1)
-        if dtype is None or count < 0 or COLUMNS.get(str(accessor.get("type"))) != columns:
+        has = COLUMNS.get(str(accessor.get("type")))
+        if columns is None:
+            columns = has
+        if dtype is None or count < 0 or columns is None or has != columns:
             raise PartError(f"has an accessor ({index}) of an unknown or unfit type")
         if "bufferView" in accessor:
             start = dig(accessor, "byteOffset", kind=int, default=0)
@@ -149,13 +161,7 @@ class Document:
         else:
             stored = np.zeros((count, columns), dtype=dtype)
         sparse = accessor.get("sparse")
-        if sparse is not None:
-            stored = self._with_sparse(stored, sparse)
-        with np.errstate(invalid="ignore"):  # signalling NaN is NaN, and what it means is decided later
-            values = stored.astype(np.float64)
-        if accessor.get("normalized") is True and stored.dtype.kind in "iu":
-            values = np.maximum(values / np.iinfo(stored.dtype).max, -1.0)
-        return values
+        return stored if sparse is None else self._with_sparse(stored, sparse)
 
     def _array(self, view: Any, start: int, dtype: str, count: int, columns: int) -> NDArray[Any]:
         data = self.view(view)
@@ -192,7 +198,11 @@ def open_gltf(path: Path) -> Document:
     """
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path}: {path.stat().st_size} bytes, more than the limit of {MAX_BYTES}; split the mesh")
-    data = path.read_bytes()
+    return parse_gltf(path, path.read_bytes())
+
+
+def parse_gltf(path: Path, data: bytes) -> Document:
+    """As `open_gltf`, of a file's content."""
     text, binary = _chunks(path, data) if data[:4] == b"glTF" else (data, b"")
     try:
         tree = json.loads(text.decode("utf-8-sig"))

@@ -1,6 +1,6 @@
 """Materials of a glTF file: base-colour image, how its UV coordinates are looked up, and the material for export."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
@@ -47,14 +47,15 @@ def read_materials(document: Document) -> tuple[list[Material], list[UVLookup]]:
         info = dig(tree, "pbrMetallicRoughness", "baseColorTexture", kind=dict)
         if info is None:
             info = dig(tree, "extensions", SPECULAR, "diffuseTexture", kind=dict)
-        lookups.append(_lookup(info))
-        materials.append(_material(document, tree, name, info, lookups[-1], images))
+        lookups.append(lookup_of(info))
+        materials.append(replace(_material(document, tree, name, info, lookups[-1], images), number=index))
     materials.append(Material(name="unnamed", problem="has no material", to_pbr=lambda: PBRMaterial()))
     lookups.append(UVLookup())
     return materials, lookups
 
 
-def _lookup(info: dict[str, Any] | None) -> UVLookup:
+def lookup_of(info: dict[str, Any] | None) -> UVLookup:
+    """That of a textureInfo."""
     transform = dig(info, "extensions", "KHR_texture_transform", kind=dict, default={})
     offset, scale = numbers(transform.get("offset"), 2), numbers(transform.get("scale"), 2)
     rotation = numbers([transform.get("rotation")], 1)

@@ -23,9 +23,13 @@ def read_gltf(path: Path) -> list[Part]:
     Raises:
         InputError: the file as a whole cannot be read, or has no triangles at all.
     """
-    document = open_gltf(path)
+    return parts_of(open_gltf(path))
+
+
+def parts_of(document: Document) -> list[Part]:
+    """As `read_gltf`, of a document that is open."""
     materials, lookups = read_materials(document)
-    places = _places(document)
+    places = places_of(document)
     parts: list[Part] = []
     keys: dict[str, int] = {}
     problems: list[str] = []
@@ -50,7 +54,7 @@ def read_gltf(path: Path) -> list[Part]:
             except PartError as error:
                 problems.append(f"{key} {error}")
                 part = _broken(key, materials[which], f"its part {key} {error}")
-            parts.append(part)
+            parts.append(replace(part, place=(index, number)))
             shown.add(which)
             unused |= dict.fromkeys(_variants(primitive), "is used by another material variant only")
     for which, reason in unused.items():
@@ -59,7 +63,7 @@ def read_gltf(path: Path) -> list[Part]:
             parts.append(_broken(_unique(material.name, keys), material, ""))
     if not any(len(part.faces) for part in parts):
         reason = problems[0] if problems else "holds no triangles"
-        raise InputError(f"{path}: {reason}; give a mesh that can be read")
+        raise InputError(f"{document.path}: {reason}; give a mesh that can be read")
     return parts
 
 
@@ -106,7 +110,7 @@ def _part(
 
     vertices = values("POSITION", 3)
     if faces is None:
-        faces = _faces(document, primitive, len(vertices))
+        faces = faces_of(document, primitive, len(vertices))
     normals = None
     if "NORMAL" in attributes:
         normals = values("NORMAL", 3)
@@ -129,7 +133,8 @@ def _part(
     )  # fmt: skip
 
 
-def _faces(document: Document, primitive: dict[str, Any], count: int) -> NDArray[np.int64]:
+def faces_of(document: Document, primitive: dict[str, Any], count: int) -> NDArray[np.int64]:
+    """Triangles [F, 3] of a primitive of `count` vertices. Raises PartError."""
     if "indices" in primitive:
         flat = document.accessor(primitive["indices"], 1)[:, 0].astype(np.int64)
         if flat.size and not 0 <= flat.min() <= flat.max() < count:
@@ -148,7 +153,7 @@ def _faces(document: Document, primitive: dict[str, Any], count: int) -> NDArray
     return strip
 
 
-def _places(document: Document) -> dict[int, tuple[NDArray[np.float64], ...]]:
+def places_of(document: Document) -> dict[int, tuple[NDArray[np.float64], ...]]:
     """The instances of each mesh: 4 x 4 world transforms by the mesh's index. Empty where no node holds a mesh."""
     nodes = document.objects("nodes")
     children = {child for node in nodes for child in dig(node, "children", kind=list, default=[]) if _is_index(child)}
