@@ -28,6 +28,10 @@ Share = Annotated[float, Must("at least 0 and below 1", lambda value: 0 <= value
 Weight = Annotated[float, Must("from 0 to 1", lambda value: 0 <= value <= 1)]
 Grey = Annotated[int, Must("from 0 to 255", lambda value: 0 <= value <= 255)]
 Resolution = Annotated[int, Must("a multiple of 8, at least 64", lambda value: value >= 64 and value % 8 == 0)]
+Scales = Annotated[
+    tuple[float, ...],
+    Must("one or more numbers from 0 to 1", lambda value: len(value) > 0 and all(0 <= part <= 1 for part in value)),
+]
 Names = Annotated[tuple[str, ...], Must("at least one name", bool)]
 
 

@@ -76,6 +76,34 @@ def test_fed_micro_batches_are_the_direct_ones(dataset, parallel, tmp_path):
     assert (half.textures.prompt["text"].dtype, half.textures.mean.dtype) == (torch.bfloat16, torch.float32)
 
 
+def test_windows_follow_from_the_sample_alone(make_dataset, parallel, tmp_path):
+    """Whatever ranks and micro-batches an effective batch is cut into, and wherever a run is continued."""
+    dataset = make_dataset(tmp_path / "atlases", [0.3, 1.0, 0.1], size=160)
+    run = RunConfig(max_train_steps=4, train_batch_size=4)
+    data = DataConfig(dataset=str(dataset), resolution=64, source_resolution=160, scales=(1, 0), cache="memory")
+    config = TrainingConfig(data=data, mask=MaskConfig(pixel_weight=0.5), run=run)
+    family = load_family("nano")
+    textures, _ = encode_dataset(data, config.mask, family, read_records(str(dataset), "train"), [], parallel)
+    objective = Objective(config, family, None, parallel)
+
+    def by_key(plan, first_step=0):
+        made = list(make_micro_batches(config, textures, plan, objective, first_step))
+        rows = {}
+        for one in made:
+            for row, key in enumerate(one.keys):
+                parts = tensors(one) | {"even": one.textures.even, "sizes": one.textures.sizes}
+                rows[one.step, key] = {name: t[..., row] if name == "weights" else t[row] for name, t in parts.items()}
+        return rows
+
+    whole = by_key(BatchPlan(4, 1, 0, 1))
+    assert len({tuple(parts["sizes"].tolist()) for parts in whole.values()}) > 4
+    pieces = by_key(BatchPlan(1, 2, 0, 2)) | by_key(BatchPlan(1, 2, 1, 2))
+    for other in (pieces, by_key(BatchPlan(1, 4, 0, 1)), by_key(BatchPlan(4, 1, 0, 1), 2)):
+        assert len(other) in (16, 8)
+        for key, parts in other.items():
+            assert all(torch.equal(part, whole[key][name]) for name, part in parts.items()), key
+
+
 def test_every_way_to_cache_gives_the_same_numbers(dataset, parallel, tmp_path):
     disk = list(micro_batches_of(configured(dataset, tmp_path / "disk"), parallel))
     for cache in ("memory", "off"):

@@ -83,6 +83,7 @@ class TrainingConfig:
             f"inpaint.variants needs inpaint.mode complete (got {self.inpaint.variants}): in layout every island is "
             "hidden, which is one way",
         )
+        yield from self._window_combinations()
         for key in self.against_cuda_graphs():
             yield (
                 bool(run.cuda_graphs),
@@ -175,6 +176,22 @@ class TrainingConfig:
         yield (
             layout.learning_rate is not None and train != "controlnet",
             "layout.learning_rate needs model.train controlnet: elsewhere the layout net is not trained",
+        )
+
+    def _window_combinations(self) -> Iterator[tuple[bool, str]]:
+        """The same of atlases that are cut to windows."""
+        data = self.data
+        most = data.source_resolution
+        for key, default in (("scales", (1.0,)), ("min_crop_coverage", 0.0)):
+            value = getattr(data, key)
+            yield most is None and value != default, f"data.{key} needs data.source_resolution (got {value} with null)"
+        yield (
+            most is not None and most < data.resolution,
+            f"data.source_resolution must be at least data.resolution, {data.resolution} (got {most})",
+        )
+        yield (
+            most is not None and data.cache == "off",
+            "data.source_resolution needs data.cache disk or memory: off would encode all of an atlas for each window",
         )
 
     @property

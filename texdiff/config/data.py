@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from texdiff.bounds import Grey, NonNegative, Positive, Resolution, Share
+from texdiff.bounds import Grey, NonNegative, Positive, Resolution, Scales, Share
 from texdiff.errors import InputError
 
 
@@ -71,7 +71,18 @@ class DataConfig:
     layout_column: str = "layout"
     """Column that holds the map of the mesh, where layout.maps is `position`."""
     resolution: Resolution = 512
-    """Side in pixels of the square that every texture is brought to; a multiple of 8."""
+    """Side in pixels of the square that the U-Net sees; a multiple of 8. Every texture is brought to it, or with
+    source_resolution cut to it."""
+    source_resolution: Resolution | None = None
+    """Train on windows of `resolution` pixels that are cut from atlases at their own size, of up to this many pixels a
+    side: larger ones are brought to it, and those smaller than `resolution` to that. null brings every texture to
+    `resolution`."""
+    scales: Scales = (1.0,)
+    """With source_resolution: the sizes that an atlas's windows are cut at in turn, as factors of its own, such as
+    [1, 0.5, 0]. 0 is all of it in one window, as without source_resolution."""
+    min_crop_coverage: Share = 0.0
+    """With source_resolution: no window is drawn of which a smaller share of latent cells is covered, but where it is
+    the only way to reach a cell. The fuller a window the more often it is drawn anyway."""
     background: Literal["fill", "keep"] | Grey = "fill"
     """The void between islands: `fill` from the islands, `keep` what is there, or a grey of 0-255."""
     posterior: Literal["sample", "mean"] = "sample"

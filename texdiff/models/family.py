@@ -28,6 +28,9 @@ class Conditioning:
     known: Tensor | None = None
     """For an inpainting base [B, 1 + C, h, w]: 1 where a latent cell is to be drawn, 0 where it is known, and the mean
     of the posterior of what is known, not scaled; see texdiff.data.cache.known."""
+    sizes: Tensor | None = None
+    """Of windows of larger pictures, int64 [B, 6]: height and width of the picture, first row and column of the window,
+    its height and width, in pixels; None where pictures were brought to their size all of them."""
 
     def expand(self, count: int) -> "Conditioning":
         """`count` times that of a single sample, without copying it."""
@@ -39,8 +42,8 @@ class Conditioning:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         prompt = {name: change(t) for name, t in self.prompt.items()}
-        layout, known = (None if t is None else change(t) for t in (self.layout, self.known))
-        return Conditioning(prompt=prompt, layout=layout, known=known)
+        layout, known, sizes = (None if t is None else change(t) for t in (self.layout, self.known, self.sizes))
+        return Conditioning(prompt=prompt, layout=layout, known=known, sizes=sizes)
 
 
 class Family(Encoders, Protocol):

@@ -72,7 +72,8 @@ class StableDiffusionXL(StableDiffusion):
         return found
 
     def denoiser_inputs(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> dict[str, Any]:
-        added = {"text_embeds": conditioning.prompt["pooled"][:, 0], "time_ids": self._time_ids(noisy)}
+        sizes = self._time_ids(noisy) if conditioning.sizes is None else conditioning.sizes
+        added = {"text_embeds": conditioning.prompt["pooled"][:, 0], "time_ids": sizes}
         return {**super().denoiser_inputs(noisy, t, conditioning), "added_cond_kwargs": added}
 
     def _time_ids(self, noisy: Tensor) -> Tensor:

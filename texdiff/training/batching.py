@@ -58,7 +58,7 @@ class MicroBatch:
     def conditioning(self) -> Conditioning:
         """What the denoiser is given beside noisy latents."""
         textures = self.textures
-        return Conditioning(prompt=textures.prompt, layout=textures.layout, known=textures.known)
+        return Conditioning(prompt=textures.prompt, layout=textures.layout, known=textures.known, sizes=textures.sizes)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "MicroBatch":
         """The same on `device`, embeddings as `dtype`, without waiting for the device."""

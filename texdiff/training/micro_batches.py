@@ -33,15 +33,15 @@ def make_micro_batches(
     seed, size, noise = config.run.seed, plan.effective_batch, config.noise
     for step in range(first_step, config.run.max_train_steps):
         keys = textures.mixture.keys(seed, step * size, size)
-        indices = [index for _, index in keys]
+        indices, views = [index for _, index in keys], textures.views(seed, keys)
         t = objective.family.process.times(seed, keys, noise.timestep_sampling, step)
-        weights = objective.weights(textures, indices, t)
-        group, portions = textures.mixture.group_of[indices], objective.portions(textures, indices)
-        coverage = textures.coverage(indices)
+        weights = objective.weights(textures, views, t)
+        group, portions = textures.mixture.group_of[indices], objective.portions(textures, views)
+        coverage = textures.coverage(views)
         for mine, is_last in plan:
             shape, perturbation = textures.latent_shape, noise.input_perturbation
             draws = draw(seed, keys[mine], shape, t[mine], noise.offset, perturbation)
-            chosen = textures.batch(indices[mine], draws.caption, config.data.caption_dropout, draws.hiding)
+            chosen = textures.seen(seed, keys[mine], draws.caption, config.data.caption_dropout, draws.hiding)
             if chosen.layout is not None and config.layout.dropout:
                 kept = (draws.layout >= config.layout.dropout).view(-1, 1, 1, 1)
                 chosen = replace(chosen, layout=chosen.layout * kept)

@@ -34,27 +34,29 @@ class Objective:
         if config.mask.pixel_weight:
             family.load_decoder(parallel.device, config.run.gradient_checkpointing)
 
-    def weights(self, textures: LatentDataset, indices: Sequence[int], t: Tensor) -> Tensor:
+    def weights(self, textures: LatentDataset, views: Sequence[int], t: Tensor) -> Tensor:
         """Weights [2, B] of the samples of a whole effective batch in its loss: of the errors of latents and of pixels.
 
-        Its samples are the textures `indices`, at times t [B]. Errors in pixels weigh min(SNR, 1): late in the process
+        Its samples are `views` of the textures, at times t [B]. Errors in pixels weigh min(SNR, 1): late in the process
         a prediction says next to nothing of the image, and what it implies there is 1/SNR times as far off.
 
         The loss weight of a sample's source is part of its w_b, as min-SNR's is: with reduction texel the loss stays
         Σ_b w_b E_b / Σ_b N_b, so that a source of loss weight 0.5 adds half the error that it would, over all texels.
         """
-        latent = sample_weights(textures.texels[indices], self.mask.reduction)
-        latent = latent * self.family.process.weights(t, self.snr_gamma) * textures.mixture.loss_weights[indices]
-        pixel = self.mask.pixel_weight * sample_weights(textures.pixels[indices], self.mask.reduction)
-        pixel = pixel * textures.mixture.loss_weights[indices]
+        of_source = textures.mixture.loss_weights[[view // textures.scales for view in views]]
+        latent = sample_weights(textures.texels[views], self.mask.reduction)
+        latent = latent * self.family.process.weights(t, self.snr_gamma) * of_source
+        pixel = self.mask.pixel_weight * sample_weights(textures.pixels[views], self.mask.reduction)
+        pixel = pixel * of_source
         return torch.stack([latent, pixel * self.family.process.clean_weights(t, 1.0)])
 
-    def portions(self, textures: LatentDataset, indices: Sequence[int]) -> list[float]:
+    def portions(self, textures: LatentDataset, views: Sequence[int]) -> list[float]:
         """The share that each of the mixture's groups has in what the loss of a whole effective batch is a mean over:
         its texels, or its samples."""
-        texels = textures.texels[indices]
+        texels = textures.texels[views]
         shares = sample_weights(texels, self.mask.reduction) * texels
-        return textures.mixture.by_group(shares, textures.mixture.group_of[indices]).tolist()
+        groups = textures.mixture.group_of[[view // textures.scales for view in views]]
+        return textures.mixture.by_group(shares, groups).tolist()
 
     def targets(self, latents: Tensor, noisy: Tensor, batch: MicroBatch) -> Targets:
         """Of latents and noisy latents [B, C, h, w]."""

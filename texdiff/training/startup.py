@@ -157,6 +157,10 @@ def print_summary(
         print(f"source           {line}")
     epochs = samples / sizes.textures
     print(f"length           {config.run.max_train_steps} steps = {samples} samples = {epochs:.1f} epochs")
+    if config.data.source_resolution is not None:
+        scales = ", ".join(f"{scale:g}" for scale in config.data.scales)
+        side, most = config.data.resolution, config.data.source_resolution
+        print(f"windows          {side} px of atlases of up to {most} px, at {scales} times their size")
     print(f"run folder       {run.folder} ({begin})", flush=True)
     return sizes
 
@@ -188,10 +192,12 @@ class MaskReport:
 
 def measure_masks(textures: LatentDataset) -> MaskReport:
     """Measure the masks by all textures' sums, which the cache keeps."""
-    covered, dropped = textures.sums["covered"].double(), textures.sums["dropped"].double()
+    first = slice(None, None, textures.scales)  # of each texture's views
+    sums = {name: values[first].double() for name, values in textures.sums.items()}
+    covered, dropped = sums["covered"], sums["dropped"]
     share = dropped / covered
     most = share.argsort(descending=True, stable=True)[:WORST].tolist()
-    variation = textures.variation.double()  # [n, 2]
+    variation = textures.variation[first].double()  # [n, 2]
     compared = int(variation.isfinite().all(dim=1).sum())
     inverted = int((variation[:, 1] > variation[:, 0]).sum())
     warning = (
@@ -200,7 +206,7 @@ def measure_masks(textures: LatentDataset) -> MaskReport:
     )
     return MaskReport(
         dropped=float(dropped.sum() / covered.sum()),
-        void=float(textures.sums["void"].double().sum() / textures.sums["target"].double().sum()),
+        void=float(sums["void"].sum() / sums["target"].sum()),
         worst=tuple((textures.records[i].name, float(share[i])) for i in most if share[i] > 0),
         compared=compared,
         inverted=inverted,
@@ -233,6 +239,9 @@ def report_masks(textures: LatentDataset, config: TrainingConfig, run: Run, para
         f"latent masks     {setting.downsample}{grown} drop {report.dropped:.1%} of the covered texels{worst}; "
         f"{report.void:.1%} of what counts is void"
     )
+    if textures.has_windows:
+        shown = textures.coverage(range(len(textures.sums["covered"])))
+        print(f"windows          {shown:.1%} of one counts, on average")
     if grey := describe_grey(textures.kinds):
         print(f"grey masks       {grey}")
     voids = measure_voids(textures.records, config.data.background)
@@ -245,21 +254,22 @@ def report_masks(textures: LatentDataset, config: TrainingConfig, run: Run, para
 
 
 def draw_first_batch(textures: LatentDataset, plan: BatchPlan, config: TrainingConfig, run: Run) -> None:
-    """Write RUN/first_batch.png, one row a texture: the texture as the VAE gets it, its mask, and the texture under its
-    latent mask, where texels that do not count are red, and blue where the base model's own prediction is asked for.
-    The masks are those that training reads, from the cache."""
+    """Write RUN/first_batch.png, one row a texture: the texture as the VAE gets it, or the window of it, its mask, and
+    the texture under its latent mask, where texels that do not count are red, and blue where the base model's own
+    prediction is asked for. The masks are those that training reads, from the cache."""
     if plan.rank > 0 or run.resume_from:  # where it is there already
         return
     rows = []
     resolution = config.data.resolution
-    for _, index in textures.mixture.keys(config.run.seed, 0, plan.effective_batch)[:SHOWN]:
-        record = textures.records[index]
-        image, weights = record.fit(*record.read_weighted(), resolution, config.data.background)
-        texture = texels_of(image)
-        cells = textures.cells(index)
-        side = resolution // cells.target.shape[1]
-        # Weights by surface go beyond 1.
-        target, outside = (np.kron(w[0].clip(0, 1), np.ones((side, side)))[..., None] for w in cells[:2])
+    for key in textures.mixture.keys(config.run.seed, 0, plan.effective_batch)[:SHOWN]:
+        record, seen = textures.records[key[1]], textures.seen(config.run.seed, [key])
+        size, _, top, left, *_ = (resolution, 0, 0, 0) if seen.sizes is None else seen.sizes[0].tolist()
+        image, weights = record.fit(*record.read_weighted(), size, config.data.background)
+        texture, weights = (part[top:, left:][:resolution, :resolution] for part in (texels_of(image), weights))
+        side = resolution // seen.mask.shape[2]
+        # Weights by surface, or of cells that are shown less often, go beyond 1.
+        planes = (part[0, 0].clip(0, 1).numpy() for part in (seen.mask, seen.outside))
+        target, outside = (np.kron(plane, np.ones((side, side)))[..., None] for plane in planes)
         if config.mask.outside == "nothing":
             target, outside = target + outside, 0 * outside
         blue, red = (0.25 * texture + np.array(colour) for colour in ((0, 0, 120), (120, 0, 0)))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.data.record import Record
-from texdiff.diffusion.draws import keyed_generator
+from texdiff.diffusion.draws import SampleKey, keyed_generator
 from texdiff.diffusion.loss import masked_error, region_errors
 from texdiff.models.family import Conditioning, Family
 from texdiff.models.stable_diffusion import quick_sampler
@@ -33,6 +33,7 @@ from texdiff.training.voids import void_colours
 
 TIMES = 8  # points of the grid; the loss is a smooth function of t, so more of them change little
 TEXTURES = 64  # at most, so that validation stays short beside training
+WINDOWS = 4  # of a texture at each of its scales, where it is cut to windows; of more than TEXTURES in all fewer
 BAR_SECONDS = 2.0  # what is over sooner needs no bar
 
 Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
@@ -154,7 +155,8 @@ def _under_autocast(denoiser: nn.Module, parallel: Parallel) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutErrors:
-    """Of n textures at T times. A cell counts by its covered share, whatever the settings of the training mask."""
+    """Of n textures, or windows of them, at T times. A cell counts by its covered share, whatever the settings of the
+    training mask, and of windows more where it is shown less often."""
 
     times: Tensor  # [T] int64
     own: Tensor  # [n, T] masked errors, summed over latent cells
@@ -186,50 +188,61 @@ def measure_held_out(
     dtype: torch.dtype,
     batch_size: int,
 ) -> HeldOutErrors:
-    """What `predict` makes of the first of the held-out textures.
+    """What `predict` makes of the first of the held-out textures, or of a few windows of each.
 
     Noise is keyed by texture and time and latents are the posterior's mean, so two values differ by the weights alone:
     from step to step, and between runs on one dataset. No pass holds more than `batch_size` samples, so what training
     has room for suffices.
     """
     process, grid = family.process, family.process.grid(TIMES)
-    t, number = grid.to(device), min(len(textures), TEXTURES)
+    t, visits = grid.to(device), held_out_visits(textures)
     regions = torch.zeros(2, 3, device=device)
-    own, other = [], []
-    for index in tqdm(range(number), desc="validating", unit="texture", leave=False, delay=BAR_SECONDS):
-        texture = textures.batch([index]).to(device, dtype)
-        shape = texture.mean.shape[1:]
-        draws = [torch.randn(shape, generator=keyed_generator(seed, "validation", index, int(time))) for time in grid]
+    own, other, cells = [], [], []
+    for visit, index in tqdm(visits, desc="validating", unit="texture", leave=False, delay=BAR_SECONDS):
+        texture = textures.seen(seed, [(visit, index)]).to(device, dtype)
+        shape, key = texture.mean.shape[1:], ("validation", index, *([visit] if visit else []))
+        draws = [torch.randn(shape, generator=keyed_generator(seed, *key, int(time))) for time in grid]
         noise = torch.stack(draws).to(device)  # [T, C, h, w]
         latents = family.latents(texture.mean).expand_as(noise)
+        weights = texture.covered if texture.even is None else texture.covered * texture.even
+        cells.append(weights.sum(dtype=torch.float64).float().cpu())
         covered = texture.covered.expand(TIMES, -1, -1, -1)
         noisy = process.add_noise(latents, noise, t).to(dtype)
         target = process.target(latents, noise, t)
 
         def predicted(layout: Tensor | None, texture=texture, noisy=noisy) -> Tensor:  # type: ignore[no-untyped-def]
-            conditioning = Conditioning(prompt=texture.prompt, layout=layout, known=texture.known).expand(TIMES)
+            conditioning = Conditioning(
+                prompt=texture.prompt, layout=layout, known=texture.known, sizes=texture.sizes
+            ).expand(TIMES)
             parts = [slice(start, start + batch_size) for start in range(0, TIMES, batch_size)]
             return torch.cat([predict(noisy[part], t[part], conditioning[part]) for part in parts])
 
         prediction = predicted(texture.layout)
-        own.append(masked_error(prediction, target, covered).cpu())
+        own.append(masked_error(prediction, target, weights.expand_as(covered)).cpu())
         regions += region_errors(prediction, target, covered)
-        if texture.layout is not None and (others := other_layout(textures, index, number)) is not None:
-            other.append(masked_error(predicted(others.to(device)), target, covered).cpu())
+        if texture.layout is not None and (others := other_layout(textures, seed, visits, (visit, index))) is not None:
+            other.append(masked_error(predicted(others.to(device)), target, weights.expand_as(covered)).cpu())
     return HeldOutErrors(
         times=grid,
         own=torch.stack(own),
-        other=torch.stack(other) if len(other) == number else None,
+        other=torch.stack(other) if len(other) == len(visits) else None,
         regions=regions.cpu(),
-        cells=textures.sums["covered"][:number],
+        cells=torch.stack(cells),
     )
 
 
-def other_layout(textures: LatentDataset, index: int, number: int) -> Tensor | None:
-    """The map [1, 3, R, R] of the next of the first `number` textures, in a circle, that has another than `index`."""
-    own = textures.batch([index]).layout
+def held_out_visits(textures: LatentDataset) -> list[SampleKey]:
+    """What of held-out textures is looked at: (visit, texture), visits being to windows."""
+    number = min(len(textures), TEXTURES)
+    visits = max(1, min(TEXTURES // number, WINDOWS * textures.scales)) if textures.has_windows else 1
+    return [(visit, index) for visit in range(visits) for index in range(number)]
+
+
+def other_layout(textures: LatentDataset, seed: int, visits: Sequence[SampleKey], key: SampleKey) -> Tensor | None:
+    """The map [1, 3, R, R] of the next of the textures in `visits`, in a circle, that has another than `key` shows."""
+    own, number = textures.seen(seed, [key]).layout, 1 + max(index for _, index in visits)
     for step in range(1, number):
-        found = textures.batch([(index + step) % number]).layout
+        found = textures.seen(seed, [(key[0], (key[1] + step) % number)]).layout
         if own is not None and found is not None and not torch.equal(found, own):
             return found
     return None

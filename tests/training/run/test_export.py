@@ -33,7 +33,7 @@ FLAGS += ["--run.train_batch_size", 2, "--optim.ema_decay", 0.5]
 
 def metrics(run: Path) -> list[dict]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+    return [{k: v for k, v in line.items() if not k.endswith("_per_second")} for line in lines]
 
 
 def held_out(run: Path) -> dict[int, float]:

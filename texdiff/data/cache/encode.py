@@ -2,37 +2,36 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from texdiff.data.batch import LatentDataset
 from texdiff.data.cache import encoders, keys
+from texdiff.data.cache.atlases import OVERLAP, WindowEncodings, atlas_sizes, encode_atlases, map_entry, window_entry
 from texdiff.data.cache.digests import digests
-from texdiff.data.cache.encoders import Encoders, Encodes, default_cache_dir
+from texdiff.data.cache.encoders import Encoders, default_cache_dir
 from texdiff.data.cache.encodings import (
     CachedEncodings,
     Cells,
     Encodings,
     LiveEncodings,
-    covered_share,
     layout_entries,
-    mask_entries,
-    texel_weights,
 )
 from texdiff.data.cache.keys import Keys, as_keys, key_of
 from texdiff.data.cache.known import encode_known, known_keys
-from texdiff.data.cache.mask_kinds import mask_kinds, read_as
+from texdiff.data.cache.masks import LatentMasks, mask_entries, mask_kinds, read_as
 from texdiff.data.cache.settings import DataSettings, MaskSettings, Ranks
-from texdiff.data.cache.store import Arrays, ArrayStore
+from texdiff.data.cache.store import Arrays, ArrayStore, Stores
 from texdiff.data.caption_length import CLIP_TOKENS
 from texdiff.data.image_source import Source
 from texdiff.data.mixture import Mixture, paths_of
 from texdiff.data.record import Record
-from texdiff.diffusion.mask import cell_weights
+from texdiff.diffusion.crops import ROUNDS
 from texdiff.errors import InputError
 
 
@@ -49,12 +48,18 @@ def encode_dataset(
 
     The ranks share the work; every one of them can read it all afterwards. The encoders are loaded only where there
     is something to encode, and make room on the device afterwards unless data.cache is `off`. Raises InputError for a
-    record that can't be used, for a resolution that the family's latents can't have, and where ranks read other files.
+    record that can't be used, for a resolution that the family's latents can't have, for windows with an inpainting
+    base, and where ranks read other files.
     """
     if data.resolution % family.latent_factor:
         raise InputError(
             f"data.resolution must be a multiple of {family.latent_factor}, the pixels along a side of a latent cell "
             f"of {family.source} (got {data.resolution})"
+        )
+    if data.source_resolution is not None and family.hiding is not None:
+        raise InputError(
+            f"data.source_resolution must be null with an inpainting base, {family.source} (got "
+            f"{data.source_resolution}): what it is told of a texture is not cut to windows"
         )
     # On a GPU float32 is to mean float32 here: what is cached must not depend on the machine that made it.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -67,55 +72,64 @@ def encode_dataset(
     return training, validation
 
 
+class _Encoded(NamedTuple):
+    """n textures, or views of them."""
+
+    encodings: Encodings
+    sums: np.ndarray  # [n, 5]
+    variation: np.ndarray  # [n, 2]
+    shown: np.ndarray | None = None  # [n, 3], where visits get windows
+
+
 class _Encoding:
     """One run's settings, encoders and stores."""
 
     def __init__(self, data: DataSettings, mask: MaskSettings, family: Encoders, ranks: Ranks, maps: str) -> None:
         self.data, self.mask, self.family, self.device, self.maps = data, mask, family, ranks.device, maps
         self.setting: dict[str, Any] = {"resolution": data.resolution, "background": data.background}
-        side = data.resolution // family.latent_factor
+        self.window = data.resolution // family.latent_factor  # in cells
+        self.sizes = atlas_sizes(data, family.latent_factor)
         in_cells = (("dilation", mask.dilation), ("downsample", mask.downsample), ("weight", mask.weight))
-        self.mask_setting = (side, mask.outside_weight, *in_cells)
-        self.to_latent = partial(
-            cell_weights,
-            size=(side, side),
-            mode=mask.downsample,
-            unmasked_weight=mask.outside_weight,
-            dilation=mask.dilation,
-        )
-        self.by_surface = mask.weight == "surface"
+        in_windows = ("windows", data.min_crop_coverage, ROUNDS) if self.sizes else ()
+        self.mask_setting = (self.window, mask.outside_weight, *in_cells, *in_windows)
+        self.latent_mask = LatentMasks(mask, family.latent_factor)
         self.on_disk = data.cache == "disk"
-        self.root = Path(data.cache_dir) if data.cache_dir else default_cache_dir() / "encoded"
+        root = Path(data.cache_dir) if data.cache_dir else default_cache_dir() / "encoded"
         # On a disk each rank makes a share for all that see it; what is kept in memory each must make for itself.
         self.share: dict[str, Any] = {
-            "mine": ranks.share_of(self.root) if self.on_disk else slice(None),
+            "mine": ranks.share_of(root) if self.on_disk else slice(None),
             "wait": ranks.wait if self.on_disk else lambda: None,
             "progress": ranks.is_main,
         }
-        self.stores: dict[str, ArrayStore] = {}
-        self.made_for = {"dataset": paths_of(data.sources), "base": family.source}
-        self.weights, self.text_weights = self._fingerprint("images"), self._fingerprint("prompts")
+        made_for = {"dataset": paths_of(data.sources), "base": family.source}
+        self.stores = Stores(root if self.on_disk else None, made_for)
+        self.weights = encoders.fingerprint_of(family, "images", self.stores)
+        self.text_weights = encoders.fingerprint_of(family, "prompts", self.stores)
 
     def dataset(self, records: Sequence[Record], posterior: str) -> LatentDataset:
         """The textures `records` and their captions."""
         found = self._digests([source for record in records for source in (record.image, record.mask)])
         images, masks = found[0::2], found[1::2]
-        kinds = mask_kinds(records, masks, self._store("mask-kinds"), **self.share)
-        texture_keys = keys.texture_keys(images, read_as(masks, kinds), weights=self.weights, **self.setting)
-        mask_keys = self._mask_keys(texture_keys, records)
+        kinds = mask_kinds(records, masks, self.stores.open("mask-kinds"), **self.share)
+        files = partial(keys.texture_keys, images, read_as(masks, kinds), weights=self.weights, **self.setting)
+        by_size = [files(extra=(astuple(size), OVERLAP)) for size in self.sizes] or [files()]
+        texture_keys = np.stack(by_size, axis=1).reshape(-1)
+        views = [record for record in records for _ in by_size]  # each texture at each of the sizes
+        mask_keys = self._mask_keys(texture_keys, views)
         layout_keys = self._layout_keys(records)
         if self.data.cache == "off":
-            encoded, sums, variation = self._live(records)
+            encoded = self._live(records)
         else:
-            encoded, sums, variation = self._cached(records, texture_keys, mask_keys, layout_keys)
+            encoded = self._cached(views, texture_keys, mask_keys, layout_keys)
         captions = [record.captions for record in records]
         mixture = Mixture(records, self.data.sources)
         content = (texture_keys.tobytes(), mask_keys.tobytes(), captions, *mixture.content)
         return LatentDataset(
             records,
-            encoded,
-            sums=torch.from_numpy(sums),
-            variation=torch.from_numpy(variation),
+            encoded.encodings,
+            sums=torch.from_numpy(encoded.sums),
+            variation=torch.from_numpy(encoded.variation),
+            shown=None if encoded.shown is None else torch.from_numpy(encoded.shown),
             mixture=mixture,
             kinds=kinds,
             content=key_of(*content, *([] if layout_keys is None else [layout_keys.tobytes()])).hex()[:16],
@@ -126,56 +140,51 @@ class _Encoding:
             variants=self.family.hiding.count if self.family.hiding else 0,
         )
 
-    def latent_mask(self, record: Record, entry: Arrays) -> Cells:
-        """A texture's latent cells."""
-        density = None
-        if self.by_surface:
-            density = torch.from_numpy(record.density(self.data.resolution))[None, None]
-        mask = torch.from_numpy(texel_weights(entry["mask"]))[None, None]
-        target, outside, _ = (plane[0].numpy() for plane in self.to_latent(mask, density=density))
-        return Cells(target, outside, covered_share(entry["mask"], target.shape[1]))
-
     def _mask_keys(self, texture_keys: Keys, records: Sequence[Record]) -> Keys:
         """The key of each latent mask [n]: the texture's, and where they count the hash of its surface file."""
-        if not self.by_surface:
+        if not self.latent_mask.by_surface:
             return as_keys([key_of("mask", key) for key in texture_keys.tolist()])
         surfaces = self._digests([record.surface for record in records if record.surface is not None])
         pairs = zip(texture_keys.tolist(), surfaces.tolist(), strict=True)
         return as_keys([key_of("mask", key, surface) for key, surface in pairs])
 
     def _layout_keys(self, records: Sequence[Record]) -> Keys | None:
-        """The hash of each layout map's file [n]; None where the records have none."""
+        """The hash of each layout map's file [n], at each of the sizes; None where the records have none."""
         sources = [record.layout for record in records if record.layout is not None]
-        return self._digests(sources) if sources else None
+        if not sources or not self.sizes:
+            return self._digests(sources) if sources else None
+        return as_keys([key_of(file, astuple(size)) for file in self._digests(sources).tolist() for size in self.sizes])
 
     def _digests(self, sources: Sequence[Source]) -> Keys:
         places = "\n".join(str(Path(source.path).absolute()) for source in self.data.sources)
-        return digests(sources, self._store("files", places), **self.share)
+        return digests(sources, self.stores.open("files", places), **self.share)
 
     def _cached(
         self, records: Sequence[Record], texture_keys: Keys, mask_keys: Keys, layout_keys: Keys | None
-    ) -> tuple[Encodings, np.ndarray, np.ndarray]:
+    ) -> _Encoded:
         names = [record.name for record in records]
-        layouts, layout_places = None, None
-        if layout_keys is not None:
-            layouts = self._store("layouts", self.data.resolution)
-            layout_places = self._filled(
-                layouts,
-                layout_keys,
-                lambda missing: layout_entries([records[i] for i in missing], self.data.resolution),
-                "layout maps",
-                names,
-            )
-        textures = self._store("textures", *self.setting.values(), self.weights)
+        atlases = ("atlases",) if self.sizes else ()
+        textures = self.stores.open("textures", *self.setting.values(), self.weights, *atlases)
         places = self._filled(
             textures,
             texture_keys,
-            lambda missing: self._encode_textures([records[i] for i in missing]),
+            lambda missing: self._encode_views(records, missing),
             "encoding textures",
             names,
         )
+
+        def make_layouts(missing: list[int]) -> Iterable[Arrays]:
+            if not self.sizes:
+                return layout_entries([records[i] for i in missing], self.data.resolution)
+            sides = ((i, len(textures.get(int(places[i]))["mask"])) for i in missing)
+            return (map_entry(records[i].layout_map(side), self.data.resolution) for i, side in sides)
+
+        layouts, layout_places = None, None
+        if layout_keys is not None:
+            layouts = self.stores.open("layouts", self.data.resolution, *atlases)
+            layout_places = self._filled(layouts, layout_keys, make_layouts, "layout maps", names)
         captions = ["", *dict.fromkeys(caption for record in records for caption in record.captions)]
-        texts = self._store("captions", self.text_weights)
+        texts = self.stores.open("captions", self.text_weights)
         self._filled(
             texts,
             keys.caption_keys(captions, self.text_weights),
@@ -183,7 +192,7 @@ class _Encoding:
             "encoding captions",
             captions,
         )
-        masks = self._store("masks", *self.mask_setting)
+        masks = self.stores.open("masks", *self.mask_setting)
         mask_places = self._filled(
             masks,
             mask_keys,
@@ -192,6 +201,7 @@ class _Encoding:
                 (textures.get(int(places[i])) for i in missing),
                 self.latent_mask,
                 self.mask.outside_weight > 0,
+                self._windows,
             ),
             "masks at latent size",
             names,
@@ -199,7 +209,7 @@ class _Encoding:
         known, known_places = None, None
         if hiding := self.family.hiding:
             pairs = [(record, number) for record in records for number in range(hiding.count)]
-            known = self._store("known", *self.setting.values(), self.weights)
+            known = self.stores.open("known", *self.setting.values(), self.weights)
             known_places = self._filled(
                 known,
                 known_keys(texture_keys, hiding),
@@ -207,7 +217,12 @@ class _Encoding:
                 "encoding what is known",
                 [record.name for record, _ in pairs],
             ).reshape(-1, hiding.count)
-        cached = CachedEncodings(
+        kind: Callable[..., Encodings] = CachedEncodings
+        shown = None
+        if self.sizes:
+            kind = partial(WindowEncodings, side=self.window, tile=self.data.resolution)
+            shown = masks.column("expected", mask_places)
+        cached = kind(
             texture_store=textures,
             texture_places=places,
             mask_store=masks,
@@ -219,7 +234,10 @@ class _Encoding:
             known_store=known,
             known_places=known_places,
         )
-        return cached, masks.column("sums", mask_places), textures.column("variation", places)
+        return _Encoded(cached, masks.column("sums", mask_places), textures.column("variation", places), shown)
+
+    def _windows(self, cells: Cells) -> Arrays:
+        return window_entry(cells, self.window, self.data.min_crop_coverage) if self.sizes else {}
 
     def _filled(
         self,
@@ -236,7 +254,7 @@ class _Encoding:
             raise InputError(f"{store.folder}: the cache entry of {name!r} has gone; start again to rebuild it")
         return places
 
-    def _live(self, records: Sequence[Record]) -> tuple[Encodings, np.ndarray, np.ndarray]:
+    def _live(self, records: Sequence[Record]) -> _Encoded:
         def prepare(record: Record) -> Arrays:
             return encoders.prepare_texture(record, **self.setting)[1]
 
@@ -258,7 +276,15 @@ class _Encoding:
             encode_known=self._encode_known,
             skip=self.data.unreadable == "skip",
         )
-        return live, sums, variation
+        return _Encoded(live, sums, variation)
+
+    def _encode_views(self, records: Sequence[Record], missing: Sequence[int]) -> Iterator[Arrays]:
+        """The entries of the views `missing`, the textures of all of them being `records`."""
+        if not self.sizes:
+            return self._encode_textures([records[i] for i in missing])
+        self.family.move_encoders(self.device, "images")
+        atlases = [(records[i], self.sizes[i % len(self.sizes)]) for i in missing]
+        return encode_atlases(atlases, self.family, self.device, **self.setting)
 
     def _encode_textures(self, records: Sequence[Record]) -> Iterator[Arrays]:
         self.family.move_encoders(self.device, "images")
@@ -271,27 +297,3 @@ class _Encoding:
     def _encode_captions(self, captions: Sequence[str]) -> Iterator[Arrays]:
         self.family.move_encoders(self.device, "prompts")
         return encoders.encode_captions(captions, self.family, self.device)
-
-    def _store(self, kind: str, *what: object) -> ArrayStore:
-        name = f"{kind}-{key_of(keys.FORMAT, *what).hex()[:16]}"
-        if name not in self.stores:
-            self.stores[name] = ArrayStore(self.root / name if self.on_disk else None, self.made_for)
-        return self.stores[name]
-
-    def _fingerprint(self, encodes: Encodes) -> str:
-        """Hash of all that an encoder's answers depend on. It is remembered by the state of the encoder's files, so
-        that one of which nothing is needed need not be loaded."""
-        store = self._store("models", self.family.source)
-        store.load()
-        place = store.find(as_keys([self._state(encodes)]))[0]
-        if place < 0:
-            found = key_of(*self.family.encoder_content(encodes))
-            key = self._state(encodes)  # asked again: loading may have brought the files
-            store.add(key, {"fingerprint": np.frombuffer(found, np.uint8)})
-            store.flush()
-            place = store.find(as_keys([key]))[0]
-        store.mark_used(np.array([place]))
-        return store.get(int(place))["fingerprint"].tobytes().hex()
-
-    def _state(self, encodes: Encodes) -> bytes:
-        return key_of(keys.FORMAT, *self.family.encoder_state(encodes))

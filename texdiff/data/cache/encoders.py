@@ -9,6 +9,7 @@ and of nothing else: no date, no path.
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from texdiff.data.cache.keys import Keys
-from texdiff.data.cache.store import Arrays, ArrayStore
+from texdiff.data.cache.keys import FORMAT, Keys, as_keys, key_of
+from texdiff.data.cache.store import Arrays, ArrayStore, Stores
 from texdiff.data.caption_length import CLIP_TOKENS
 from texdiff.data.mask_weights import THRESHOLD
 from texdiff.data.record import Record
@@ -28,7 +29,7 @@ from texdiff.uv.inverted import variation
 from texdiff.uv.resize import is_grey
 
 _THREADS = min(8, os.cpu_count() or 1)  # decode and fill images while the encoder works
-_PIXELS = 1 << 20  # of one pass through the encoder on an accelerator: some 4 GB for Stable Diffusion's VAE
+PIXELS = 1 << 20  # of one pass through the encoder on an accelerator: some 4 GB for Stable Diffusion's VAE
 _CAPTIONS = 64  # of one pass through the text encoder on an accelerator
 
 Encodes = Literal["images", "prompts"]
@@ -82,20 +83,56 @@ class Encoders(Protocol):
         ...
 
 
+def fingerprint_of(family: Encoders, encodes: Encodes, stores: Stores) -> str:
+    """Hash of all that an encoder's answers depend on. It is remembered by the state of the encoder's files, so that
+    one of which nothing is needed need not be loaded."""
+    store = stores.open("models", family.source)
+    store.load()
+    place = store.find(as_keys([key_of(FORMAT, *family.encoder_state(encodes))]))[0]
+    if place < 0:
+        found = key_of(*family.encoder_content(encodes))
+        key = key_of(FORMAT, *family.encoder_state(encodes))  # asked again: loading may have brought the files
+        store.add(key, {"fingerprint": np.frombuffer(found, np.uint8)})
+        store.flush()
+        place = store.find(as_keys([key]))[0]
+    store.mark_used(np.array([place]))
+    return store.get(int(place))["fingerprint"].tobytes().hex()
+
+
 def default_cache_dir() -> Path:
     """texdiff/ in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "texdiff"
 
 
-def prepare_texture(record: Record, resolution: int, background: str | int) -> tuple[Tensor, dict[str, NDArray[Any]]]:
-    """The image float32 [3, R, R] for the encoder, and what an entry holds beside its moments: mask uint8 [R, R / 8] of
-    packed bits, or uint8 [R, R] of weights in 255ths where there are others than 0 and 1; and variation float32 [2],
-    how much the texture varies inside its mask and outside; NaN where one of these is next to nothing.
+@dataclass(frozen=True)
+class AtlasSize:
+    """The side that an atlas is brought to, in pixels: that of its longer side, from `least` to `most`, times `scale`,
+    but not below `least`. It is a multiple of `unit`, as the bounds are."""
+
+    least: int
+    most: int
+    scale: float
+    unit: int
+
+    def of(self, height: int, width: int) -> int:
+        """That of an atlas of this size."""
+        own = min(max(height, width), self.most) * self.scale
+        return max(self.least, round(own / self.unit) * self.unit)
+
+
+def prepare_texture(
+    record: Record, resolution: int | AtlasSize, background: str | int
+) -> tuple[Tensor, dict[str, NDArray[Any]]]:
+    """The image float32 [3, R, R] for the encoder, R being `resolution`, and what an entry holds beside its moments:
+    mask uint8 [R, R / 8] of packed bits, or uint8 [R, R] of weights in 255ths where there are others than 0 and 1; and
+    variation float32 [2], how much the texture varies inside its mask and outside; NaN where one of these is next to
+    nothing.
 
     Raises InputError, naming the file, for a record that cannot be used.
     """
     texture, weights = record.read_weighted()
-    image, small = record.fit(texture, weights, resolution, background)
+    side = resolution if isinstance(resolution, int) else resolution.of(*weights.shape)
+    image, small = record.fit(texture, weights, side, background)
     mask = small if is_grey(small) else np.packbits(small > 0, axis=1)
     return image, {"mask": mask, "variation": _variation(texture, weights >= THRESHOLD)}
 
@@ -108,7 +145,7 @@ def encode_textures(
     On a CPU, where a batch gains nothing, images are encoded one at a time, so the result is the same to the bit
     whatever else is in the batch. Raises InputError as `prepare_texture` does.
     """
-    size = 1 if device.type == "cpu" else max(1, _PIXELS // resolution**2)
+    size = 1 if device.type == "cpu" else max(1, PIXELS // resolution**2)
     for batch in _batches(ahead(lambda record: prepare_texture(record, resolution, background), records), size):
         moments = encoders.encode_images(torch.stack([pixels for pixels, _ in batch]))
         mean, std = (moment.float().cpu().numpy() for moment in moments)
@@ -166,14 +203,14 @@ def _variation(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[n
     return np.array(variation(texture[::step], mask[::step]) or (np.nan, np.nan), np.float32)
 
 
-def ahead(work: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
-    """`work` of each item in order, done in threads a little ahead."""
+def ahead(work: Callable[[Item], Made], items: Sequence[Item], waiting: int = 2 * _THREADS) -> Iterator[Made]:
+    """`work` of each item in order, done in threads, up to `waiting` of them before they are asked for."""
     with ThreadPoolExecutor(_THREADS) as pool:
         coming: list[Future[Made]] = []
         try:
             for item in items:
                 coming.append(pool.submit(work, item))
-                if len(coming) > 2 * _THREADS:
+                if len(coming) > waiting:
                     yield coming.pop(0).result()
             while coming:
                 yield coming.pop(0).result()

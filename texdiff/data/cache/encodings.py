@@ -48,13 +48,15 @@ class Texture(NamedTuple):
     mask: Array  # uint8 [R, R / 8] the mask's packed bits, or [R, R] its weights in 255ths
     cells: Cells
     layout: Array | None  # uint16 [R, R, 3] the layout map, where the records have one; 65535 is 1
+    even: Array | None = None  # float32 [1, h, w], of a window: what its cells weigh more, being shown less often
+    window: tuple[int, int, int] | None = None  # side of the atlas that it is of, its first row and column, in pixels
 
 
 class Encodings(Protocol):
     """n textures by their index, and captions."""
 
-    def textures(self, indices: Sequence[int]) -> list[Texture]:
-        """These textures; arrays may be views of a store."""
+    def textures(self, indices: Sequence[int], places: Array | None = None) -> list[Texture]:
+        """These textures, or where there are windows those at `places` [B, 2]; arrays may be views of a store."""
         ...
 
     def cells(self, index: int) -> Cells:
@@ -91,7 +93,7 @@ class CachedEncodings:
     known_places: NDArray[np.int64] | None = None
     """[n, variants]"""
 
-    def textures(self, indices: Sequence[int]) -> list[Texture]:
+    def textures(self, indices: Sequence[int], places: Array | None = None) -> list[Texture]:
         entries = [self.texture_store.get(int(self.texture_places[i])) for i in indices]
         return [
             Texture(entry["mean"], entry["std"], entry["mask"], self._cells(index, entry), self._layout(index))
@@ -103,9 +105,12 @@ class CachedEncodings:
 
     def _cells(self, index: int, entry: Arrays) -> Cells:
         kept = self.mask_store.get(int(self.mask_places[index]))
-        target = kept["target"]
-        outside = kept["outside"] if "outside" in kept else np.zeros_like(target)
-        return Cells(target, outside, covered_share(entry["mask"], target.shape[1]))
+        return self._weights(kept, covered_share(entry["mask"], kept["target"].shape[1]))
+
+    @staticmethod
+    def _weights(kept: Arrays, covered: Array) -> Cells:
+        outside = kept["outside"] if "outside" in kept else np.zeros_like(kept["target"])
+        return Cells(kept["target"], outside, covered)
 
     def _layout(self, index: int) -> Array | None:
         if self.layout_store is None or self.layout_places is None:
@@ -141,7 +146,7 @@ class LiveEncodings:
     skipped: Counter[str] = field(default_factory=Counter)
     """Such visits by the texture's name."""
 
-    def textures(self, indices: Sequence[int]) -> list[Texture]:
+    def textures(self, indices: Sequence[int], places: Array | None = None) -> list[Texture]:
         records = [self.records[i] for i in indices]
         try:
             entries = list(self.encode_textures(records))
@@ -183,17 +188,6 @@ class LiveEncodings:
         pairs = [(self.records[i], number) for i, number in choices]
         pairs = [(readable if record.name in self.skipped else record, number) for record, number in pairs]
         return [entry["known"] for entry in self.encode_known(pairs)]
-
-
-def mask_entries(
-    records: Iterable[Record], entries: Iterable[Arrays], latent_mask: LatentMask, outside: bool
-) -> Iterator[Arrays]:
-    """For each record and its texture's entry: target float32 [1, h, w], the `sums` of its cells float32 [5], and
-    outside float32 [1, h, w] if that is asked for. The covered share follows from the texture's own entry."""
-    for record, entry in zip(records, entries, strict=True):
-        cells = latent_mask(record, entry)
-        kept = {"target": cells.target, "sums": cells.sums(entry["mask"])}
-        yield kept | {"outside": cells.outside} if outside else kept
 
 
 def layout_entries(records: Iterable[Record], resolution: int) -> Iterator[Arrays]:

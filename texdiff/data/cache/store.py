@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from texdiff.data.cache.keys import KEY, Keys
+from texdiff.data.cache.keys import FORMAT, KEY, Keys, key_of
 from texdiff.errors import InputError, one_line
 from texdiff.files import hold
 
@@ -31,6 +31,22 @@ SHARD_SECONDS = 30.0  # and what took longer than this to make is not left waiti
 _ABANDONED = 24 * 3600.0  # seconds after which a file that is still being written belongs to a process that was killed
 
 Arrays = Mapping[str, NDArray[Any]]
+
+
+class Stores:
+    """The stores of one run, one for each kind of entry and the settings that it depends on: below `root`, or with None
+    in memory. `made_for` is written into their shards."""
+
+    def __init__(self, root: Path | None, made_for: Mapping[str, str]) -> None:
+        self.root, self.made_for = root, made_for
+        self.opened: dict[str, ArrayStore] = {}
+
+    def open(self, kind: str, *what: object) -> "ArrayStore":
+        """That of a kind, for the settings `what`; the same one every time."""
+        name = f"{kind}-{key_of(FORMAT, *what).hex()[:16]}"
+        if name not in self.opened:
+            self.opened[name] = ArrayStore(self.root / name if self.root else None, self.made_for)
+        return self.opened[name]
 
 
 class ArrayStore:

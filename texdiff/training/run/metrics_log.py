@@ -131,7 +131,8 @@ class MetricsLog:
             line: dict[str, Any] = {name: _plain(value) for name, value in figures.items()}
             line |= {"samples_seen": line["step"] * self.effective_batch, "loss": loss, **error_figures(errors)}
             line |= self._by_source(line["samples_seen"], losses, portions)
-            self._write(line | {"images_per_second": speed})
+            cells = round((errors[3] + errors[4]) / seconds)  # covered ones, inside and at the border
+            self._write(line | {"images_per_second": speed, "covered_cells_per_second": cells})
             shown = {"loss": f"{self._smoothed.add(loss):.4f}", "images/s": f"{speed:.3g}"}
             if self._bar is not None:
                 self._bar.set_postfix(shown, refresh=False)
