@@ -36,12 +36,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import programs
 from benchmarks.step_table import markdown
 from benchmarks.turns import Program, ProgramFailed, take_turns
+from texdiff.data.records import read_records
 
 RESULTS = Path(__file__).parent / "results"
+CELL = 8  # pixels along a side of a latent cell
 BARE, CACHED, FIRST, UNCACHED, PEER = "bare", "texdiff", "texdiff-first-run", "texdiff-uncached", "diffusers"
+WINDOWS, ATLASES, LARGER = "texdiff-windows", 6, 4  # windows of so many atlases, so many times as large each way
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,12 @@ class Part:
     turn_steps: int
     memory: float  # GB that one program takes at most, for how many are started at once
     uncached: bool  # also train with everything encoded anew at every step
+    windows: bool  # also train on windows of larger atlases
 
 
 PARTS = {
-    "nano": Part("nano, the embedded base", 256, 4, 28, 5, 8, 1.5, True),
-    "sd15": Part("Stable Diffusion 1.5's shapes", 512, 1, 2, 5, 1, 8.5, False),
+    "nano": Part("nano, the embedded base", 256, 4, 28, 5, 8, 1.5, True, True),
+    "sd15": Part("Stable Diffusion 1.5's shapes", 512, 1, 2, 5, 1, 8.5, False, False),
 }
 
 
@@ -79,6 +85,11 @@ def measure(name: str, part: Part, base: str, peer: Path | None, memory: float, 
     measured = take_turns([Program(FIRST, first, turns=2, profile=True, environment=programs.ENVIRONMENT)], work)
 
     commands = {BARE: programs.bare(load), CACHED: programs.texdiff(load, work / "run", work / "cache")}
+    if part.windows:
+        atlases = programs.fresh_dataset(work / "atlases", ATLASES, LARGER * part.resolution, held_out=False)
+        options = {"data.source_resolution": LARGER * part.resolution}
+        larger = replace(load, dataset=atlases)
+        commands[WINDOWS] = programs.texdiff(larger, work / "windows", work / "cache", options=options)
     if part.uncached:
         commands[UNCACHED] = programs.texdiff(load, work / "uncached", work / "none", options={"data.cache": "off"})
     if peer:
@@ -89,12 +100,34 @@ def measure(name: str, part: Part, base: str, peer: Path | None, memory: float, 
     for group in fitting(together, max(1, int(memory // part.memory))):
         say(f"{name}: {', '.join(program.name for program in group)}")
         measured |= take_turns(group, work)
+    # What a step learns of: all programs see the same textures, but for the one that sees windows.
+    covered = dict.fromkeys(measured, part.batch * covered_cells(dataset, part.resolution))
+    if part.windows:
+        covered[WINDOWS] = seen_cells(work / "windows", part.batch)
     return {
         **asdict(part),
         "steps": steps,
+        "covered_cells": covered,
         "floor": floor,
         "programs": {name: asdict(result) for name, result in measured.items()},
     }
+
+
+def covered_cells(dataset: Path, resolution: int) -> float:
+    """Latent cells with covered texels of a texture at this size, on average."""
+    counts = []
+    for record in read_records(str(dataset), "train"):
+        _, mask = record.model_input(resolution, "keep")
+        side = resolution // CELL
+        counts.append(mask.reshape(side, CELL, side, CELL).any(axis=(1, 3)).sum())
+    return float(np.mean(counts))
+
+
+def seen_cells(run: Path, batch: int) -> float:
+    """The same of a run's steps, as it says itself."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    return float(np.mean([batch * line["covered_cells_per_second"] / line["images_per_second"] for line in steps]))
 
 
 def fitting(together: Sequence[Program], most: int) -> Iterator[Sequence[Program]]:

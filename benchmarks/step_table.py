@@ -6,6 +6,7 @@ from typing import Any
 COLUMNS = {
     "bare": "bare U-Net step",
     "texdiff": "texdiff, cached",
+    "texdiff-windows": "texdiff, windows of larger atlases",
     "texdiff-first-run": "texdiff, first run",
     "texdiff-uncached": "texdiff, data.cache off",
     "diffusers": "diffusers' script",
@@ -43,6 +44,9 @@ def _part(part: dict[str, Any]) -> list[str]:
         "launch to end of first step": {n: f"{programs[n]['first_step']:.1f}" for n in there if n != "bare"},
         "of that, accelerate's launcher": {n: f"{programs[n]['launcher']:.1f}" for n in there if n != "bare"},
         f"launch to exit, {part['steps']} steps": {n: f"{p['total']:.1f}" for n, p in whole.items() if n != "bare"},
+        "covered latent cells a second": {
+            n: f"{part['covered_cells'][n] / median(p['turns']):.0f}" for n, p in whole.items()
+        },
         "peak memory, GB": {n: f"{p['peak_memory'] / 1e9:.2f}" for n, p in whole.items()},
         "peak memory / bare": {n: f"{p['peak_memory'] / memory:.3f}" for n, p in whole.items()},
     }

@@ -174,6 +174,7 @@ def test_the_table_holds_ratios():
     parts = ("attention", "optimiser")
     part = {
         "title": "a base", "resolution": 512, "batch": 1, "textures": 4, "turns": 3, "turn_steps": 1, "steps": 4,
+        "covered_cells": {"bare": 600.0, "texdiff": 600.0, "texdiff-first-run": 600.0, "diffusers": 660.0},
         "floor": {"flops": 2e12, "flops_per_second": 1e11, "seconds": 20.0},
         "programs": {
             "bare": program([2.0, 4.0, 3.0], 1e9),
@@ -189,6 +190,7 @@ def test_the_table_holds_ratios():
     lines = step_table.markdown(record).splitlines()
     assert "| median / bare | 1.000 | 1.100 |  | 2.200 |" in lines
     assert "| median / texdiff, cached | 0.91 | 1.00 |  | 2.00 |" in lines
+    assert "| covered latent cells a second | 200 | 182 |  | 100 |" in lines
     assert "| peak memory / bare | 1.000 | 1.500 |  | 3.000 |" in lines
     assert lines[-3:] == [
         "| attention | optimiser | outside operations |",

@@ -130,7 +130,7 @@ def test_help_is_quick_and_complete():
     result = subprocess.run([sys.executable, "train_texture.py", "--help"], cwd=ROOT, capture_output=True, text=True)
     seconds = os.times().children_user - before.children_user  # of the processor's, whatever else it does
     assert result.returncode == 0
-    assert "Side in pixels of the square that every texture is" in result.stdout
+    assert "Side in pixels of the square that the U-Net sees" in result.stdout
     assert "make demo" in result.stdout
     assert seconds < 1.5
 

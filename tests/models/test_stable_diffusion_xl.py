@@ -158,3 +158,19 @@ def test_latents_that_are_shifted_are_refused(base_xl: Path, tmp_path: Path) -> 
     (folder / "vae/config.json").write_text(json.dumps(config | {"latents_mean": [0.1, 0, 0, 0]}), "utf-8")
     with pytest.raises(InputError, match=r"shifts its latents \(latents_mean"):
         load_family(str(folder))
+
+
+def test_the_denoiser_is_told_where_in_an_atlas_a_window_is(family: Any) -> None:
+    """As diffusers' pipeline says it of `original_size`, `crops_coords_top_left` and `target_size`."""
+    prompt = family.encode_prompts(["a rusty crate"])
+    sizes = torch.tensor([[2048, 2048, 512, 64, 64, 64]])
+    noisy = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    conditioning = Conditioning(prompt=prompt, sizes=sizes).expand(4)
+    t = torch.tensor([500] * 4)
+    added = family.denoiser_inputs(noisy, t, conditioning)["added_cond_kwargs"]
+    assert added["time_ids"].tolist() == sizes.tolist() * 4
+    assert len(family.denoiser_inputs(noisy[1:3], t[1:3], conditioning[1:3])["added_cond_kwargs"]["time_ids"]) == 2
+    with torch.no_grad():
+        there = family.predict(family.denoiser, noisy, t, conditioning)
+        whole = family.predict(family.denoiser, noisy, t, Conditioning(prompt=prompt).expand(4))
+    assert not torch.equal(there, whole)

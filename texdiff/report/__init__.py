@@ -89,9 +89,9 @@ def _facts(
         yield f"{best['validation_loss']:.4f}", f"the lowest, at step {best['step']}; its weights are in best/"
     if gains := points(lines, "layout_gain"):
         yield f"{gains[-1][1]:.4f}", "layout gain: held-out error with another mesh's map, less that with its own"
-    speeds = sorted(speed for _, speed in points(lines, "images_per_second"))
-    if speeds:
-        yield f"{speeds[len(speeds) // 2]:.3g}", "images per second (median)"
+    for name, what in (("images", "images"), ("covered_cells", "covered latent cells learnt")):
+        if speeds := sorted(speed for _, speed in points(lines, f"{name}_per_second")):
+            yield f"{speeds[len(speeds) // 2]:.3g}", f"{what} per second (median)"
     if seen := points(lines, "samples_seen"):
         yield f"{max(count for _, count in seen):.0f}", "images seen"
     if "coverage" in about["dataset"]:

@@ -40,6 +40,7 @@ def charts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for name, title, note in (
         ("coverage", "Coverage of each batch", "Share of the latent texels that count in the loss."),
         ("images_per_second", "Images per second", "Without validation and checkpoints."),
+        ("covered_cells_per_second", "Covered cells per second", "Latent cells with covered texels that were learnt."),
         ("learning_rate", "Learning rate", ""),
         ("grad_norm", "Gradient norm", "Before clipping."),
     ):
