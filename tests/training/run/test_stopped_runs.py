@@ -108,7 +108,7 @@ def start(dataset):
 def metrics(run: Path) -> list[dict]:
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if not k.endswith("_per_second")} for line in lines]
 
 
 def leaves(run: Path) -> dict[str, bytes]:
