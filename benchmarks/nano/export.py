@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from benchmarks.nano.latents import trained_vae
 from benchmarks.nano.loop import OUT
+from benchmarks.nano.samples import trained_vae
 from benchmarks.nano.train_unet import Painter
+from texdiff.models.exports import LAYOUT_NET
+from texdiff.models.layout_net import write_layout_net
 from texdiff.models.nano import write_pipeline
 
-PARTS = ["model_index.json", "scheduler", "text_encoder", "unet", "vae"]
+PARTS = ["model_index.json", "scheduler", "text_encoder", "unet", "vae", LAYOUT_NET]
 
 
 def main() -> None:
@@ -33,6 +35,7 @@ def main() -> None:
     vae.register_to_config(scaling_factor=round(state["extra"]["scale"], 5))
     with tempfile.TemporaryDirectory() as aside:
         write_pipeline(Path(aside), vae, painter.text_encoder, painter.unet)
+        write_layout_net(painter.layout_net, Path(aside) / LAYOUT_NET)
         for part in PARTS:
             target = given.folder / part
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,15 +5,17 @@ import hashlib
 import json
 import multiprocessing
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import repeat
 from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from benchmarks.nano.loop import OUT, tell
-from texdiff.demo.patterns import Pattern, paint, random_pattern
+from texdiff.demo.patterns import paint, random_pattern
 
 SIDE = 384
 """Longest side, in texels, that a picture keeps."""
@@ -81,29 +83,42 @@ def _loose(folder: Path) -> list[np.ndarray]:
     return [picture for picture, far in zip(kept, apart, strict=True) if far]
 
 
-def painted(count: int, seed: int) -> tuple[np.ndarray, list[Pattern]]:
-    """`count` procedural textures, uint8 [count, 256, 256, 3] in a file, and what each shows.
+def painted(count: int, seed: int) -> np.ndarray:
+    """`count` procedural textures, uint8 [count, 256, 256, 3] in a file. Painted on all cores and kept."""
+    return on_all_cores(f"painted-{seed}-{count}", (count, 256, 256, 3), _paint, seed)
 
-    Painted on all cores and kept in the output folder. Two programs may ask for the same at once.
+
+def on_all_cores(
+    name: str, shape: tuple[int, ...], fill: Callable[[np.ndarray, int, int], None], seed: int
+) -> np.ndarray:
+    """A uint8 array of this shape, in NAME.npy of the output folder, whose entries `fill(array, seed, number)` has set.
+
+    Made on all cores where it isn't there yet. Two programs may ask for the same at once.
     """
-    path = OUT / f"painted-{seed}-{count}.npy"
+    path = OUT / f"{name}.npy"
     with (OUT / "painted.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             part = path.with_suffix(".part")
-            np.lib.format.open_memmap(part, "w+", np.uint8, (count, 256, 256, 3))
+            np.lib.format.open_memmap(part, "w+", np.uint8, shape)
             # Forked, since a fresh interpreter would load torch first; before anything runs on a GPU.
             with ProcessPoolExecutor(_cores(), multiprocessing.get_context("fork")) as pool:
-                list(pool.map(_paint, repeat(part), repeat(seed), range(count), chunksize=16))
+                numbers = range(shape[0])
+                made = pool.map(_fill_one, repeat(fill), repeat(part), repeat(seed), numbers, chunksize=16)
+                for _ in tqdm(made, name, total=shape[0], mininterval=10):
+                    pass
             os.replace(part, path)
-            tell(f"painted {count} textures")
-    return np.load(path, mmap_mode="r"), [random_pattern(np.random.default_rng((seed, i))) for i in range(count)]
+    return np.load(path, mmap_mode="r")
 
 
-def _paint(file: Path, seed: int, number: int) -> None:
+def _fill_one(fill: Callable[[np.ndarray, int, int], None], file: Path, seed: int, number: int) -> None:
     cv2.setNumThreads(1)
+    fill(np.lib.format.open_memmap(file, "r+"), seed, number)
+
+
+def _paint(array: np.ndarray, seed: int, number: int) -> None:
     rng = np.random.default_rng((seed, number))
-    np.lib.format.open_memmap(file, "r+")[number] = paint(random_pattern(rng), 256, rng)
+    array[number] = paint(random_pattern(rng), 256, rng)
 
 
 def _cores() -> int:

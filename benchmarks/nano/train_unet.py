@@ -1,9 +1,10 @@
-"""Train the text encoder and the U-Net of `nano` together, on the finished autoencoder: the second step.
+"""Train the text encoder, U-Net and layout net of `nano` together, on its autoencoder's latents: the second step.
 
-    python -m benchmarks.nano.train_unet --seconds 240
+    python -m benchmarks.nano.train_unet --seconds 240 [--begin texdiff/assets/nano]
 
-Writes unet.pt and unet-training.pt in outputs/nano (or $NANO_OUT) every 15 s and continues from them when started
-again; with more seconds than before, the learning rate rises again to where it was at that share of them.
+Half of each batch are atlases with their position maps, a quarter atlases without, a quarter full pictures. Writes
+unet.pt and unet-training.pt in outputs/nano (or $NANO_OUT) every 15 s and continues from them when started again; with
+more seconds than before, the learning rate rises again to where it was at that share of them.
 """
 
 import argparse
@@ -12,39 +13,87 @@ import tempfile
 from pathlib import Path
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.nn import functional as F
+from transformers import CLIPTextModel
 
-from benchmarks.nano.latents import PATTERNS, Phrases, encoded_patterns
 from benchmarks.nano.loop import Training, precision, start, tell
-from texdiff.models.nano import clip_tokenizer, make_scheduler, make_text_encoder, make_unet
+from benchmarks.nano.phrases import Phrases
+from benchmarks.nano.samples import (
+    COUNT,
+    FULL,
+    SEED,
+    SIDE,
+    captions,
+    cells,
+    encoded,
+    painted_samples,
+    position_pictures,
+)
+from texdiff.models.nano import clip_tokenizer, make_nano_layout_net, make_scheduler, make_text_encoder, make_unet
 
 NOISE_OFFSET = 0.3
 """Standard deviation of a constant added to each channel's noise. Without it the picture's mean shows through the
 noise even at the schedule's last timestep: the U-Net then learns to read the colour there, not in the prompt, and
 finds none when it starts from pure noise. Tried: without it materials came right and no colour did."""
+MOST = 20.0
+"""Largest weight of a timestep. As the noise-prediction error has it, an error of the picture counts by its signal to
+noise ratio: next to nothing where colours find their places. From the middle of the schedule on it counts fully here,
+up to this weight. Tried: without, the net was not heard after 1,400 steps, and its hint encoder had unlearnt where a
+texel lies, as nothing needed it."""
+MAPS = 1500
+"""Samples whose map is shown as a picture."""
+CROP, WHOLE = 16, 32
+"""Sides, in latent cells, of what a step looks at: windows, of which three times as many fit into a step's time, in
+two steps of three; whole pictures in the third."""
 
 
 class Painter(nn.Module):
-    """Text encoder and U-Net as one module, so that one optimiser and one moving average hold both."""
+    """Text encoder, U-Net and layout net as one module, so that one optimiser and one moving average hold all."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: Path | None = None) -> None:
         super().__init__()
-        self.text_encoder = make_text_encoder()
-        self.unet = make_unet()
+        if begin is None:
+            self.text_encoder, self.unet = make_text_encoder(), make_unet()
+        else:
+            self.text_encoder = CLIPTextModel.from_pretrained(begin / "text_encoder").float()
+            self.unet = UNet2DConditionModel.from_pretrained(begin / "unet").float()
+        self.layout_net = make_nano_layout_net(self.unet)
 
-    def forward(self, noisy: torch.Tensor, timestep: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """[B, 4, h, w], [B], [B, 77] -> the noise in it, [B, 4, h, w]."""
-        return self.unet(noisy.to(self.unet.dtype), timestep, self.text_encoder(tokens)[0]).sample
+    def forward(
+        self, noisy: torch.Tensor, timestep: torch.Tensor, tokens: torch.Tensor, maps: torch.Tensor
+    ) -> torch.Tensor:
+        """[B, 4, h, w], [B], [B, 77], [N, 3, 8 h, 8 w] -> the noise in it, [B, 4, h, w]; the first N have maps."""
+        noisy, prompts, n = noisy.to(self.unet.dtype), self.text_encoder(tokens)[0], len(maps)
+        residuals, middle = self.layout_net(noisy[:n], timestep[:n], prompts[:n], maps, return_dict=False)
+        return self.unet(
+            noisy,
+            timestep,
+            prompts,
+            down_block_additional_residuals=[_up_to(len(noisy), residual) for residual in residuals],
+            mid_block_additional_residual=_up_to(len(noisy), middle),
+        ).sample
+
+
+def _up_to(count: int, residual: torch.Tensor) -> torch.Tensor:
+    """Zeros for those that have no map."""
+    return torch.cat([residual, residual.new_zeros(count - len(residual), *residual.shape[1:])])
 
 
 def batch_loss(
-    painter: nn.Module, cumulative: torch.Tensor, latents: torch.Tensor, tokens: torch.Tensor
+    painter: nn.Module,
+    cumulative: torch.Tensor,
+    latents: torch.Tensor,
+    covered: torch.Tensor,
+    tokens: torch.Tensor,
+    maps: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean squared error of the predicted noise, and eight times that of its means over squares of 8 x 8.
+    """Mean squared error of the predicted noise on covered cells [B, h, w], and four times that of its means over the
+    covered part of squares of 4 x 4 and of 8 x 8.
 
     `cumulative` is the schedule's product of alphas, [1000]. Near pure noise the plain error hardly tells a wrong
-    colour from a right one; the means do. Both have the same optimum. Half of the timesteps are drawn from the
+    colour from a right one; the means do. All have the same optimum. Half of the timesteps are drawn from the
     noisier half of the schedule alone, where colour and layout are decided.
     """
     noise = torch.randn_like(latents)
@@ -52,37 +101,91 @@ def batch_loss(
     uniform, late = torch.rand(2, len(latents), device=latents.device)
     timestep = (torch.where(late < 0.5, 0.5 + uniform / 2, uniform) * 1000).long()
     kept = cumulative[timestep][:, None, None, None]
-    residual = painter(kept.sqrt() * latents + (1 - kept).sqrt() * noise, timestep, tokens).float() - noise
-    return residual.square().mean() + 8 * F.avg_pool2d(residual, 8).square().mean()
+    predicted = painter(kept.sqrt() * latents + (1 - kept).sqrt() * noise, timestep, tokens, maps).float()
+    weight = covered[:, None].to(predicted.dtype)
+    residual = (predicted - noise) * weight * ((1 - kept) / kept).clamp(1, MOST).sqrt()
+    loss = residual.square().sum()
+    for side in (4, 8):
+        share = F.avg_pool2d(weight, side)
+        mean = F.avg_pool2d(residual, side) / share.clamp(min=1 / side**2)
+        loss = loss + 4 * (mean.square() * share).sum() * side**2
+    return loss / (latents.shape[1] * weight.sum())
+
+
+POSITIONS, SHOWN = "position map", 0.3
+"""A caption, and of the atlases that have a map the share that has it: they show the map itself. What other captions
+say of places has to be learnt from words and map at once, neither of which is of use alone; this from the map alone.
+Tried: without, the net was not heard after 2,000 steps."""
+
+
+class Samples:
+    """The samples' latents, masks, maps and captions, and batches of them."""
+
+    def __init__(self, count: int, device: str) -> None:
+        self.pictures = painted_samples(count)
+        self.covered = cells(self.pictures).to(device)
+        self.latents = encoded(self.pictures, device, "latents")
+        self.positions = encoded(position_pictures(self.pictures[:MAPS]), device, "positions")
+        with tempfile.TemporaryDirectory() as folder:
+            self.phrases = Phrases([*captions(count), POSITIONS], clip_tokenizer(Path(folder)), device)
+        numbers = torch.arange(count)
+        self.full, self.atlases = numbers[numbers % FULL == 0], numbers[numbers % FULL != 0]
+        self.atlases = self.atlases[self.covered[self.atlases].any(dim=(1, 2)).cpu()]
+        self.device = device
+
+    def draw(self, count: int, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Windows of `side` cells of `count` samples, the first half of them with maps, three quarters atlases:
+        latents [B, 4, side, side], covered cells [B, side, side], tokens [B, 77], maps [B / 2, 3, 8 side, 8 side]."""
+        atlases = self.atlases[torch.randint(len(self.atlases), (3 * count // 4,))]
+        chosen = torch.cat([atlases, self.full[torch.randint(len(self.full), (count - len(atlases),))]])
+        shown = (torch.rand(count) < SHOWN) & (torch.arange(count) < count // 2)  # those that show their map
+        encoded_maps = self.atlases[self.atlases < len(self.positions)]
+        chosen = torch.where(shown, encoded_maps[torch.randint(len(encoded_maps), (count,))], chosen)
+        # Around a covered cell, wherever in the window it lies.
+        cell = torch.multinomial(self.covered[chosen].flatten(1).float(), 1)[:, 0].cpu()
+        places = torch.stack([cell // WHOLE, cell % WHOLE], 1) - torch.randint(side, (count, 2))
+        places = places.clamp(0, WHOLE - side).tolist()
+        windows = [(i, slice(y, y + side), slice(x, x + side)) for i, (y, x) in zip(chosen, places, strict=True)]
+        pictures = [self.positions if one else self.latents for one in shown.tolist()]
+        pairs = zip(pictures, windows, strict=True)
+        latents = torch.stack([of[i, :, rows, columns] for of, (i, rows, columns) in pairs]).float()
+        covered = torch.stack([self.covered[window] for window in windows])
+        maps = [
+            torch.from_numpy(self.pictures[i, 8 * y : 8 * (y + side), SIDE + 8 * x : SIDE + 8 * (x + side)].copy())
+            for i, (y, x) in zip(chosen[: count // 2].tolist(), places, strict=False)
+        ]
+        positions = torch.stack(maps).permute(0, 3, 1, 2).to(self.device).float() / 255
+        said = torch.where(shown, torch.tensor(len(self.latents)), chosen)
+        return latents, covered, self.phrases.draw(said.to(self.device)), positions
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, required=True, help="all calls together, with their starts")
-    parser.add_argument("--patterns", type=int, default=PATTERNS, help="pictures to encode")
-    parser.add_argument("--batch", type=int, help="pictures a step; 128 on a GPU, 16 on a CPU where left out")
+    parser.add_argument("--begin", type=Path, help="a pipeline folder whose text encoder and U-Net to begin with")
+    parser.add_argument("--samples", type=int, default=COUNT, help="pictures to paint and encode")
+    parser.add_argument("--batch", type=int, help="whole pictures a step; 128 on a GPU, 16 on a CPU where left out")
     parser.add_argument("--peak", type=float, default=1e-3, help="largest learning rate")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     device = start(given.threads)
     batch = given.batch or (128 if device == "cuda" else 16)
-    latents, captions = encoded_patterns(given.patterns, device)
-    with tempfile.TemporaryDirectory() as folder:
-        phrases = Phrases(captions, clip_tokenizer(Path(folder)), device)
-    training = Training("unet", Painter().to(device), device, given.peak, weight_decay=0.0, average_decay=0.998)
-    scale = training.extra.setdefault("scale", 1 / latents.float().std().item())
-    tell(f"{len(phrases.tokens)} captions, each in {phrases.tokens.shape[1]} ways; latents scaled by {scale:.4f}")
+    samples = Samples(given.samples, device)
+    training = Training(
+        "unet", Painter(given.begin).to(device), device, given.peak, weight_decay=0.0, average_decay=0.998
+    )
+    scale = training.extra.setdefault("scale", 1 / samples.latents.float().std().item())
+    tell(f"{len(samples.phrases.tokens)} captions (seed {SEED}); latents scaled by {scale:.4f}")
     cumulative = make_scheduler().alphas_cumprod.to(device)
 
     def objective() -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = torch.randint(len(captions), (batch,), device=device)
-        mirrored = torch.randint(2, (batch,), device=device)
-        z = latents[mirrored, chosen].float() * scale
+        whole = torch.rand(()) < 1 / 3
+        latents, covered, tokens, maps = samples.draw(batch if whole else 3 * batch, WHOLE if whole else CROP)
         with precision(device):
-            loss = batch_loss(training.working, cumulative, z, phrases.draw(chosen))
+            loss = batch_loss(training.working, cumulative, latents * scale, covered, tokens, maps)
         return loss, loss
 
-    sys.exit(training.run(objective, given.seconds, batch, "loss {:.4f}".format))
+    sys.exit(training.run(objective, given.seconds, 7 * batch // 3, "loss {:.4f}".format))
 
 
 if __name__ == "__main__":

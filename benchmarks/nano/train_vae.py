@@ -33,7 +33,7 @@ REAL = 0.75
 
 def pool_of(folders: list[Path], synthetic: int, device: str) -> Pool:
     """All pictures; of the real ones, a kind with four times the pictures is seen twice as often."""
-    real, (paintings, _) = training_pictures(folders), painted(synthetic, seed=0)
+    real, paintings = training_pictures(folders), painted(synthetic, seed=0)
     kinds = Counter(kind for _, kind in real)
     total = sum(count**0.5 for count in kinds.values())
     weighted = [(picture, REAL / total / kinds[kind] ** 0.5) for picture, kind in real]

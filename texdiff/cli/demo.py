@@ -48,5 +48,6 @@ LOOK_AT = {
     "run/first_batch.png": "what the model saw, and what of it counted",
     "run/report.html": "curves, atlases drawn while training, and their meshes to turn",
     "before_after.png": "meshes with the base's textures and with the LoRA's",
+    "before_after.webp": "the first of them, turning",
     "*.glb": "meshes with the textures that the LoRA gives",
 }

@@ -70,7 +70,7 @@ def write_meshes(
         pattern = patterns(rng)
         atlas = paint_atlas(mesh, pattern, size, rng)
         name = f"{shape}_{i:03d}"
-        write = _write_obj if i % 2 else _write_glb
+        write = _write_obj if i % 2 else write_glb
         files.append(write(folder, name, mesh, atlas))
         record = {"mesh": files[-1].relative_to(folder).as_posix(), "text": f"{caption(pattern)} {shape}"}
         lines.append(json.dumps(record | {"license": "CC0-1.0", "author": "texdiff"}) + "\n")
@@ -78,7 +78,8 @@ def write_meshes(
     return files
 
 
-def _write_glb(folder: Path, name: str, mesh: Mesh, atlas: np.ndarray) -> Path:
+def write_glb(folder: Path, name: str, mesh: Mesh, atlas: np.ndarray) -> Path:
+    """Write FOLDER/NAME.glb, `mesh` with `atlas` (uint8 RGB [H, W, 3]) as its base colour, and return its path."""
     import trimesh
     from PIL import Image
 

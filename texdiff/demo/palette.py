@@ -16,6 +16,10 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "black": (0.13, 0.13, 0.14),
 }
 
+RAINBOW = ("red", "orange", "yellow", "green", "blue", "purple")
+"""Colours of COLOURS from the bottom to the top of a rainbow look. No training of `nano` may use the word, nor more
+than two colours on an object: the demo's fine-tuning teaches it."""
+
 
 def jittered(name: str, rng: np.random.Generator) -> np.ndarray:
     """The named colour, a little off, as no two paints are the same. Float32 [3]."""

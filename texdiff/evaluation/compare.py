@@ -1,15 +1,20 @@
 """`texdiff compare`: meshes with textures that the base samples beside what it samples with a run's LoRA."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from texdiff.errors import InputError, one_line
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from texdiff.inference.target import RetextureTarget
+    from texdiff.training.run import Run
 
 _LINE = 28  # pixels of a row of text
 _INK = (34, 34, 34)
@@ -19,8 +24,8 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
     """Show the base's textures and the LoRA's side by side on meshes.
 
     A row a mesh: two views each with the base's texture, with the LoRA's, and with its own. Base and LoRA start from
-    the same noise, and under the layout net that the LoRA was trained under, if there was one. Raises InputError where
-    `run` is not a LoRA run or `meshes` has no captions.
+    the same noise, and under the layout net that the LoRA was trained under, if there was one. The first mesh turns
+    with both in a .webp of the same name. Raises InputError where `run` is not a LoRA run or `meshes` has no captions.
 
     Args:
         run: Folder of a LoRA run; the base is the one that it was trained on.
@@ -32,9 +37,10 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
     import numpy as np
     from PIL import Image
 
+    from texdiff.evaluation.turning import write_turning
     from texdiff.inference.layout_net import choose_layout, load_layout
     from texdiff.inference.sampler import load_pipeline, own_size, sample_batch
-    from texdiff.inference.target import read_target
+    from texdiff.inference.target import finish_texture, read_seams, read_target
     from texdiff.models.lora_files.find import lora_file
     from texdiff.models.lora_files.load import add_lora, follow_training
     from texdiff.training.run import Run
@@ -48,49 +54,54 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
             f"{run}, {meshes}: not a run and a folder of meshes with captions ({one_line(error)})"
         ) from None
     lora = lora_file(run)
+    targets = [read_target(mesh) for mesh, _ in chosen]
+    seams = [read_seams(target) for target in targets]
     pipeline = load_pipeline(base)
     pipeline.set_progress_bar_config(disable=True)
     follow_training(pipeline, lora)  # so that the base reads the same of each prompt
     net, _ = choose_layout(None, lora, has_mesh=True)
     layout = None if net is None else load_layout(net, pipeline, lora)[0]
 
-    def draw() -> "list[NDArray[np.uint8]]":
+    def draw(name: str) -> "list[NDArray[np.uint8]]":
         drawn = []
-        for mesh, prompt in chosen:
+        for (_, prompt), target, edges in zip(tqdm(chosen, name, unit="texture"), targets, seams, strict=True):
             under, inputs = pipeline, {}
             if layout is not None:
-                own = layout.on(read_target(mesh), own_size(pipeline))
+                own = layout.on(target, own_size(pipeline))
                 under = own.around(pipeline)
                 inputs = own.inputs(under)
-            drawn += sample_batch(under, [prompt], [0], 30, guidance_scale, **inputs)
+            drawn.append(
+                finish_texture(target, sample_batch(under, [prompt], [0], 30, guidance_scale, **inputs)[0], edges)
+            )
         return drawn
 
-    before = draw()
+    before = draw("base")
     add_lora(pipeline, lora)
-    after = draw()
+    after = draw("with the LoRA")
     rows = []
-    for (mesh, prompt), plain, tuned in zip(chosen, before, after, strict=True):
-        views = _views(mesh, [plain, tuned, None])
+    for (mesh, prompt), target, plain, tuned in zip(chosen, targets, before, after, strict=True):
+        views = _views(mesh, target.parts, [plain, tuned, None])
         rows += [_caption([prompt], 3 * views[0].shape[1]), np.hstack(views)]
     width = rows[0].shape[1]
     heads = _caption(["base", "with the LoRA", "its own texture"], width)
-    losses = _losses(Run(run).metrics())
+    table = figures(Run(run), targets, before, after)
     output.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.vstack([_caption([losses], width), heads, *rows])).save(output)
-    print(f"{losses}; see {output}")
+    Image.fromarray(np.vstack([heads, *rows])).save(output)
+    turning = output.with_suffix(".webp")
+    write_turning(chosen[0][0], [before[0], after[0]], targets[0].parts, turning)
+    print(table, f"see {output} and {turning}", sep="\n")
 
 
-def _views(mesh: Path, textures: "Sequence[NDArray[np.uint8] | None]") -> "list[NDArray[np.uint8]]":
+def _views(
+    mesh: Path, parts: "Iterable[str]", textures: "Sequence[NDArray[np.uint8] | None]"
+) -> "list[NDArray[np.uint8]]":
     """Two views of the mesh, side by side, with each of the textures, or as it is: uint8 [h, w, 3]."""
     import numpy as np
 
-    from texdiff.inference.target import finish_texture, read_seams, read_target
     from texdiff.render.renderer import MeshRenderer
 
-    views, target = MeshRenderer(mesh, ((35.0, 20.0), (215.0, 20.0))), read_target(mesh)
-    seams = read_seams(target)
-    filled = [None if texture is None else finish_texture(target, texture, seams) for texture in textures]
-    return [np.hstack([*views.draw(texture, target.parts)]) for texture in filled]
+    views = MeshRenderer(mesh, ((35.0, 20.0), (215.0, 20.0)))
+    return [np.hstack([*views.draw(texture, parts)]) for texture in textures]
 
 
 def _caption(texts: list[str], width: int) -> "NDArray[np.uint8]":
@@ -105,10 +116,36 @@ def _caption(texts: list[str], width: int) -> "NDArray[np.uint8]":
     return strip
 
 
-def _losses(lines: list[dict[str, Any]]) -> str:
-    """The held-out loss of both."""
-    found = [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line]
-    if not found:
-        return "no held-out textures"
-    (_, first), (step, last) = found[0], found[-1]
-    return f"held-out masked loss: {first:.4f} before, {last:.4f} after {step} steps"
+def figures(
+    run: "Run",
+    targets: "Sequence[RetextureTarget]",
+    before: "Sequence[NDArray[np.uint8]]",
+    after: "Sequence[NDArray[np.uint8]]",
+) -> str:
+    """A table of the run's own figures at its first and last validation, and of what is seen on the meshes."""
+    from texdiff.evaluation.metrics.seams import seam_error
+    from texdiff.render.void import void_on_surface
+    from texdiff.training.voids import void_colours
+    from texdiff.uv.coverage import coverage_mask
+    from texdiff.uv.seams.edges import MeshEdges
+
+    lines = [line for line in run.metrics() if "validation_loss" in line]
+    rows: list[tuple[str, Sequence[str]]] = []
+    for name, key in (("held-out masked loss", "validation_loss"), ("layout gain", "layout_gain")):
+        if found := [line[key] for line in lines if key in line]:
+            rows.append((name, [f"{value:.4f}" for value in (found[0], found[-1])]))
+    both = (before, after)
+    if colours := void_colours(run):
+        masks = [
+            coverage_mask(target.triangles, texture.shape[:2]) for target, texture in zip(targets, before, strict=True)
+        ]
+        shares = [[void_on_surface(t, m, colours) for t, m in zip(ts, masks, strict=True)] for ts in both]
+        rows.append(("void on the surface", [f"{sum(share) / len(share):.1%}" for share in shares]))
+    edges = [MeshEdges(target.path, target.parts) for target in targets]
+    errors = [[seam_error(e, t).metrics()["mean"] for e, t in zip(edges, ts, strict=True)] for ts in both]
+    seen = [[value for value in found if value is not None] for found in errors]
+    if all(seen):
+        rows.append(("seams, CIEDE2000", [f"{sum(found) / len(found):.1f}" for found in seen]))
+    width = max((len(name) for name, _ in rows), default=0)
+    heading = f"{'':<{width}}  {'base':>9}  {'with the LoRA':>13}"
+    return "\n".join([heading, *(f"{name:<{width}}  {values[0]:>9}  {values[1]:>13}" for name, values in rows)])

@@ -61,14 +61,18 @@ def maps_of(net: ControlNetModel) -> Maps:
 
 
 def make_layout_net(
-    unet: UNet2DConditionModel, latent_factor: int, maps: Maps, seed: int | None = 0
+    unet: UNet2DConditionModel,
+    latent_factor: int,
+    maps: Maps,
+    seed: int | None = 0,
+    widths: tuple[int, ...] = (16, 32, 96, 256),
 ) -> ControlNetModel:
     """A new net beside `unet`: its encoder again, and layers of zeros where it meets the denoiser, so that it changes
-    nothing before its first step. Its hint encoder, drawn from `seed`, halves the map until it has the latents' size.
+    nothing before its first step. Its hint encoder, drawn from `seed`, halves the map until it has the latents' size;
+    `widths` are its channels at each size, diffusers' where left out, the last for each further halving.
 
     With None for a seed its layers are on the meta device: names and shapes.
     """
-    widths = (16, 32, 96, 256)  # of diffusers' hint encoder; one more halving for each further one
     halvings = latent_factor.bit_length() - 1
     channels = widths[: halvings + 1] if halvings < len(widths) else widths + widths[-1:] * (halvings + 1 - len(widths))
     with torch.device("meta" if seed is None else unet.device), torch.random.fork_rng(devices=[]):

@@ -21,7 +21,7 @@ from texdiff.errors import InputError
 from texdiff.files import follow_umask, hold
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
 RESOLUTION = 256
@@ -46,8 +46,8 @@ def clip_tokenizer(folder: Path, pad_token: str = "<|endoftext|>") -> "CLIPToken
     (folder / "vocab.json").write_text(json.dumps({w: i for i, w in enumerate(words)}, ensure_ascii=False), "utf-8")
     (folder / "merges.txt").write_text(merges, "utf-8")
     tokenizer = CLIPTokenizer(
-        str(folder / "vocab.json"),  # vocab and merges; vocab_file and merges_file before transformers 5
-        str(folder / "merges.txt"),
+        vocab=str(folder / "vocab.json"),
+        merges=str(folder / "merges.txt"),
         model_max_length=77,
         pad_token=pad_token,
     )
@@ -117,6 +117,31 @@ def make_unet() -> "UNet2DConditionModel":
         attention_head_dim=4,
         norm_num_groups=16,
     )
+
+
+def make_nano_layout_net(unet: "UNet2DConditionModel") -> "ControlNetModel":
+    """A new layout net for position maps beside `unet`, with a narrow hint encoder: positions change slowly, and one of
+    diffusers' width takes twice the U-Net's time.
+
+    It is trained together with the U-Net, so its last layer is not zero. The channels of its first layer begin at
+    planes through the object, drawn at random, so that a linear function of what comes out can say on which side of
+    many a place a texel lies.
+    """
+    import torch
+
+    from texdiff.models.layout_net import Maps, make_layout_net
+
+    net = make_layout_net(unet, 8, Maps(), widths=(8, 16, 32, 64))
+    hint = net.controlnet_cond_embedding
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        steepness, channels = 8.0, hint.conv_in.out_channels
+        normals = steepness * torch.nn.functional.normalize(torch.randn(channels, 3), dim=1)
+        points = 0.2 + 0.6 * torch.rand(channels, 3)
+        hint.conv_in.weight.copy_((normals / 9)[:, :, None, None].expand(-1, -1, 3, 3))
+        hint.conv_in.bias.copy_(-(normals * points).sum(dim=1))
+        torch.nn.init.normal_(hint.conv_out.weight, std=0.004)  # beside what the net has of the latents, as large
+    return net
 
 
 def make_scheduler() -> "DDPMScheduler":

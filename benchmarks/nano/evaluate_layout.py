@@ -1,0 +1,203 @@
+"""Whether nano knows its mesh: textures drawn for meshes and two-colour captions that no training has seen.
+
+    python -m benchmarks.nano.evaluate_layout [--model FOLDER] [--count 48]
+
+Each is drawn with the map of its mesh, without a map, and with the map of another mesh. FOLDER is a pipeline's, with
+the layout net in FOLDER/controlnet; the shipped one where left out. Writes outputs/nano/layout.json and layout.png: 24
+rows of what the look is, and the three drawings.
+
+    colours: share of the atlases whose two regions are, by most of their texels, in the two colours asked for
+    islands: share of the islands with the colour that most of the island should have
+    r2: of the variance of the drawn colour, over squares of 8 x 8 texels, what a linear function of the look's own
+        field explains; where the field is wrong, nothing
+    seams: mean CIEDE2000 across the seams, and over that of edges inside the islands
+    void: share of covered texels in flat patches of black
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from diffusers import ControlNetModel, DDIMScheduler, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from benchmarks.nano.loop import OUT
+from benchmarks.nano.samples import SIDE, drawn
+from texdiff.demo.looks import Look, accent_share, describe, paint_look
+from texdiff.demo.make import write_glb
+from texdiff.demo.palette import COLOURS
+from texdiff.demo.shapes import Mesh
+from texdiff.evaluation.metrics.seams import SeamError, seam_error
+from texdiff.models.exports import LAYOUT_NET
+from texdiff.models.nano import nano_folder
+from texdiff.render.void import void_on_surface
+from texdiff.uv.coverage import coverage_mask
+from texdiff.uv.gutter import fill
+from texdiff.uv.meshes import read_parts
+from texdiff.uv.seams.edges import MeshEdges
+
+SEED = 9000
+"""Apart from the seeds of all trainings."""
+ARMS = ("own", "text", "other")
+NAMES = list(COLOURS)
+Texels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A mesh, a look in two colours, and how it should come out."""
+
+    shape: str
+    mesh: Mesh
+    look: Look
+    painted: Texels
+    positions: NDArray[np.float32]
+    islands: NDArray[np.int_]
+    share: NDArray[np.float32]
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        return self.positions.any(axis=2)
+
+
+def cases(count: int) -> list[Case]:
+    """The first `count` with two colours, each of which covers at least a tenth of the surface."""
+    found: list[Case] = []
+    number = 0
+    while len(found) < count:
+        number += 1
+        shape, mesh, look, rng = drawn(SEED, number)
+        if look.accent is None:
+            continue
+        painted, positions = paint_look(look, mesh, SIDE, rng)
+        islands = np.full((SIDE, SIDE), -1)
+        for island in range(int(mesh.island.max()) + 1):
+            islands[coverage_mask(mesh.uv[mesh.faces[mesh.island == island]], (SIDE, SIDE))] = island
+        mask = positions.any(axis=2)
+        share = accent_share(look, positions, islands)
+        if 0.1 < share[mask].mean() < 0.9:
+            found.append(Case(shape, mesh, look, fill(painted, mask), positions, islands, share))
+    return found
+
+
+def draw(folder: Path, made: Sequence[Case], arm: str, steps: int, guidance: float) -> list[Texels]:
+    """A texture for each case, in one of ARMS; the same noise in all."""
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, torch_dtype=torch.float32)
+    if arm != "text":
+        net = ControlNetModel.from_pretrained(folder / LAYOUT_NET, torch_dtype=torch.float32)
+        pipeline = StableDiffusionControlNetPipeline(
+            **pipeline.components, controlnet=net, requires_safety_checker=False
+        )
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    textures: list[Texels] = []
+    for first in tqdm(range(0, len(made), 8), arm):
+        part = range(first, min(first + 8, len(made)))
+        maps = {}
+        if arm != "text":
+            shown = [made[i if arm == "own" else (i + 1) % len(made)].positions for i in part]
+            maps["image"] = torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)
+        images = pipeline(
+            [describe(made[i].look, made[i].shape) for i in part],
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=[torch.Generator().manual_seed(i) for i in part],
+            output_type="np",
+            height=SIDE,
+            width=SIDE,
+            **maps,
+        ).images
+        textures += [
+            fill(image, made[i].mask) for i, image in zip(part, np.rint(images * 255).astype(np.uint8), strict=True)
+        ]
+    return textures
+
+
+def colour_of(texels: Texels) -> str:
+    """The named colour that is nearest to most of the texels [N, 3]."""
+    away = np.abs(texels[:, None] / 255 - np.array(list(COLOURS.values()))).sum(axis=-1)
+    return NAMES[np.bincount(away.argmin(axis=1), minlength=len(NAMES)).argmax()]
+
+
+def explained(texture: Texels, case: Case) -> float:
+    """R² of the texture's colour on the look's field, over the squares of 8 x 8 texels that are covered by half."""
+    weight = _means(case.mask.astype(np.float64))
+    used = weight > 0.5
+    field = (_means(case.share * case.mask) / np.maximum(weight, 1e-9))[used]
+    colours = np.stack(
+        [_means(c * case.mask) / np.maximum(weight, 1e-9) for c in np.moveaxis(texture / 255, 2, 0)], -1
+    )[used]
+    field, colours = field - field.mean(), colours - colours.mean(axis=0)
+    if not (field**2).sum() > 0 or not (colours**2).sum() > 0:
+        return 0.0
+    return float(((field @ colours) ** 2).sum() / (field**2).sum() / (colours**2).sum())
+
+
+def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return cv2.resize(values, (SIDE // 8, SIDE // 8), interpolation=cv2.INTER_AREA)
+
+
+def figures(made: Sequence[Case], textures: Sequence[Texels], edges: Sequence[MeshEdges]) -> dict[str, float | None]:
+    """What the module's docstring lists."""
+    both, islands, seams = [], [], SeamError(np.zeros(0), np.zeros(0))
+    for case, texture, edge in zip(made, textures, edges, strict=True):
+        assert case.look.accent is not None
+        asked = case.look.pattern.colour, case.look.accent.colour
+        regions = case.mask & (case.share < 0.5), case.mask & (case.share >= 0.5)
+        both.append([colour_of(texture[r]) for r in regions] == list(asked))
+        for island in np.unique(case.islands[case.islands >= 0]):
+            here = case.islands == island
+            part = here & ((case.share >= 0.5) == (case.share[here].mean() >= 0.5))
+            if here.sum() >= 64:
+                islands.append(colour_of(texture[part]) == asked[int(case.share[here].mean() >= 0.5)])
+        seams += seam_error(edge, texture)
+    across = seams.metrics()
+    return {
+        "colours": float(np.mean(both)),
+        "islands": float(np.mean(islands)),
+        "r2": float(np.mean([explained(t, c) for t, c in zip(textures, made, strict=True)])),
+        "seams": across["mean"],
+        "relative_seams": across["relative_mean"],
+        "inner": across["inner_mean"],
+        "void": float(np.mean([void_on_surface(t, c.mask, [(0, 0, 0)]) for t, c in zip(textures, made, strict=True)])),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, help="a pipeline folder; the shipped one where left out")
+    parser.add_argument("--count", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--guidance", type=float, default=2.5)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    made = cases(given.count)
+    with tempfile.TemporaryDirectory() as aside:
+        files = [write_glb(Path(aside), str(i), case.mesh, case.painted) for i, case in enumerate(made)]
+        edges = [MeshEdges(file, [part.key for part in read_parts(file)]) for file in files]
+    folder = given.model or nano_folder()
+    drawings = {"painted": [case.painted for case in made]}
+    drawings |= {arm: draw(folder, made, arm, given.steps, given.guidance) for arm in ARMS}
+    table = {name: figures(made, textures, edges) for name, textures in drawings.items()}
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "layout.json").write_text(json.dumps({"atlases": len(made)} | table, indent=1) + "\n")
+    masks = [case.mask[..., None] for case in made[:24]]
+    rows = [np.hstack([np.where(m, drawings[name][i], 0) for name in drawings]) for i, m in enumerate(masks)]
+    half = -(-len(rows) // 2)
+    columns = [np.vstack(rows[:half]), np.vstack([*rows[half:], *[np.zeros_like(rows[0])] * (2 * half - len(rows))])]
+    cv2.imwrite(str(OUT / "layout.png"), np.hstack(columns)[..., ::-1])
+    print(f"{'':<9}" + "".join(f"{name:>16}" for name in next(iter(table.values()))))
+    for name, row in table.items():
+        print(f"{name:<9}" + "".join(f"{'-' if value is None else format(value, '.3f'):>16}" for value in row.values()))
+
+
+if __name__ == "__main__":
+    main()
