@@ -36,6 +36,7 @@ def test_every_public_name_is_there_and_no_other() -> None:
         texdiff.no_such_name  # noqa: B018
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme(tmp_path: Path) -> None:
     (example,) = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), flags=re.M | re.S)
     (tmp_path / "example.py").write_text(example, "utf-8")

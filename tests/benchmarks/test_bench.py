@@ -63,6 +63,7 @@ def toy(
     )
 
 
+@pytest.mark.slow
 def test_programs_take_turns(tmp_path):
     slow, quick = toy(tmp_path, "slow", 7, 0.06), toy(tmp_path, "quick", 7, 0.02)
     measured = take_turns([slow, quick], tmp_path)
@@ -101,6 +102,7 @@ def test_a_program_is_killed_after_its_last_turn_where_its_end_does_not_matter(t
     assert "the end" not in (tmp_path / "endless.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_program_that_fails_says_why(tmp_path):
     with pytest.raises(ProgramFailed, match=r"(?s)bad: stopped with exit code 3.*the end"):
         take_turns([toy(tmp_path, "bad", 7, 0, code=3)], tmp_path)

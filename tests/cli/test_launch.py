@@ -116,6 +116,7 @@ def test_precision_by_what_the_gpus_can(capsys):
     assert all(f"--{name}" in help for name in ("num_processes", "mixed_precision", "config_file", "lora.rank"))
 
 
+@pytest.mark.slow
 def test_one_process_uses_all_cores_and_stops_and_continues(flags, run_program, tmp_path):
     run, log = Run(tmp_path / "run"), tmp_path / "log"
     process = started([*TRAIN, *flags], log, OMP_NUM_THREADS="1")

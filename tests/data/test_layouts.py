@@ -144,6 +144,7 @@ def test_what_check_calls_wrong_is_refused(draw: Draw, islands_mask: Draw, tmp_p
         read_records(str(root), "train")
 
 
+@pytest.mark.slow
 def test_a_run_on_a_folder_of_kohyas(draw: Draw, islands_mask: Draw, tmp_path: Path, train) -> None:
     mask = islands_mask().astype(np.uint8) * 255
     for number in range(2):

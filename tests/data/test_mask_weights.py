@@ -197,6 +197,7 @@ def test_prepare_keeps_weights(draw: Callable, islands_mask: Callable, tmp_path:
         assert row["coverage"] == pytest.approx((mask > 0).mean(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_says_which_masks_are_weights(train: Callable, draw: Callable, islands_mask: Callable, tmp_path) -> None:
     rim = islands_mask().astype(np.uint8) * 255
     rim[0, :9] = 140

@@ -34,6 +34,7 @@ def save_a_checkpoint(folder: Path) -> None:
     (folder / "config.yaml").write_text(config.to_yaml())
 
 
+@pytest.mark.slow
 def test_ranks_that_see_different_disks_do_what_rank_0_decides(tmp_path):
     for rank in ("0", "1"):
         (tmp_path / rank).mkdir()

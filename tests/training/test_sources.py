@@ -118,6 +118,7 @@ def kohya_folder(root, draw, islands_mask):
     return root
 
 
+@pytest.mark.slow
 def test_a_kohya_folder_with_repeats_a_regularisation_set_and_grey_masks(train, draw, islands_mask, tmp_path):
     root = kohya_folder(tmp_path / "set", draw, islands_mask)
     prepared = tmp_path / "prepared"

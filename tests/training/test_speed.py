@@ -180,7 +180,7 @@ def test_what_is_recorded_is_the_denoiser_as_a_function_of_tensors(monkeypatch):
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
     trainable = LoraDenoiser(load_family("nano"), LoraConfig(rank=4), 0, torch.float32).train()
     textures = types.SimpleNamespace(latent_shape=(4, 8, 8))
-    texture = types.SimpleNamespace(prompt=trainable.family.encode_prompts(["a", "b"]))
+    texture = types.SimpleNamespace(prompt=trainable.family.encode_prompts(["a", "b"]), known=None)
     textures.batch = lambda indices: types.SimpleNamespace(to=lambda device, dtype: texture)
     inputs = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), Conditioning(prompt=texture.prompt)
     expected = trainable(*inputs)

@@ -11,7 +11,7 @@ from texdiff.training.startup import measure_masks
 def textures_of(sums, variation):
     columns = dict(zip(("target", "outside", "covered", "dropped", "void"), torch.tensor(sums).T, strict=True))
     records = [SimpleNamespace(name=f"{i}.png") for i in range(len(sums))]
-    return SimpleNamespace(sums=columns, variation=torch.tensor(variation), records=records)
+    return SimpleNamespace(sums=columns, variation=torch.tensor(variation), records=records, scales=1)
 
 
 def test_the_mask_report_adds_up():

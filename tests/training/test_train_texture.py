@@ -209,6 +209,7 @@ def test_the_target_is_what_the_base_predicts(whole, dataset, train, tmp_path):
     assert len({round(loss, 3) for loss in (epsilon, *losses.values())}) == 3
 
 
+@pytest.mark.slow
 def test_accelerate_launch_in_bf16_with_pictures(dataset, run_program, tmp_path):
     launcher = [Path(sys.executable).with_name("accelerate"), "launch", "--mixed_precision", "bf16"]
     launcher += ["--config_file", "accelerate_config.yaml", "train_texture.py", "--config", "configs/demo.yaml"]

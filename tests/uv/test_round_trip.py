@@ -95,6 +95,7 @@ def test_obj_of_20000_materials(tmp_path: Path) -> None:
     assert len(atlas.parts) == len(atlas.triangles) == 20_000
 
 
+@pytest.mark.slow
 def test_real_meshes(real_meshes: Path) -> None:
     """Every one is read; what is set aside is known, and why."""
     read = {path.stem: read_atlases(path) for path in sorted(real_meshes.rglob("*.obj"))}

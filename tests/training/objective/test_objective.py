@@ -44,7 +44,7 @@ def test_weights_are_the_formulas(base, reduction):
     setting = configured(mask=MaskConfig(reduction=reduction, pixel_weight=0.25), noise=NoiseConfig(snr_gamma=5.0))
     mixture = SimpleNamespace(loss_weights=torch.tensor([1.0, 0.5, 1.0]))
     textures = SimpleNamespace(
-        texels=torch.tensor([3.0, 40.0, 7.5]), pixels=torch.tensor([100.0, 2500.0, 480.0]), mixture=mixture
+        scales=1, texels=torch.tensor([3.0, 40.0, 7.5]), pixels=torch.tensor([100.0, 2500.0, 480.0]), mixture=mixture
     )
     indices, timesteps = [2, 0, 0, 1], torch.tensor([0, 300, 999, 650])
     latent, pixel = objective_of(setting, base).weights(textures, indices, timesteps).double().numpy()

@@ -38,6 +38,7 @@ def wait_for_steps(run: Run, process: subprocess.Popen, terminal: int | None = N
             os.read(terminal, 4096)
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_stops_the_run_with_a_checkpoint(dataset, tmp_path):
     run = Run(tmp_path / "run")
     ours, theirs = pty.openpty()

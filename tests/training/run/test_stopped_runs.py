@@ -130,6 +130,7 @@ def whole(dataset, run_program, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_stopped_by_a_signal_the_run_goes_on_with_the_command_that_it_says(whole, start, run_program, tmp_path):
     # FLUSH_STEPS figures come in a block, so the first line of a step appears at the validation after step 3.
     training = start(tmp_path / "run")
@@ -270,6 +271,7 @@ def test_a_full_disk_ends_the_run_in_one_line(whole, start, tmp_path):
         subprocess.run(["umount", "-l", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_limit_on_file_sizes_ends_the_run_in_one_line(start, tmp_path, monkeypatch):
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     monkeypatch.setattr(subprocess, "Popen", limited(subprocess.Popen, hard))
