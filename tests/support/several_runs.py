@@ -2,8 +2,8 @@
 
 python tests/support/several_runs.py '[["--run.seed", "1"], ...]' [PORT ...]
 
-The first that does not end well ends them all, with its exit code. Under torchrun every rank does the same, and each
-run needs a free port of its own.
+Words such as NAME=value before a run's flags set its environment. The first that does not end well ends them all, with
+its exit code. Under torchrun every rank does the same, and each run needs a free port of its own.
 """
 
 import json
@@ -21,7 +21,9 @@ import train_texture
 def main() -> None:
     runs, ports = json.loads(sys.argv[1]), sys.argv[2:]
     for number, words in enumerate(runs):
-        sys.argv = ["train_texture.py", *words]
+        environment = [word for word in words if word[0].isupper()]
+        os.environ |= dict(word.split("=") for word in environment)
+        sys.argv = ["train_texture.py", *words[len(environment) :]]
         if "WORLD_SIZE" in os.environ:
             # The launcher's store still has what the ranks of the run before told each other, so each run has its own.
             os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": ports[number]}

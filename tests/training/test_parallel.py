@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from texdiff.config import DataConfig, RunConfig, TrainingConfig
+from texdiff.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainingConfig
 from texdiff.errors import InputError
 from texdiff.training.ema import Ema
 from texdiff.training.optimizer import make_lr_scheduler, make_optimizer
-from texdiff.training.parallel import SHARDED, Parallel
+from texdiff.training.parallel import REFUSED, Parallel, sharding
 from texdiff.training.run import Run
 from texdiff.training.run.checkpoint import Checkpointer
 from texdiff.training.run.metrics_log import MetricsLog
 
 WORKER = Path(__file__).parents[1] / "support/two_ranks.py"
-FSDP = "compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\nnum_processes: 2\nfsdp_config: {fsdp_version: 2}\n"
 
 
 def save_a_checkpoint(folder: Path) -> None:
@@ -67,23 +66,47 @@ def test_ranks_that_see_different_disks_do_what_rank_0_decides(tmp_path):
         }
 
 
-@pytest.mark.parametrize("name", [*SHARDED])
-def test_sharded_training_is_refused(name, monkeypatch):
+@pytest.mark.parametrize("name", [*REFUSED])
+def test_what_cannot_be_trained_with_is_refused_with_the_reason(name, monkeypatch):
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
-    with pytest.raises(InputError, match=f"^accelerate's configuration: {SHARDED[name]} is not supported"):
+    with pytest.raises(InputError, match=f"^accelerate's configuration: {REFUSED[name]}; leave it out, or"):
         Parallel(cpu=True)
 
 
-@pytest.mark.slow
-def test_a_configuration_with_fsdp_is_refused_in_one_line_of_each_process(dataset, run_program, tmp_path):
-    (tmp_path / "fsdp.yaml").write_text(FSDP)
-    launcher = [Path(sys.executable).with_name("accelerate"), "launch", "-q", "--config_file", tmp_path / "fsdp.yaml"]
-    flags = ["train_texture.py", "--data.dataset", dataset, "--run.output_dir", tmp_path / "run"]
-    result = run_program(*launcher, *flags)
-    assert result.returncode != 0
-    lines = [line for line in result.stderr.splitlines() if "train_texture.py: error:" in line]
-    assert {line.partition("error: ")[2] for line in lines} == {
-        "accelerate's configuration: FSDP is not supported; choose one process or several on one machine without it "
-        "(accelerate config)"
-    }
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({}, "fsdp_version must be 2 \\(got 1\\); set it, or leave FSDP out$"),
+        ({"FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params is not supported; "),
+        ({"FSDP_VERSION": "2", "FSDP_ACTIVATION_CHECKPOINTING": "true"}, "fsdp_activation_checkpointing is not for"),
+    ],
+)
+def test_what_of_fsdp_there_is_not_is_refused(variables, reason, monkeypatch):
+    for name, value in ({"ACCELERATE_USE_FSDP": "true"} | variables).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"^accelerate's configuration: {reason}"):
+        Parallel(cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision", "reason"),
+    [
+        ({"model": ModelConfig()}, "no", "model.train lora: FSDP2 is for full fine-tuning"),
+        ({"optim": OptimConfig(name="adafactor")}, "no", "optim.name: adafactor cannot step sharded weights"),
+        ({}, "fp16", "mixed_precision: fp16 is not supported with FSDP"),
+        ({"run": RunConfig(channels_last=True)}, "no", "run.channels_last: "),
+    ],
+)
+def test_settings_that_sharded_weights_cannot_be_trained_with_are_refused(changes, precision, reason):
+    full = {"data": DataConfig(dataset="x"), "model": ModelConfig(train="full")}
+    sharding.check(TrainingConfig(**full), "bf16")
+    with pytest.raises(InputError, match=f"^{reason}"):
+        sharding.check(TrainingConfig(**full | changes), precision)
+
+
+def test_a_single_process_has_nothing_to_shard(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    parallel = Parallel(cpu=True)
+    assert not parallel.sharded
+    assert str(parallel) == "1 on cpu"

@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 import pytest
+from ports import free_ports
 
 from texdiff.training.run import Run
 
@@ -18,15 +17,9 @@ BIN = Path(sys.executable).parent
 QUICK = ["--data.resolution", 64, "--validation.num_images", 0, "--run.report_to", "none"]
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def launchers(kind: str) -> list[list[str]]:
     """The command before the program, of each machine."""
-    port = free_port()
+    [port] = free_ports(1)
     if kind == "accelerate":
         common = ["--multi_gpu", "--num_machines", "2", "--num_processes", "4", "--main_process_ip", "127.0.0.1"]
         common += ["--main_process_port", f"{port}", "--mixed_precision", "no", "--dynamo_backend", "no"]

@@ -44,19 +44,23 @@ class Trainable(nn.Module):
         """As `forward`, of the base model alone and without a gradient."""
         raise NotImplementedError("every weight is trained, so there is no frozen model")
 
-    def save(self, folder: Path, about: Mapping[str, str]) -> None:
+    def save(self, folder: Path, about: Mapping[str, str], weights: Mapping[str, Tensor] | None = None) -> None:
         """Write what was trained into `folder`, in the form that other programs load; `about` goes into its metadata
-        where the format has any."""
+        where the format has any. `weights` are the denoiser's, where it has but parts of them itself."""
         raise NotImplementedError
 
 
 class FullDenoiser(Trainable):
     """Every weight, in float32."""
 
-    def save(self, folder: Path, about: Mapping[str, str]) -> None:
+    def save(self, folder: Path, about: Mapping[str, str], weights: Mapping[str, Tensor] | None = None) -> None:
         """The full pipeline, so that `DiffusionPipeline.from_pretrained(folder)` loads it."""
+        denoiser = self.denoiser
+        if weights is not None:
+            denoiser = self.family.denoiser_outline()
+            denoiser.load_state_dict(weights, assign=True)
         with atomic_entries(folder, last="model_index.json") as aside:
-            self.family.pipeline(self.denoiser).save_pretrained(aside)
+            self.family.pipeline(denoiser).save_pretrained(aside)
 
 
 class LoraDenoiser(Trainable):
@@ -88,7 +92,7 @@ class LoraDenoiser(Trainable):
         finally:
             denoiser.enable_adapters()
 
-    def save(self, folder: Path, about: Mapping[str, str]) -> None:
+    def save(self, folder: Path, about: Mapping[str, str], weights: Mapping[str, Tensor] | None = None) -> None:
         """`folder`/pytorch_lora_weights.safetensors; its metadata says which layout net it was trained under."""
         write_lora(self.denoiser, folder, {**about, **self.about})
 
@@ -109,7 +113,7 @@ class ControlNetDenoiser(Trainable):
         """Without the layout net."""
         return self.family.predict(self.denoiser, noisy, t, conditioning)
 
-    def save(self, folder: Path, about: Mapping[str, str]) -> None:
+    def save(self, folder: Path, about: Mapping[str, str], weights: Mapping[str, Tensor] | None = None) -> None:
         """`folder`/controlnet, which `ControlNetModel.from_pretrained` loads."""
         write_layout_net(self.layout_net, folder / LAYOUT_NET)
 

@@ -10,6 +10,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from texdiff.config import OptimConfig
+from texdiff.training.parallel.sharding import as_sharded, own_part, part_of
 
 
 def make_ema(config: OptimConfig, parameters: Iterable[Parameter], optimizer: Optimizer) -> "Ema":
@@ -23,11 +24,12 @@ class Ema:
     """diffusers' EMAModel over the trainable `parameters`; with `decay` None there is no average.
 
     As there, the decay starts small, (1 + n) / (10 + n) after n steps, so that the average forgets the beginning. It
-    takes the memory of one more copy of the trainable weights, on their device.
+    takes the memory of one more copy of the trainable weights, on their device; of sharded ones, of this rank's part.
     """
 
     def __init__(self, parameters: Iterable[Parameter], decay: float | None) -> None:
-        self.parameters = list(parameters)
+        self.of = list(parameters)
+        self.parameters = [own_part(parameter) for parameter in self.of]
         self.model = None if decay is None else EMAModel(self.parameters, decay=decay, foreach=True)
 
     def step(self) -> None:
@@ -50,12 +52,17 @@ class Ema:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps; empty where there is no average."""
-        return self.model.state_dict() if self.model else {}
+        if not self.model:
+            return {}
+        state: dict[str, Any] = self.model.state_dict()
+        pairs = zip(state["shadow_params"], self.of, strict=True)
+        return state | {"shadow_params": [as_sharded(average, parameter) for average, parameter in pairs]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint's average."""
         if self.model:
-            self.model.load_state_dict(state)
+            pairs = zip(state["shadow_params"], self.of, strict=True)
+            self.model.load_state_dict(state | {"shadow_params": [part_of(full, p) for full, p in pairs]})
             self.model.to(device=self.parameters[0].device)
 
 

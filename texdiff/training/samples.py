@@ -55,6 +55,7 @@ class SampleImages:
         self.hiding = hiding
         self.config, self.log, self.run, self.records = config, log, log.run, records
         self.folder = self.run.samples_folder
+        self.number = max(config.validation.num_images, len(config.validation.prompts))
         self.rows: list[Sample] = []
         self._records: list[Record] = []
         self._real_void: list[float] = []  # of each sample's own texture, once it is known
@@ -95,11 +96,10 @@ class SampleImages:
         """A texture and its mesh for each sample: of the first few those that cover most of their meshes, as on a mesh
         of many parts a texture can be hard to find; with different captions, as long as there are such. Every one of
         validation.prompts has its sample, whatever num_images says."""
-        number = max(self.config.validation.num_images, len(self.config.validation.prompts))
-        found = [(record, find_mesh(record.name)) for record in self.records[: _CANDIDATES * number]]
+        found = [(record, find_mesh(record.name)) for record in self.records[: _CANDIDATES * self.number]]
         found.sort(key=lambda pair: -pair[1].share if pair[1] else 0.0)
         distinct = list({pair[0].captions[0]: pair for pair in reversed(found)}.values())[::-1]
-        return [distinct[i % len(distinct)] for i in range(number)]
+        return [distinct[i % len(distinct)] for i in range(self.number)]
 
     def draw(self, pipeline: Any, step: int) -> None:
         """Draw each atlas with the pipeline; write it as it is, with the void dimmed, and on its mesh from four sides.
@@ -109,6 +109,14 @@ class SampleImages:
         with atomic_folder(self.run.sample_folder(step)) as folder:
             shown = self._draw_into(folder, pipeline)
         self.log.images(step, shown)
+
+    def accompany(self, pipeline: Any) -> None:
+        """The passes that `draw` makes, and nothing else: for a process whose part of the weights they need."""
+        size, inputs = (self.config.data.resolution,) * 2, dict[str, Any]()
+        if self.hiding is not None:
+            inputs = inpainting_inputs(pipeline, np.zeros((*size, 3), np.float32), np.ones(size, bool))
+        for number in range(self.number):
+            self._sample(pipeline, number, "", output_type="latent", **inputs)
 
     def void(self, step: int) -> dict[str, float]:
         """Of the samples drawn after `step` steps: void_on_surface, the mean share of their covered texels that shows a
@@ -142,14 +150,7 @@ class SampleImages:
             if self.hiding is not None:
                 hidden = self.hiding.hidden(mask, variant=0)
                 inputs = inpainting_inputs(pipeline, known_pixels(texture, mask, hidden), hidden)
-            image = pipeline(
-                row.prompt,
-                height=self.config.data.resolution,
-                width=self.config.data.resolution,
-                num_inference_steps=self.config.validation.num_inference_steps,
-                generator=keyed_generator(self.config.run.seed, "sample", number),
-                **inputs,
-            ).images[0]
+            image = self._sample(pipeline, number, row.prompt, **inputs)
             image.save(folder / row.file)
             atlas = np.asarray(image)
             shown["atlas"].append(dim_void(atlas, mask))
@@ -161,6 +162,16 @@ class SampleImages:
                 shown["mesh"].append(np.vstack([np.hstack([*views[:2]]), np.hstack([*views[2:]])]))
                 Image.fromarray(shown["mesh"][-1]).save(folder / beside(row.file, "mesh"))
         return shown
+
+    def _sample(self, pipeline: Any, number: int, prompt: str, **inputs: Any) -> Any:
+        return pipeline(
+            prompt,
+            height=self.config.data.resolution,
+            width=self.config.data.resolution,
+            num_inference_steps=self.config.validation.num_inference_steps,
+            generator=keyed_generator(self.config.run.seed, "sample", number),
+            **inputs,
+        ).images[0]
 
 
 def dim_void(atlas: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

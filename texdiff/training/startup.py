@@ -119,6 +119,8 @@ def print_summary(
     Raises InputError for adapters that the base has no layers for, for a layout net that does not fit it, and for an
     optimizer that is not installed."""
 
+    parallel.check(config)
+
     def describe() -> str:
         check_installed(config.optim.name)
         said, layout = describe_training(family, config.model.train, config.lora), config.layout

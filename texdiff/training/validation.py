@@ -42,7 +42,7 @@ Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
 
 class Validation:
     """Evaluates the model while it is trained, with its averaged weights where there are such: the main process does,
-    and the others wait."""
+    and the others wait; where weights are sharded they make its passes with it."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Validation:
         """Draw sample images and log held-out errors after `step` steps, where they are not there already. A signal to
         stop breaks it off. Every rank must call it."""
         self.log.flush()
-        if self.parallel.is_main and self._is_missing(step):
+        if self._with_others(lambda: self._is_missing(step)):
             with contextlib.suppress(Stopped):
                 self.images(step)
                 self.figures(step)  # last: where its line is, all of it was done
@@ -74,6 +74,18 @@ class Validation:
         patience = self.config.run.early_stopping_patience
         if patience is not None and not self._stalled:
             self._stalled = self.parallel.decide(lambda: self._has_stalled(step, patience))
+
+    def _with_others(self, make: Callable[[], bool]) -> bool:
+        """What `make` says, on rank 0. The others do what it does where weights are sharded, and else nothing."""
+        if self.parallel.sharded:
+            return self.parallel.decide(make)
+        return self.parallel.is_main and make()
+
+    @contextmanager
+    def _breaking_off(self) -> Iterator[None]:
+        """A signal leaves this block, but where passes are made by all ranks together: the others would wait."""
+        with contextlib.nullcontext() if self.parallel.sharded else self.stop.breaking_off():
+            yield
 
     def stalled(self) -> bool:
         """Whether the held-out loss has not come down for as many validations as run.early_stopping_patience says. The
@@ -100,31 +112,34 @@ class Validation:
         """Log the held-out masked loss and errors after `step` steps, where there are held-out textures, and how much
         void there is on the samples' surface."""
         found: dict[str, float | None] = {}
-        with self._evaluating(), self.stop.breaking_off():
+        with self._evaluating(), self._breaking_off():
             if self.held_out:
                 setting, parallel = self.config.run, self.parallel
                 where = setting.seed, parallel.device, parallel.dtype, setting.train_batch_size
                 found |= measure_held_out(self.trainable, self.family, self.held_out, *where).figures()
-            if self.config.validation.num_images:
+            if self.config.validation.num_images and self.parallel.is_main:
                 found |= self.samples.void(step)
         loss = found.get("validation_loss")
-        if loss is not None and best_step(self.log.held_out_losses | {step: loss}) == step:
+        if loss is not None and self._with_others(lambda: best_step(self.log.held_out_losses | {step: loss}) == step):
             self.export.best(step, loss)  # before its line, which says that all of it was done
-        if found:
+        if found and self.parallel.is_main:
             self.log.validation(step, found)
 
     def images(self, step: int) -> None:
         """Draw the samples of RUN/samples/step-......../. The encoders are on the device for that alone."""
         if self.config.validation.num_images:
             models = self.trainable.models
-            with self.family.encoders_on(self.parallel.device), self._evaluating(), self.stop.breaking_off():
+            with self.family.encoders_on(self.parallel.device), self._evaluating(), self._breaking_off():
                 pipeline = self.family.pipeline(*models)
                 pipeline.set_progress_bar_config(desc="sampling", leave=False)
                 pipeline.scheduler = quick_sampler(pipeline.scheduler)  # whatever the base names: DDPM needs hundreds
                 with contextlib.ExitStack() as stack:
                     for model in models:
                         stack.enter_context(_under_autocast(model, self.parallel))
-                    self.samples.draw(pipeline, step)
+                    if self.parallel.is_main:
+                        self.samples.draw(pipeline, step)
+                    else:
+                        self.samples.accompany(pipeline)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

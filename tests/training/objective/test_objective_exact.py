@@ -1,12 +1,12 @@
 """The gradient of an effective batch does not depend on how it is cut: passes, ranks, or both."""
 
 import json
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ports import free_ports
 from safetensors.torch import load_file
 
 from texdiff.training.run.state_file import read_state
@@ -30,14 +30,6 @@ QUICK = [
     STEPS,
 ]
 QUICK += ["--run.checkpointing_steps", 1, "--run.checkpoints_total_limit", 9]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def checkpoint(run: Path, step: int) -> Path:

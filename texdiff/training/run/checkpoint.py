@@ -1,7 +1,8 @@
 """What a run needs to continue: trainable weights, the state of all that changes with them, and one number of progress.
 
 No random state is kept: every draw is keyed by the sample, and progress says which sample is next. A checkpoint is a
-folder, complete or absent, with SHA-256 sums of its files (`sha256sum -c SHA256SUMS` checks them as well). With it is
+folder, complete or absent, with SHA-256 sums of its files (`sha256sum -c SHA256SUMS` checks them as well). Sharded
+weights are gathered for it, one after another, so that any number of processes can continue from it. With it is
 what the run would export at that step. That stays when the checkpoint is too old to be kept: it is small, and users
 compare such files to choose among the steps.
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -23,6 +25,7 @@ from texdiff.config import RENAMED, DataConfig, TrainingConfig
 from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_folder, remove, write_atomic
 from texdiff.training.ema import Ema
+from texdiff.training.parallel.sharding import optimizer_state, own_part, part_of
 from texdiff.training.run import PROGRESS, STATE, STATE_FILES, SUMS, WEIGHTS, Run, step_of
 from texdiff.training.run.export import Export
 from texdiff.training.run.metrics_log import MetricsLog
@@ -110,17 +113,21 @@ class Checkpointer:
         with the checkpoints before as they were.
         """
         self.log.flush()
-        if self.parallel.is_main and step != self.saved:
+        state, write_export = None, None
+        if step != self.saved and (self.parallel.is_main or self.parallel.sharded):
+            state, write_export = self.parallel.whole(self._state()), self.export.checkpoint() if self.export else None
+        if self.parallel.is_main and state is not None:
             newest = self.run.checkpoint_folder(step)
             with atomic_folder(newest) as folder:
-                save_file({n: p.detach().cpu().contiguous() for n, p in self.parameters.items()}, folder / WEIGHTS)
-                write_state({name: part.state_dict() for name, part in self.parts.items()}, folder / STATE)
+                weights, parts = state
+                save_file({name: weight.cpu().contiguous() for name, weight in weights.items()}, folder / WEIGHTS)
+                write_state(parts, folder / STATE)
                 samples = step * self.log.effective_batch
                 self.base = self.base or content_of(self.settings["model"]["pretrained_model_name_or_path"])
                 progress = {"step": step, "samples_seen": samples, "base": self.base, "config": self.settings}
                 (folder / PROGRESS).write_text(json.dumps(progress, indent=1), "utf-8")
-                if self.export:
-                    self.export.checkpoint(folder, step)
+                if write_export:
+                    write_export(folder, step)
                 names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
                 (folder / SUMS).write_text("".join(f"{_sha256(folder / name)}  {name}\n" for name in names), "utf-8")
             for old in {*self.damaged} - {newest}:
@@ -129,6 +136,11 @@ class Checkpointer:
             self._rotate(newest)
         self.saved = step
         self.parallel.wait()
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights by name, and the state of all that changes with them."""
+        weights = {name: parameter.detach() for name, parameter in self.parameters.items()}
+        return weights, {name: part.state_dict() for name, part in self.parts.items()}
 
     def resume(self) -> int:
         """Take over the checkpoint that the run continues from, if there is one, and return the steps that were done.
@@ -171,7 +183,8 @@ class Checkpointer:
                 for name, parameter in self.parameters.items():
                     if weights[name].shape != parameter.shape:
                         raise ValueError(f"{name} has another shape")
-                    parameter.copy_(weights[name])
+                    own_part(parameter).copy_(part_of(weights[name], parameter))
+            parts["optimizer"] = optimizer_state(parts["optimizer"], self.parameters.values())
             for name, part in self.parts.items():
                 part.load_state_dict(parts[name])
         except Exception as error:  # each part has its own way of saying that a state is not its own

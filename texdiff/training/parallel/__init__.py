@@ -16,25 +16,31 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
     broadcast_object_list,
     gather_object,
+    patch_environment,
 )
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from texdiff.config import TrainingConfig
 from texdiff.errors import InputError
+from texdiff.models.trainable import Trainable
+from texdiff.training.parallel import sharding
 
 # A process that was killed is noticed at once. This is for one that hangs, and has to be longer than what the others
 # do without it: the main process samples and saves, and one may have the larger share of the textures to encode.
 PATIENCE = timedelta(minutes=60)
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-SHARDED = {
-    "DEEPSPEED": "DeepSpeed",
-    "FSDP": "FSDP",
-    "MEGATRON_LM": "Megatron-LM",
-    "PARALLELISM_CONFIG": "parallelism_config",
+REFUSED = {
+    "DEEPSPEED": "DeepSpeed is not supported, since its engine steps after every backward pass, which accumulated "
+    "micro-batches must not",
+    "MEGATRON_LM": "Megatron-LM is not supported",
+    "PARALLELISM_CONFIG": "parallelism_config is not supported",
 }
 
 Decision = TypeVar("Decision")
 Item = TypeVar("Item")
+State = TypeVar("State")
 
 
 class Parallel:
@@ -46,23 +52,27 @@ class Parallel:
     """
 
     def __init__(self, *, cpu: bool = False) -> None:
-        for name, what in SHARDED.items():
+        for name, what in REFUSED.items():
             if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
                 raise InputError(
-                    f"accelerate's configuration: {what} is not supported; choose one process or several on one "
-                    "machine without it (accelerate config)"
+                    f"accelerate's configuration: {what}; leave it out, or for full fine-tuning use FSDP with "
+                    "fsdp_version 2 (accelerate config)"
                 )
+        shards = sharding.is_asked_for()
         try:
             # Gradients stand in the buckets that are sent to the other ranks, rather than there and once more.
             buckets = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
             group = InitProcessGroupKwargs(timeout=PATIENCE)
-            self.accelerator = Accelerator(cpu=cpu, kwargs_handlers=[buckets, group])
+            with patch_environment(ACCELERATE_USE_FSDP="false"):  # what it would do, and more, is in sharding.py
+                self.accelerator = Accelerator(cpu=cpu, kwargs_handlers=[buckets, group])
         except (ValueError, ImportError, RuntimeError) as error:
             raise InputError(
                 f"accelerate cannot start: {error}; change its configuration (accelerate config)"
             ) from None
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes
+        self.sharded = shards and self.world > 1
+        """Whether each rank has but a part of the trained weights, so that a pass needs all of them."""
         self.is_main: bool = self.accelerator.is_main_process
         self.device: torch.device = self.accelerator.device
         self.mixed_precision: str = self.accelerator.mixed_precision
@@ -86,8 +96,12 @@ class Parallel:
 
     def __str__(self) -> str:
         """How many processes, where, and how they share the work."""
-        how = f" ({'DDP' if self.machines == 1 else f'DDP, {self.machines} machines'})" if self.world > 1 else ""
-        return f"{self.world} on {self.device.type}{how}"
+        if self.world == 1:
+            return f"1 on {self.device.type}"
+        how = "FSDP2" if self.sharded else "DDP"
+        return (
+            f"{self.world} on {self.device.type} ({how if self.machines == 1 else f'{how}, {self.machines} machines'})"
+        )
 
     def together(self, folder: Path) -> list[int]:
         """The ranks for which `folder` is the same folder as for this one, in ascending order. They know by a file that
@@ -124,9 +138,18 @@ class Parallel:
                 f"{what} of {', '.join(others)} are not those of {everywhere[0][1]}; give every machine the same"
             )
 
-    def prepare_model(self, model: nn.Module) -> nn.Module:
-        """The model on the device, under autocast, with gradients averaged over the ranks."""
-        return self.accelerator.prepare_model(model)
+    def check(self, config: TrainingConfig) -> None:
+        """Raise InputError for settings that cannot be had with how the ranks share the work."""
+        if self.sharded:
+            sharding.check(config, self.mixed_precision)
+
+    def prepare_model(self, model: Trainable) -> nn.Module:
+        """The model on the device, under autocast, with gradients averaged over the ranks. Sharding is what changes its
+        parameters for others of the same names."""
+        if not self.sharded:
+            return self.accelerator.prepare_model(model)
+        sharding.shard(model.denoiser, self.device, self.world, self.dtype)
+        return self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)  # autocast alone
 
     def prepare_optimizer(self, optimizer: Optimizer) -> Optimizer:
         """The optimizer with gradients unscaled first, where float16 scales them."""
@@ -134,7 +157,7 @@ class Parallel:
 
     def sync_gradients(self, model: nn.Module, only_if: bool) -> AbstractContextManager[None]:
         """A block whose backward pass averages gradients over the ranks only in a step's last micro-batch."""
-        return nullcontext() if only_if else self.accelerator.no_sync(model)
+        return nullcontext() if only_if or self.sharded else self.accelerator.no_sync(model)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss` [], this rank's part of the step's: ranks average theirs, and here add up."""
@@ -142,7 +165,19 @@ class Parallel:
 
     def clip_gradients(self, parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
         """Scale gradients down to `max_norm` where their norm [], which is returned, is larger."""
-        return self.accelerator.clip_grad_norm_(parameters, max_norm)
+        if not self.sharded:
+            return self.accelerator.clip_grad_norm_(parameters, max_norm)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        return norm
+
+    def whole(self, state: State) -> State:
+        """`state` with every tensor of it in full, of which ranks may have parts: on rank 0; the others have nothing in
+        their place. Every rank must call it where weights are sharded."""
+        found: State = sharding.whole(state, self.is_main) if self.sharded else state
+        return found
 
     @property
     def step_was_skipped(self) -> bool:
