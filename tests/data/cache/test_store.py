@@ -12,6 +12,7 @@ import pytest
 from texdiff.data.cache import store as module
 from texdiff.data.cache.digests import digests
 from texdiff.data.cache.keys import as_keys, key_of
+from texdiff.data.cache.shards import INDEX, order_of
 from texdiff.data.cache.store import ArrayStore
 from texdiff.data.image_source import StoredFile, TableCell
 from texdiff.data.records import read_records
@@ -226,3 +227,77 @@ def test_cells_of_a_table_are_read_again_when_the_table_changed(dataset, tmp_pat
         assert digest() == first
     write([1, 0, 2])
     assert digest() == first[2:4] + first[:2] + first[4:]
+
+
+def open_shards(store):
+    return sum(shard._columns is not None for shard in store._shards)
+
+
+def test_an_index_spares_opening_many_shards_and_says_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_ENTRIES", 10)
+    monkeypatch.setattr(module, "INDEX_SHARDS", 8)
+    filled(tmp_path, range(65)).write_index()
+    assert not (tmp_path / INDEX).exists()  # of 7 shards it would save nothing
+    first = filled(tmp_path, range(65, 95))
+    first.load()
+    first.write_index()
+    filled(tmp_path, range(95, 98))  # written since
+    again, numbers = ArrayStore(tmp_path), np.random.default_rng(0).permutation(98)
+    again.load()
+    places = again.find(as_keys([key_of(int(n)) for n in numbers]))
+    assert np.array_equal(again.column("texels", places), numbers)
+    assert open_shards(again) == 1
+    assert [again.get(int(place))["mean"][0, 0, 0] for place in places[:20]] == numbers[:20].tolist()
+    assert found(again, [98, 99]) == [False, False]
+
+
+def indexed(folder, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_ENTRIES", 10)
+    monkeypatch.setattr(module, "INDEX_SHARDS", 1)
+    filled(folder, range(40)).write_index()
+    return sorted(path for path in folder.iterdir() if path.name != INDEX)
+
+
+def test_what_the_index_says_of_shards_that_have_gone_or_changed_is_not_believed(tmp_path, monkeypatch):
+    gone, cut, other, kept = indexed(tmp_path, monkeypatch)
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:-100])
+    other.write_bytes(kept.read_bytes())  # as long as before
+    again = ArrayStore(tmp_path)
+    again.load()
+    places = again.find(as_keys([key_of(n) for n in range(40)]))
+    assert (places >= 0).sum() == 20
+    assert not cut.exists()
+    refused = []
+    for place in places[places >= 0].tolist():
+        try:
+            again.get(place)
+        except InputError as error:
+            refused.append(str(error))
+    assert len(refused) == 10
+    assert refused[0] == (
+        f"{other}: is damaged (not what the index says) and has been deleted; start again to rebuild it"
+    )
+    assert not other.exists()
+
+
+def test_a_damaged_index_is_one_line_and_costs_nothing(tmp_path, monkeypatch, capsys):
+    indexed(tmp_path, monkeypatch)
+    data = bytearray((tmp_path / INDEX).read_bytes())
+    data[len(data) // 3] ^= 255
+    (tmp_path / INDEX).write_bytes(data)
+    again = ArrayStore(tmp_path)
+    again.load()
+    assert found(again, range(40)) == [True] * 40
+    assert not (tmp_path / INDEX).exists()
+    assert capsys.readouterr().err.count("is damaged") == 1
+    again.write_index()
+    assert (tmp_path / INDEX).exists()
+
+
+def test_keys_are_in_order_also_where_their_first_halves_are_the_same():
+    rng = np.random.default_rng(0)
+    for alike in (False, True):
+        keys = as_keys([rng.bytes(16) for _ in range(1000)])
+        keys = as_keys([b"12345678" + key[8:].ljust(8, b"\0") for key in keys.tolist()]) if alike else keys
+        assert np.array_equal(order_of(keys), np.argsort(keys, kind="stable"))

@@ -48,6 +48,8 @@ def digests(
     store.load()
     places = store.find(signatures)
     store.mark_used(places)
+    if not mine.start:  # the first of those that see the folder
+        store.write_index()
     if (places < 0).any():  # a rank's file system does not show yet what another has written
         missing = sources[int(np.argmin(places))].signature()
         raise InputError(f"{store.folder}: lacks what another rank wrote about {missing}; start again")

@@ -194,6 +194,8 @@ def fill_store(
     store.load()
     places = store.find(keys)
     store.mark_used(places)
+    if not mine.start:  # the first of those that see the folder
+        store.write_index()
     return places
 
 

@@ -43,6 +43,8 @@ def readable(
     kept, problems = [], []
     places = store.find(keys)
     store.mark_used(places)
+    if not mine.start:  # the first of those that see the folder
+        store.write_index()
     for record, place in zip(records, places.tolist(), strict=True):
         known = place >= 0
         problem = store.get(place)["problem"].tobytes().decode() if known else _problem(record, resolution)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from texdiff.files import remove, unless_held
 
 _STORE = re.compile(r"[a-z]+(-[a-z]+)*-[0-9a-f]{16}")
-_SHARD = re.compile(r"[0-9a-f]{32}\.arrow")
+_SHARD = re.compile(r"([0-9a-f]{32}|index)\.arrow")
 _BASE = re.compile(r"nano-[0-9a-f]{12}")
 _UNPACKED = re.compile(r"[0-9a-f]{32}\.png")
 _DAY = 24 * 3600.0
