@@ -13,7 +13,7 @@ from position_maps import add_maps, ramp
 
 from texdiff.config import DataConfig, MaskConfig
 from texdiff.data.cache.encode import encode_dataset
-from texdiff.data.cache.readability import readable
+from texdiff.data.cache.files import readable
 from texdiff.data.cache.store import ArrayStore
 from texdiff.data.records import read_records
 from texdiff.errors import InputError

@@ -17,7 +17,7 @@ from PIL import Image
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.data.cache.encoders import default_cache_dir
-from texdiff.data.cache.readability import readable
+from texdiff.data.cache.files import readable
 from texdiff.data.cache.store import ArrayStore
 from texdiff.data.caption_length import find_long_captions
 from texdiff.data.mask_weights import MUCH_GREY, THRESHOLD, MaskKind

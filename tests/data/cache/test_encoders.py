@@ -11,8 +11,8 @@ from PIL import Image
 from texdiff.config import SourceConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.data.cache import encoders, keys
-from texdiff.data.cache.digests import digests
 from texdiff.data.cache.encodings import CachedEncodings, Cells, texel_weights
+from texdiff.data.cache.files import digests
 from texdiff.data.cache.masks import mask_entries
 from texdiff.data.cache.store import ArrayStore
 from texdiff.data.mask_weights import MaskKind

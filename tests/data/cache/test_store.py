@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from texdiff.data.cache import store as module
-from texdiff.data.cache.digests import digests
+from texdiff.data.cache.files import digests
 from texdiff.data.cache.keys import as_keys, key_of
 from texdiff.data.cache.shards import INDEX, order_of
 from texdiff.data.cache.store import ArrayStore

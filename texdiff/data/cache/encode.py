@@ -13,7 +13,6 @@ import torch
 from texdiff.data.batch import LatentDataset
 from texdiff.data.cache import encoders, keys
 from texdiff.data.cache.atlases import OVERLAP, WindowEncodings, atlas_sizes, encode_atlases, map_entry, window_entry
-from texdiff.data.cache.digests import digests
 from texdiff.data.cache.encoders import Encoders, default_cache_dir
 from texdiff.data.cache.encodings import (
     CachedEncodings,
@@ -22,6 +21,7 @@ from texdiff.data.cache.encodings import (
     LiveEncodings,
     layout_entries,
 )
+from texdiff.data.cache.files import digests
 from texdiff.data.cache.keys import Keys, as_keys, key_of
 from texdiff.data.cache.known import encode_known, known_keys
 from texdiff.data.cache.masks import LatentMasks, mask_entries, mask_kinds, read_as
