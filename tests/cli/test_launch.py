@@ -24,10 +24,10 @@ TRAIN = [sys.executable, "-m", "texdiff.cli", "train"]
 
 @pytest.fixture
 def flags(dataset, tmp_path):
-    """For runs that end by themselves after 40 steps."""
+    """For runs that are stopped long before their 200 steps."""
     given = {"data.dataset": dataset, "run.output_dir": tmp_path / "run", "data.resolution": 64}
     given |= {"run.train_batch_size": 1, "run.report_to": "none", "validation.num_images": 0, "validation.every": 1}
-    given |= {"run.max_train_steps": 40, "run.checkpointing_steps": 1000}
+    given |= {"run.max_train_steps": 200, "run.checkpointing_steps": 1000}
     return [str(word) for key, value in given.items() for word in (f"--{key}", value)]
 
 

@@ -62,7 +62,7 @@ def layout_records(dataset: str, split: str, spool: Path, missing_ok: bool) -> l
         if asset.extra and split == "train":
             print(f"left out: {asset.label}: {asset.problem}", file=sys.stderr, flush=True)
         if not asset.extra and split_of(asset) == split:
-            records.append(_record(asset, missing_ok))
+            records.append(_record(asset, Path(dataset), missing_ok))
     if split == "train" and (tests := sum(split_of(asset) == "test" for asset in assets)):
         print(f"left out: {tests} textures of the test split of {dataset}", file=sys.stderr, flush=True)
     if not records and split == "train":
@@ -70,10 +70,10 @@ def layout_records(dataset: str, split: str, spool: Path, missing_ok: bool) -> l
     return records
 
 
-def _record(asset: Asset, missing_ok: bool) -> Record:
+def _record(asset: Asset, dataset: Path, missing_ok: bool) -> Record:
     name = str(asset.path)
     if asset.problem:
-        text = f"{asset.label}: {asset.problem}"
+        text = f"{dataset / asset.label if dataset.is_dir() else asset.label}: {asset.problem}"
         if not missing_ok:
             raise InputError(text)
         return Record(name=asset.label, image=Missing(text), mask=Missing(text), captions=("",))
