@@ -170,6 +170,8 @@ def fill_store(
     encode: Callable[[list[int]], Iterable[Arrays]],
     *,
     what: str,
+    unit: str = "",
+    least: int = 1,
     mine: slice = slice(None),
     wait: Callable[[], None] = lambda: None,
     progress: bool = True,
@@ -177,7 +179,8 @@ def fill_store(
     """Make the entries that `store` lacks, and return the place of each key [n].
 
     `encode` gives the entries of the indices it is given. `mine` picks this rank's share of the work, and `wait` lets
-    every rank come to the same point. What is done is kept, whatever stops the rest.
+    every rank come to the same point. What is done is kept, whatever stops the rest. A bar called `what` shows how far
+    it is, where `least` entries or more are lacking.
     """
     store.load()
     _, first = np.unique(keys, return_index=True)
@@ -185,7 +188,8 @@ def fill_store(
     missing = share[store.find(keys[share]) < 0].tolist()
     try:
         if missing:
-            entries = tqdm(encode(missing), desc=what, total=len(missing), unit="", disable=not progress)
+            silent = not progress or len(missing) < least
+            entries = tqdm(encode(missing), desc=what, total=len(missing), unit=unit, disable=silent)
             for index, entry in zip(missing, entries, strict=True):
                 store.add(keys[index].ljust(keys.itemsize, b"\0"), entry)
     finally:

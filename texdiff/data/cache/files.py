@@ -2,23 +2,19 @@
 and whether they can be read, where a run does without the others (data.unreadable skip)."""
 
 import hashlib
-import os
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from tqdm import tqdm
 
-from texdiff.data.cache.encoders import ahead
+from texdiff.data.cache.encoders import ahead, fill_store
 from texdiff.data.cache.keys import KEY, Keys, as_keys, key_of
-from texdiff.data.cache.store import ArrayStore
+from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.image_source import Source
 from texdiff.data.record import Record
 from texdiff.errors import InputError
 
-_THREADS = min(8, os.cpu_count() or 1)  # reading and hashing let go of Python's lock
-_BLOCK = 1024
+_SHOWN = 1024  # files, from which on their reading shows a bar
 NOT_THERE = b"a file missing !"  # in place of the key of a record of which a file is missing, which is not remembered
 
 
@@ -30,31 +26,22 @@ def digests(
     `mine` picks this rank's share of the reading, and `wait` lets every rank come to the same point.
     """
     signatures = as_keys([key_of(source.signature()) for source in sources])
-    store.load()
-    share = np.arange(len(sources))[mine]  # of all of them, since another rank may be done with some of its own already
-    unread = share[store.find(signatures[share]) < 0]
 
-    def digest(index: int) -> bytes:
-        return hashlib.blake2b(sources[index](), digest_size=KEY.itemsize).digest()
+    def digest(index: int) -> Arrays:
+        found = hashlib.blake2b(sources[index](), digest_size=KEY.itemsize).digest()
+        return {"digest": np.frombuffer(found, np.uint8)}
 
-    with (
-        ThreadPoolExecutor(_THREADS) as pool,
-        tqdm(
-            desc="checking files", total=len(unread), unit=" files", disable=not progress or len(unread) < _BLOCK
-        ) as bar,
-    ):
-        for start in range(0, len(unread), _BLOCK):
-            block = unread[start : start + _BLOCK]
-            for index, found in zip(block, pool.map(digest, block), strict=True):
-                store.add(signatures[index].ljust(KEY.itemsize, b"\0"), {"digest": np.frombuffer(found, np.uint8)})
-            bar.update(len(block))
-    store.flush()
-    wait()
-    store.load()
-    places = store.find(signatures)
-    store.mark_used(places)
-    if not mine.start:  # the first of those that see the folder
-        store.write_index()
+    places = fill_store(
+        store,
+        signatures,
+        lambda unread: ahead(digest, unread),
+        what="checking files",
+        unit=" files",
+        least=_SHOWN,
+        mine=mine,
+        wait=wait,
+        progress=progress,
+    )
     if (places < 0).any():  # a rank's file system does not show yet what another has written
         missing = sources[int(np.argmin(places))].signature()
         raise InputError(f"{store.folder}: lacks what another rank wrote about {missing}; start again")
@@ -77,21 +64,22 @@ def readable(
     every rank come to the same point. Raises InputError where none is left.
     """
     keys = as_keys([_key(record, resolution) for record in records])
-    store.load()
-    share = np.arange(len(records))[mine]
-    unknown = share[(store.find(keys[share]) < 0) & (keys[share] != NOT_THERE)].tolist()
-    try:
-        for i, problem in ahead(lambda i: (i, _problem(records[i], resolution)), unknown):
-            store.add(keys[i].ljust(KEY.itemsize, b"\0"), {"problem": np.frombuffer(problem.encode(), np.uint8)})
-    finally:
-        store.flush()
-    wait()
-    store.load()
+    there = np.flatnonzero(keys != NOT_THERE)
+
+    def answer(number: int) -> Arrays:
+        return {"problem": np.frombuffer(_problem(records[there[number]], resolution).encode(), np.uint8)}
+
     kept, problems = [], []
-    places = store.find(keys)
-    store.mark_used(places)
-    if not mine.start:  # the first of those that see the folder
-        store.write_index()
+    places = np.full(len(records), -1)
+    places[there] = fill_store(
+        store,
+        keys[there],
+        lambda unknown: ahead(answer, unknown),
+        what="checking textures",
+        mine=mine,
+        wait=wait,
+        progress=False,
+    )
     for record, place in zip(records, places.tolist(), strict=True):
         known = place >= 0
         problem = store.get(place)["problem"].tobytes().decode() if known else _problem(record, resolution)
