@@ -10,7 +10,6 @@ counts it, that of texels with all channels below 30, and how many atlases have 
 """
 
 import argparse
-import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -22,14 +21,13 @@ from benchmarks.mask_study.conditions import ARMS, MASK, USUAL
 from benchmarks.mask_study.datasets import atlases, chosen, dataset
 from benchmarks.mask_study.judge import MUCH, REAL
 from benchmarks.mask_study.train import DRAWN, LORA, OPTIM
+from benchmarks.train_here import train_here
 from texdiff.config import DataConfig, LoraConfig, MaskConfig, NoiseConfig, RunConfig, TrainingConfig, ValidationConfig
 from texdiff.data.record import texels_of
 from texdiff.evaluation.sampler import EvaluationSampler
 from texdiff.models.family import load_family
 from texdiff.models.lora_files.load import add_lora
 from texdiff.render.void import void_on_surface
-from texdiff.training.run.stop_signals import StopSignals
-from train_texture import train
 
 RESOLUTION, STEPS, SAMPLING_STEPS = 256, 200, 20
 DARK = 30
@@ -66,13 +64,7 @@ def run(recipe: str, arm: str, folder: Path) -> Path:
         ),
         validation=ValidationConfig(every=0, num_images=0),
     )
-    with (
-        (folder / "log.txt").open("a") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-        StopSignals(config.run.resume) as stop,
-    ):
-        train(config, False, stop)
+    train_here(config, folder / "log.txt")
     return place
 
 

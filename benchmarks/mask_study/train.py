@@ -1,6 +1,5 @@
 """One run of the study: trained by the trainer itself, judged by the error of its prediction, and 24 atlases drawn."""
 
-import contextlib
 import shutil
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from benchmarks.mask_study.conditions import ARMS, Job
 from benchmarks.mask_study.datasets import Image8, dataset
+from benchmarks.train_here import train_here
 from texdiff.config import (
     DataConfig,
     LoraConfig,
@@ -32,8 +32,6 @@ from texdiff.models.base import load_base
 from texdiff.models.stable_diffusion import StableDiffusion
 from texdiff.models.trainable import add_lora
 from texdiff.training.run import Run
-from texdiff.training.run.stop_signals import StopSignals
-from train_texture import train
 
 RESOLUTION, STEPS, EVERY = 128, 300, 60
 LORA, OPTIM = LoraConfig(rank=16), OptimConfig(learning_rate=1e-3, lr_scheduler="cosine")
@@ -69,13 +67,7 @@ def run(job: Job, folder: Path) -> dict[str, Any]:
         ),
         validation=ValidationConfig(every=0, num_images=0),
     )
-    with (
-        (folder / "log.txt").open("a") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-        StopSignals(config.run.resume) as stop,
-    ):
-        train(config, False, stop)
+    train_here(config, folder / "log.txt")
     model = Judged(folder)
     errors = {}
     for checkpoint in Run(place).checkpoints():

@@ -1,6 +1,5 @@
 """What is compared: runs with cures in training, and drawings by them with a cure in sampling and without."""
 
-import contextlib
 import json
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from benchmarks.train_here import train_here
 from texdiff.config import (
     DataConfig,
     LayoutConfig,
@@ -32,8 +32,6 @@ from texdiff.diffusion.mask import downsample
 from texdiff.models.family import load_family
 from texdiff.models.layout_net import pipeline_inputs
 from texdiff.models.lora_files.load import add_lora
-from texdiff.training.run.stop_signals import StopSignals
-from train_texture import train
 
 RESOLUTION, STEPS, DRAWN, BATCH, SAMPLING_STEPS, GUIDANCE = 128, 300, 24, 4, 16, 3.0
 CURES: dict[str, dict[str, Any]] = {
@@ -83,13 +81,7 @@ def trained(what: str, cure: str, seed: int, folder: Path, net: Path) -> tuple[P
         ),
         validation=ValidationConfig(every=STEPS, num_images=0),
     )
-    with (
-        (folder / "log.txt").open("a") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-        StopSignals(config.run.resume) as stop,
-    ):
-        train(config, False, stop)
+    train_here(config, folder / "log.txt")
     lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text("utf-8").splitlines()]
     return place, [line for line in lines if "validation_loss" in line and line["step"] == STEPS][-1]
 
