@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from benchmarks.nano.loop import OUT
 from benchmarks.nano.samples import SIDE, drawn
-from texdiff.demo.looks import Look, accent_share, describe, paint_look
+from texdiff.demo.looks import Look, accent_share, describe, island_map, paint_look
 from texdiff.demo.make import write_glb
 from texdiff.demo.palette import COLOURS
 from texdiff.demo.shapes import Mesh
@@ -39,7 +39,6 @@ from texdiff.evaluation.metrics.seams import SeamError, seam_error
 from texdiff.models.exports import LAYOUT_NET
 from texdiff.models.nano import nano_folder
 from texdiff.render.void import void_on_surface
-from texdiff.uv.coverage import coverage_mask
 from texdiff.uv.gutter import fill
 from texdiff.uv.meshes import read_parts
 from texdiff.uv.seams.edges import MeshEdges
@@ -78,9 +77,7 @@ def cases(count: int) -> list[Case]:
         if look.accent is None:
             continue
         painted, positions = paint_look(look, mesh, SIDE, rng)
-        islands = np.full((SIDE, SIDE), -1)
-        for island in range(int(mesh.island.max()) + 1):
-            islands[coverage_mask(mesh.uv[mesh.faces[mesh.island == island]], (SIDE, SIDE))] = island
+        islands = island_map(mesh, SIDE)
         mask = positions.any(axis=2)
         share = accent_share(look, positions, islands)
         if 0.1 < share[mask].mean() < 0.9:

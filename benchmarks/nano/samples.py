@@ -7,8 +7,8 @@ others are atlases, whose looks are functions of places on the object, each with
 """
 
 import argparse
+import json
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -107,23 +107,25 @@ def position_pictures(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack([fill(shown, shown.any(axis=2)) if shown.any() else shown for shown in maps])
 
 
-def encoded(pictures: NDArray[np.uint8], device: str, kind: str) -> torch.Tensor:
-    """Latents of pictures uint8 [count, 256, 256 or more, 3], float16 [count, 4, 32, 32], not scaled.
+def encoded(kind: str, count: int, device: str, make: Callable[[], NDArray[np.uint8]]) -> torch.Tensor:
+    """Latents of the `count` pictures that `make` gives, uint8 [count, 256, 256 or more, 3]: float16
+    [count, 4, 32, 32], not scaled.
 
     Kept in outputs/nano, and made anew when the autoencoder's training has gone on since.
     """
     step = torch.load(OUT / "vae.pt", map_location="cpu", mmap=True)["step"]
-    name = f"{kind}-{step}-{len(pictures)}.pt"
+    name = f"{kind}-{step}-{count}.pt"
     if not (OUT / name).exists():
         # bfloat16 is a quarter of the time on a CPU that has it, and changes a latent by 0.3 % of their deviation.
         vae, found = trained_vae(device).to(memory_format=torch.channels_last), []
+        pictures = make()
         with torch.no_grad(), precision(device):
-            for part in tqdm(np.array_split(np.arange(len(pictures)), -(-len(pictures) // 16)), name, mininterval=10):
+            for part in tqdm(np.array_split(np.arange(count), -(-count // 16)), name, mininterval=10):
                 x = torch.from_numpy(pictures[part, :, :SIDE]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
                 x = x.contiguous(memory_format=torch.channels_last)
                 found.append(vae.encode(x).latent_dist.mean.half().cpu())
         save(name, {"latents": torch.cat(found)})
-    tell(f"{len(pictures)} {kind} encoded")
+    tell(f"{count} {kind} encoded")
     return torch.load(OUT / name)["latents"].to(device)
 
 
@@ -137,8 +139,12 @@ def cells(samples: NDArray[np.uint8]) -> torch.Tensor:
 
 
 def captions(count: int, seed: int = SEED) -> list[str]:
-    """Those of the samples."""
-    return list(map(partial(text, seed), range(count)))
+    """Those of the samples. Kept in outputs/nano, since each takes making its mesh."""
+    path = OUT / f"captions-{seed}-{count}.json"
+    if not path.exists():
+        path.write_text(json.dumps([text(seed, number) for number in range(count)]), "utf-8")
+    found: list[str] = json.loads(path.read_text("utf-8"))
+    return found
 
 
 def main() -> None:

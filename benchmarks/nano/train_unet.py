@@ -124,8 +124,8 @@ class Samples:
     def __init__(self, count: int, device: str) -> None:
         self.pictures = painted_samples(count)
         self.covered = cells(self.pictures).to(device)
-        self.latents = encoded(self.pictures, device, "latents")
-        self.positions = encoded(position_pictures(self.pictures[:MAPS]), device, "positions")
+        self.latents = encoded("latents", count, device, lambda: self.pictures)
+        self.positions = encoded("positions", min(MAPS, count), device, lambda: position_pictures(self.pictures[:MAPS]))
         with tempfile.TemporaryDirectory() as folder:
             self.phrases = Phrases([*captions(count), POSITIONS], clip_tokenizer(Path(folder)), device)
         numbers = torch.arange(count)

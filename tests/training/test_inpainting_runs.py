@@ -11,6 +11,7 @@ import torch
 from checkpoints import unet_weights
 from diffusers import DiffusionPipeline
 from PIL import Image
+from run_figures import figures, relative_difference
 from safetensors.torch import load_file
 
 from texdiff.models.family import Conditioning, load_family
@@ -24,17 +25,6 @@ LORA = "pytorch_lora_weights.safetensors"
 FLAGS = ["--data.resolution", 64, "--run.report_to", "none", "--validation.num_images", 0]
 FLAGS += ["--run.max_train_steps", 10, "--run.checkpointing_steps", 5, "--run.train_batch_size", 4, "--lora.rank", 4]
 FLAGS += ["--optim.learning_rate", 1e-2, "--data.caption_dropout", 0.3, "--validation.num_inference_steps", 2]
-
-
-def losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
-
-
-def relative_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    assert one.keys() == other.keys()
-    difference = sum((one[k].double() - other[k].double()).square().sum() for k in one)
-    return float((difference / sum(t.double().square().sum() for t in one.values())) ** 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -115,16 +105,16 @@ def test_a_run_says_what_it_hides_and_draws_samples(all_runs: Path) -> None:
 
 
 def test_a_stopped_run_continues_bit_for_bit(runs: Path) -> None:
-    assert losses(runs / "stopped") == losses(runs / "lora")
+    assert figures(runs / "stopped", "loss") == figures(runs / "lora", "loss")
     assert (runs / "stopped" / LORA).read_bytes() == (runs / "lora" / LORA).read_bytes()
 
 
 def test_without_a_cache_the_numbers_are_the_same(all_runs: Path) -> None:
-    ten = losses(all_runs / "sd/lora")
+    ten = figures(all_runs / "sd/lora", "loss")
     assert len(ten) == 10
     assert np.isfinite(ten).all()
-    assert losses(all_runs / "sd/live") == ten[:2]
-    assert losses(all_runs / "sd/layout") != ten[:2]
+    assert figures(all_runs / "sd/live", "loss") == ten[:2]
+    assert figures(all_runs / "sd/layout", "loss") != ten[:2]
 
 
 def test_accumulated_singles_give_the_gradient_of_one_batch(runs: Path) -> None:

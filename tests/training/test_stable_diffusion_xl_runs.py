@@ -1,6 +1,5 @@
 """Stable Diffusion XL as a user trains it: LoRA and every weight, resumed, exported, sampled."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
+from run_figures import figures, relative_difference
 from safetensors.torch import load_file
 
 from texdiff import cli, generate
@@ -27,22 +27,6 @@ def succeed(result: Any) -> Any:
     return result
 
 
-def validation_losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-    return [line["validation_loss"] for line in lines if "validation_loss" in line]
-
-
-def losses(run: Path) -> list[float]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
-
-
-def relative_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    assert one.keys() == other.keys()
-    difference = sum((one[k].double() - other[k].double()).square().sum() for k in one)
-    return float((difference / sum(t.double().square().sum() for t in one.values())) ** 0.5)
-
-
 @pytest.fixture(scope="module")
 def flags(base_xl: Path, dataset: Path) -> list[Any]:
     return [*FLAGS, "--model.pretrained_model_name_or_path", base_xl, "--data.dataset", dataset]
@@ -57,8 +41,8 @@ def trained(flags: list[Any], train: Any, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_a_run_leaves_figures_and_samples(trained: Path) -> None:
-    assert len(losses(trained)) == 10
-    assert np.isfinite(losses(trained)).all()
+    assert len(figures(trained, "loss")) == 10
+    assert np.isfinite(figures(trained, "loss")).all()
     (picture,) = [path for path in (trained / "samples/step-00000010").glob("*.png") if "dimmed" not in path.name]
     assert np.asarray(Image.open(picture)).shape == (64, 64, 3)
     assert "stable-diffusion-xl" in (trained / "README.md").read_text("utf-8")
@@ -68,7 +52,7 @@ def test_a_run_leaves_figures_and_samples(trained: Path) -> None:
 def test_a_stopped_run_continues_bit_for_bit(trained: Path, flags: list[Any], train: Any, tmp_path: Path) -> None:
     for steps in (5, 10):
         succeed(train(*flags, "--run.output_dir", tmp_path / "run", "--run.max_train_steps", steps))
-    assert losses(tmp_path / "run") == losses(trained)
+    assert figures(tmp_path / "run", "loss") == figures(trained, "loss")
     assert (tmp_path / "run" / LORA).read_bytes() == (trained / LORA).read_bytes()
 
 
@@ -77,8 +61,10 @@ def test_a_run_starts_from_the_lora_of_another(trained: Path, flags: list[Any], 
     said = succeed(train(*flags, *more)).stdout
     assert f"adapters of rank 4 from {trained} on " in said
     assert "to_out.0 34" in said
-    assert validation_losses(tmp_path / "run")[0] == pytest.approx(validation_losses(trained)[-1], rel=1e-6)
-    assert validation_losses(trained)[-1] != validation_losses(trained)[0]
+    assert figures(tmp_path / "run", "validation_loss")[0] == pytest.approx(
+        figures(trained, "validation_loss")[-1], rel=1e-6
+    )
+    assert figures(trained, "validation_loss")[-1] != figures(trained, "validation_loss")[0]
 
 
 def test_the_stock_pipeline_predicts_as_the_trainer_does(trained: Path, base_xl: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from run_figures import relative_difference
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -27,12 +28,6 @@ def succeed(result):
 
 def metrics(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
-
-
-def relative_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    assert one.keys() == other.keys()
-    difference = sum((one[k].double() - other[k].double()).square().sum() for k in one)
-    return float((difference / sum(t.double().square().sum() for t in one.values())) ** 0.5)
 
 
 def first_gradient(run: Path) -> dict[str, torch.Tensor]:

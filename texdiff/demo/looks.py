@@ -90,9 +90,7 @@ def paint_look(look: Look, mesh: Mesh, size: int, rng: np.random.Generator) -> t
     """
     corners = mesh.vertices[mesh.faces]
     positions = position_map(mesh.uv[mesh.faces], corners, (size, size))
-    islands = np.full((size, size), -1)
-    for island in range(int(mesh.island.max()) + 1):
-        islands[coverage_mask(mesh.uv[mesh.faces[mesh.island == island]], (size, size))] = island
+    islands = island_map(mesh, size)
     across, down = _unrolled(mesh, positions, islands, size)
     seed = int(rng.integers(1 << 32))  # the same geometry in both colours
 
@@ -110,6 +108,14 @@ def paint_look(look: Look, mesh: Mesh, size: int, rng: np.random.Generator) -> t
         image = image + (painted(look.accent) - image) * accent_share(look, positions, islands)[..., None]
     covered = positions.any(axis=2, keepdims=True)
     return np.where(covered, np.rint(image), 0).astype(np.uint8), positions
+
+
+def island_map(mesh: Mesh, size: int) -> NDArray[np.int_]:
+    """The number of the island on each texel, [size, size]; -1 where there is none."""
+    islands = np.full((size, size), -1)
+    for island in range(int(mesh.island.max()) + 1):
+        islands[coverage_mask(mesh.uv[mesh.faces[mesh.island == island]], (size, size))] = island
+    return islands
 
 
 def accent_share(look: Look, positions: Floats, islands: NDArray[np.int_]) -> Floats:

@@ -141,7 +141,7 @@ def figures(
         ]
         shares = [[void_on_surface(t, m, colours) for t, m in zip(ts, masks, strict=True)] for ts in both]
         rows.append(("void on the surface", [f"{sum(share) / len(share):.1%}" for share in shares]))
-    edges = [MeshEdges(target.path, target.parts) for target in targets]
+    edges = [MeshEdges(target.read, target.parts) for target in targets]
     errors = [[seam_error(e, t).metrics()["mean"] for e, t in zip(edges, ts, strict=True)] for ts in both]
     seen = [[value for value in found if value is not None] for found in errors]
     if all(seen):
