@@ -47,7 +47,6 @@ FLAGS = {
 }
 MOMENTS = ("any", "any", "any", "any", "checkpoint", "samples", "export", "end of a checkpoint")
 LIMIT = 300.0  # seconds a start may take before it counts as lost
-SPEED = "_per_second"  # ends the names of the figures that a clock decides
 
 
 def main() -> int:
@@ -193,8 +192,8 @@ def phase(run: Path, cache: Path) -> str:
 
 def remains(run: Path) -> dict[str, Any]:
     """All that a finished run leaves and that no clock decides, in comparable form."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    found: dict[str, Any] = {"metrics": [{k: v for k, v in line.items() if not k.endswith(SPEED)} for line in lines]}
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    found: dict[str, Any] = {"metrics": [{k: line[k] for k in line if not k.endswith("_per_second")} for line in lines]}
     names = ["pytorch_lora_weights.safetensors", "first_batch.png", "masks.json"]
     files = [run / name for name in names] + sorted((run / "samples").rglob("*.*")) + sorted((run / "best").iterdir())
     files += [path for path in (run / "checkpoints").rglob("*") if path.is_file() and path.name != "progress.json"]
