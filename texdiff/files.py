@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -149,6 +149,15 @@ def slug(text: str) -> str:
     """ASCII letters and digits in lower case with single hyphens between, at most 40 characters, never empty."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "texture"
+
+
+def unique_name(stem: str, taken: Collection[str], between: str = "-", suffix: str = "") -> str:
+    """STEM and the suffix, or the first of STEM-2, STEM-3, ... with it that is not taken; `between` is the hyphen."""
+    name, count = f"{stem}{suffix}", 1
+    while name in taken:
+        count += 1
+        name = f"{stem}{between}{count}{suffix}"
+    return name
 
 
 def _out_of_the_way(folder: Path) -> Path:

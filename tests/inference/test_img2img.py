@@ -10,7 +10,7 @@ from PIL import Image
 
 from texdiff.inference.generate import generate
 from texdiff.inference.img2img import InitialImage
-from texdiff.inference.sampler import load_pipeline
+from texdiff.inference.sampler import Sampling, load_pipeline
 from texdiff.inference.target import read_target
 from texdiff.uv.coverage import coverage_mask
 
@@ -85,6 +85,6 @@ def test_little_strength_changes_little() -> None:
     nano = load_pipeline("nano")
     errors = []
     for strength in (0.25, 1.0):
-        (drawn,) = initial.img2img(nano, ["wood"], [0], strength, num_inference_steps=8, guidance_scale=1)
+        (drawn,) = initial.img2img(nano, ["wood"], [0], strength, Sampling(num_inference_steps=8, guidance_scale=1))
         errors.append(np.abs(drawn.astype(float) - texture).mean())
     assert errors[0] < 0.6 * errors[1], errors

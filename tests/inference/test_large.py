@@ -15,7 +15,7 @@ from texdiff.inference.generate import generate
 from texdiff.inference.img2img import from_latents, scale_image
 from texdiff.inference.large import Refinement, composition_size, parse_size
 from texdiff.inference.layout_net import Layout
-from texdiff.inference.sampler import load_pipeline, sample, sample_batch
+from texdiff.inference.sampler import Sampling, load_pipeline, sample, sample_batch
 from texdiff.inference.target import read_target
 from texdiff.inference.tiles import decode_tiled, encode_tiled
 from texdiff.models.layout_net import Maps, make_layout_net
@@ -35,17 +35,17 @@ def test_one_window_is_diffusers_own_img2img(pipeline: Any, four_squares_obj: Pa
             parameter += 0.03 * torch.randn(parameter.shape, generator=generator)
     target = read_target(four_squares_obj)
     layout = Layout(net=net, scale=0.8, start=0.2, end=0.9)
-    sampling = {"num_inference_steps": 6, "guidance_scale": 3.0}
+    sampling = Sampling(num_inference_steps=6, guidance_scale=3.0)
     drawn = []
     for under in (None, layout.on(target, (64, 64))):
         control = under and layout.in_windows(target, (64, 64), 8)
         refinement = Refinement(covered=np.ones((64, 64), bool), strength=0.7, control=control)
-        (found,) = refinement.refine(pipeline, [image], ["a crate"], [5], **sampling)
+        (found,) = refinement.refine(pipeline, [image], ["a crate"], [5], sampling)
         redrawing = from_latents(pipeline if under is None else under.around(pipeline))
         pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
         inputs = {"image": mean_latents(pipeline.vae, pixels), "strength": 0.7}
         inputs |= {} if under is None else under.inputs(redrawing)
-        (expected,) = sample_batch(redrawing, ["a crate"], [5], **sampling, **inputs)
+        (expected,) = sample_batch(redrawing, ["a crate"], [5], *sampling, **inputs)
         assert np.abs(found.astype(int) - expected).max() <= 1
         drawn.append(found)
     assert (drawn[0] != drawn[1]).mean() > 0.5

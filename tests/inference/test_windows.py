@@ -115,6 +115,7 @@ def test_what_no_window_holds_stays_whatever_the_sampler(pipeline: Any, sampler:
     import diffusers
 
     from texdiff.inference.large import Refinement
+    from texdiff.inference.sampler import Sampling
 
     if sampler.startswith("Euler") and prediction_type == "sample":
         pytest.skip("diffusers has none")
@@ -124,7 +125,7 @@ def test_what_no_window_holds_stays_whatever_the_sampler(pipeline: Any, sampler:
     covered[:, :20] = True
     image = np.random.default_rng(0).integers(0, 256, (64, 200, 3), dtype=np.uint8)
     refinement = Refinement(covered=covered, strength=0.7)
-    latents = refinement.latents(pipeline, [image], ["a crate"], [0], 6, 3.0)
+    latents = refinement.latents(pipeline, [image], ["a crate"], [0], Sampling(6, 3.0))
     clean = refinement.clean(pipeline, [image])
     torch.testing.assert_close(latents[..., 20:], clean[..., 20:], rtol=2e-2, atol=2e-2)
     assert (latents[..., :3] - clean[..., :3]).abs().mean() > 0.2

@@ -19,6 +19,8 @@ from texdiff.uv.resize import resize
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
+    from texdiff.inference.sampler import Sampling
+
 
 @dataclass(frozen=True, kw_only=True)
 class PartialAtlas:
@@ -33,9 +35,7 @@ class PartialAtlas:
         pipeline: "DiffusionPipeline",
         prompts: Sequence[str],
         seeds: Sequence[int],
-        num_inference_steps: int,
-        guidance_scale: float,
-        negative_prompt: str = "",
+        sampling: "Sampling",
     ) -> list[NDArray[np.uint8]]:
         """The atlas with what is missing drawn for each prompt and its seed, at the pipeline's own size, uint8
         [H, W, 3] each; other texels stay the same."""
@@ -43,7 +43,7 @@ class PartialAtlas:
         from texdiff.models.inpainting import inpainting_inputs
 
         inputs = inpainting_inputs(pipeline, *self.shown(own_size(pipeline)))
-        drawn = sample_batch(pipeline, prompts, seeds, num_inference_steps, guidance_scale, negative_prompt, **inputs)
+        drawn = sample_batch(pipeline, prompts, seeds, *sampling, **inputs)
         size = (self.texture.shape[0], self.texture.shape[1])
         return [np.where(self.missing[..., None], scale_image(one, size), self.texture) for one in drawn]
 

@@ -1,7 +1,7 @@
 """How the textures of `texdiff generate` are drawn: from noise or an image, under a layout net, at any size."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from diffusers import DiffusionPipeline
@@ -11,17 +11,9 @@ from texdiff.inference.complete import PartialAtlas
 from texdiff.inference.img2img import InitialImage, scale_image
 from texdiff.inference.large import Refinement, composition_size
 from texdiff.inference.layout_net import Layout
-from texdiff.inference.sampler import own_size, sample_batch
+from texdiff.inference.sampler import Sampling, own_size, sample_batch
 from texdiff.inference.target import RetextureTarget
 from texdiff.uv.coverage import coverage_mask
-
-
-class Sampling(NamedTuple):
-    """How many denoising steps, the weight of the prompt, and what to stay away from."""
-
-    num_inference_steps: int
-    guidance_scale: float
-    negative_prompt: str
 
 
 class Drawing:
@@ -78,15 +70,15 @@ class Drawing:
         """A texture for each prompt and its seed, uint8 [H, W, 3] each. Raises InputError where the model gives numbers
         that are not finite."""
         if self.partial is not None:
-            return self.partial.complete(self.pipeline, prompts, seeds, *self.sampling)
+            return self.partial.complete(self.pipeline, prompts, seeds, self.sampling)
         if self.initial is None:
             inputs: dict[str, Any] = {} if self.layout is None else self.layout.inputs(self.pipeline)
             drawn = sample_batch(self.pipeline, prompts, seeds, *self.sampling, size=self.first, **inputs)
             if self.refinement is not None:
-                return self.refinement.refine(self.plain, drawn, prompts, seeds, *self.sampling)
+                return self.refinement.refine(self.plain, drawn, prompts, seeds, self.sampling)
             return drawn if self.size is None else [scale_image(texture, self.size) for texture in drawn]
         if self.refinement is None:
-            return self.initial.img2img(self.pipeline, prompts, seeds, self.strength, *self.sampling, self.layout)
+            return self.initial.img2img(self.pipeline, prompts, seeds, self.strength, self.sampling, self.layout)
         images = [self.initial.texture] * len(prompts)
-        drawn = self.refinement.refine(self.plain, images, prompts, seeds, *self.sampling)
+        drawn = self.refinement.refine(self.plain, images, prompts, seeds, self.sampling)
         return [self.initial.around(texture) for texture in drawn]

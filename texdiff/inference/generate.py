@@ -119,9 +119,9 @@ def generate(
     if weights is not None:
         layer_names(weights)
 
-    from texdiff.inference.drawing import Drawing, Sampling
+    from texdiff.inference.drawing import Drawing
     from texdiff.inference.layout_net import choose_layout, load_layout
-    from texdiff.inference.sampler import load_pipeline, own_size
+    from texdiff.inference.sampler import Sampling, load_pipeline, own_size
     from texdiff.models.inpainting import is_inpainting
     from texdiff.models.prompts import PromptReading, reading_of
 

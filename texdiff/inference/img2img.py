@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
     from texdiff.inference.layout_net import Layout
+    from texdiff.inference.sampler import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,7 @@ class InitialImage:
         prompts: Sequence[str],
         seeds: Sequence[int],
         strength: float,
-        num_inference_steps: int,
-        guidance_scale: float,
-        negative_prompt: str = "",
+        sampling: "Sampling",
         layout: "Layout | None" = None,
     ) -> list[NDArray[np.uint8]]:
         """The atlas anew for each prompt and its seed, uint8 [H, W, 3] each; texels that are not touched stay the same.
@@ -55,7 +54,6 @@ class InitialImage:
         latents = mean_latents(pipeline.vae, pixels)
         redrawing = from_latents(pipeline)
         image = latents.expand(len(prompts), -1, -1, -1)  # [B, 4, h, w]
-        sampling = num_inference_steps, guidance_scale, negative_prompt
         inputs: dict[str, Any] = {"image": image, "strength": strength}
         inputs |= {} if layout is None else layout.inputs(redrawing)
         drawn = sample_batch(redrawing, prompts, seeds, *sampling, **inputs)

@@ -15,7 +15,7 @@ from torch import Tensor
 from texdiff.diffusion.process import DDPM
 from texdiff.errors import InputError
 from texdiff.inference.img2img import from_latents, scale_image
-from texdiff.inference.sampler import own_size, prompt_inputs
+from texdiff.inference.sampler import Sampling, own_size, prompt_inputs
 from texdiff.inference.tiles import decode_tiled, encode_tiled
 from texdiff.inference.windows import Control, WindowedDenoiser
 from texdiff.uv.gutter import fill
@@ -57,16 +57,14 @@ class Refinement:
         images: Sequence[NDArray[np.uint8]],
         prompts: Sequence[str],
         seeds: Sequence[int],
-        num_inference_steps: int,
-        guidance_scale: float,
-        negative_prompt: str = "",
+        sampling: Sampling,
     ) -> list[NDArray[np.uint8]]:
         """Images of any size drawn anew at `strength`, each for a prompt and its seed: uint8 [H, W, 3].
 
         Windows without a covered texel are left out. Memory beside the images is that of drawing as many of the base's
         own size. Raises InputError where the model gives numbers that are not finite.
         """
-        drawn = self.latents(pipeline, images, prompts, seeds, num_inference_steps, guidance_scale, negative_prompt)
+        drawn = self.latents(pipeline, images, prompts, seeds, sampling)
         cells, wanted = pipeline.unet.config.sample_size, self._wanted(pipeline.vae_scale_factor)
         height, width = self.covered.shape
         textures = [decode_tiled(pipeline.vae, latents[None], cells, wanted) for latents in drawn]
@@ -78,16 +76,14 @@ class Refinement:
         images: Sequence[NDArray[np.uint8]],
         prompts: Sequence[str],
         seeds: Sequence[int],
-        num_inference_steps: int,
-        guidance_scale: float,
-        negative_prompt: str = "",
+        sampling: Sampling,
     ) -> Tensor:
         """As `refine`, latents [B, C, h, w]."""
         clean = self.clean(pipeline, images)
         wanted = self._wanted(pipeline.vae_scale_factor)
         process = DDPM(pipeline.scheduler.alphas_cumprod, pipeline.scheduler.config.prediction_type)
         denoiser = WindowedDenoiser(pipeline.unet, wanted, clean, process, self.control)
-        inputs: dict[str, Any] = prompt_inputs(prompts, seeds, num_inference_steps, guidance_scale, negative_prompt)
+        inputs: dict[str, Any] = prompt_inputs(prompts, seeds, *sampling)
         if "XL" in type(pipeline).__name__:  # what each window is told: as a texture of the base's own size
             inputs |= {"original_size": own_size(pipeline), "target_size": own_size(pipeline)}
         redrawing = _in_windows(pipeline, denoiser)

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -86,6 +86,14 @@ def sample(
         InputError: the model gives numbers that are not finite.
     """
     return sample_batch(pipeline, [prompt], [seed], num_inference_steps, guidance_scale)[0]
+
+
+class Sampling(NamedTuple):
+    """How many denoising steps, the weight of the prompt, and what to stay away from."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    negative_prompt: str = ""
 
 
 def sample_batch(

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 from texdiff.errors import readable
+from texdiff.files import unique_name
 from texdiff.inference.glb import EditableGltf
 from texdiff.inference.glb.textures import slots_of
 
@@ -18,11 +19,7 @@ def image_names(gltf: EditableGltf, stem: str) -> dict[int, str]:
         slot = next(iter(slots_of(gltf.tree, number)), "image").removesuffix("Texture")
         content = gltf.views[image["bufferView"]]
         suffix = next((suffix for mark, suffix in _SIGNATURES.items() if content.startswith(mark)), ".bin")
-        name, count = f"{stem}-{slot}{suffix}", 1
-        while name in names.values():
-            count += 1
-            name = f"{stem}-{slot}-{count}{suffix}"
-        names[number] = name
+        names[number] = unique_name(f"{stem}-{slot}", names.values(), suffix=suffix)
     return names
 
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from texdiff.files import unique_name
 from texdiff.inference import glb
 from texdiff.inference.glb.separate import image_names
 from texdiff.uv.meshes.gltf.document import Document, dig
@@ -39,7 +40,7 @@ def obj_from_gltf(gltf: glb.EditableGltf, document: Document, stem: str) -> tupl
             continue
         number = part.material.number
         if number not in written:
-            written[number] = _unique(_word(part.material.name), set(written.values()))
+            written[number] = unique_name(_word(part.material.name), written.values(), "_")
             material = {} if number is None else gltf.tree["materials"][number]
             block, left = _material(gltf, material, part, names, files)
             statements += [f"newmtl {written[number]}", *block, ""]
@@ -146,11 +147,3 @@ def _channel(content: bytes, channel: int) -> bytes | None:
 def _word(name: str) -> str:
     """A name without spaces, which not every program reads."""
     return "_".join(name.split()) or "unnamed"
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    count, own = 1, name
-    while own in taken:
-        count += 1
-        own = f"{name}_{count}"
-    return own

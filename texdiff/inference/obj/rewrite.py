@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from texdiff.files import unique_name
 from texdiff.uv.meshes.find_file import find_file
 from texdiff.uv.meshes.mtl import decode, split_options
 from texdiff.uv.meshes.obj import find_libraries, read_lines
@@ -57,7 +58,7 @@ def rewrite_obj(
                     left_out.append(f"{own}: {key} {split_options(value)[1]} does not exist; left out")
                     continue
                 if found not in named:
-                    named[found] = _unique(found.name, {texture, *files})
+                    named[found] = unique_name(found.stem, files, "-" if found.suffix else "_", found.suffix)
                     files[named[found]] = found.read_bytes()
                     sources.append(found)
                 kept = "".join(f"{k} {' '.join(v)} " for k, v in split_options(value)[0].items())
@@ -74,7 +75,7 @@ def rewrite_obj(
 def _name_of_all(parts: Sequence[Part], blocks: dict[str, list[tuple[str, str]]]) -> str:
     """What faces without a usemtl are to use: the only material that there is, or a new one."""
     assumed = [p.material.name for p in parts if "material_assumed" in p.material.properties]
-    return assumed[0] if assumed else _unique("texture", set(blocks))
+    return assumed[0] if assumed else unique_name("texture", blocks, "_")
 
 
 def _blocks(libraries: Sequence[Path]) -> dict[str, list[tuple[str, str]]]:
@@ -110,12 +111,3 @@ def _with_library(text: str, stem: str, without: str) -> str:
             chosen = True
         lines.append(line)
     return "\n".join(lines)
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    count, own = 1, name
-    while own in taken:
-        count += 1
-        own = f"{stem}-{count}.{suffix}" if dot else f"{name}_{count}"
-    return own
