@@ -95,6 +95,7 @@ def test_broken_weights_are_said(pipeline: Any) -> None:
         ({"--guidance_scale": "inf"}, "guidance_scale"),
         ({"--seed": "-1"}, "--seed"),
         ({"--mesh": "none.glb"}, "none.glb"),
+        ({"--material": "wood"}, "--mesh"),
         ({"--lora": "none"}, "none"),
         ({"--lora": "taken"}, "taken"),
         ({"--model": "./none"}, "none"),

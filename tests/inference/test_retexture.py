@@ -69,6 +69,35 @@ def test_the_texture_on_the_most_surface_is_replaced(
     assert line.rstrip().endswith("stays")
 
 
+def test_the_texture_of_a_named_material_is_replaced(tmp_path: Path, quadrants: np.ndarray) -> None:
+    """On the least surface; a material without a texture, beside one with; and one that is not there."""
+    scene = trimesh.Scene()
+    materials = {
+        "small": PBRMaterial(name="small", baseColorTexture=Image.new("RGB", (8, 8), (10, 20, 30))),
+        "large": PBRMaterial(name="large", baseColorTexture=GREY),
+        "plain": PBRMaterial(name="plain", baseColorFactor=[255, 0, 0, 255]),
+    }
+    for side, (name, material) in enumerate(materials.items(), 1):
+        scene.add_geometry(square(material, side=side), geom_name=name)
+    mesh = write_glb(tmp_path / "old.glb", scene)
+    for name, others in (("small", ["large"]), ("plain", ["small", "large"])):
+        target = read_target(mesh, material=name)
+        assert target.parts == (name,)
+        assert f"{name} had no texture" in target.choice or target.choice.endswith("; large stays")
+        write_output(tmp_path / "new.glb", retextured_glb(target, quadrants))
+        tree, views = parse_glb(tmp_path / "new.glb")
+        infos = {m["name"]: m["pbrMetallicRoughness"].get("baseColorTexture") for m in tree["materials"]}
+        np.testing.assert_array_equal(image_of(tree, views, infos[name])[:, :16], quadrants[:, :16])
+        for other in others:
+            colour = (10, 20, 30) if other == "small" else GREY.getpixel((0, 0))
+            assert (image_of(tree, views, infos[other]) == colour).all()
+        assert (infos["plain"] is None) == (name == "small")
+    with pytest.raises(
+        InputError, match=r"--material big: old.glb has no such material; name one of small, large, plain"
+    ):
+        read_target(mesh, material="big")
+
+
 def test_a_mesh_is_read_once(
     four_squares_obj: Path, quadrants: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ def generate(
     output: str | Path,
     lora: str | Path | None = None,
     mesh: str | Path | None = None,
+    material: str | None = None,
     init_image: str | Path | None = None,
     strength: float | None = None,
     complete: str | Path | None = None,
@@ -51,6 +52,8 @@ def generate(
         lora: Folder of a LoRA run (of one that is not finished, its newest checkpoint is taken), of a checkpoint or its
             best, a .safetensors file in the layout of diffusers or kohya, or a PEFT adapter's folder.
         mesh: Mesh that gets the texture (needed but for .png); its UV map says where the void is that gets filled.
+        material: Name of the material whose texture is drawn, on all of the mesh that shows the same one. Default: that
+            on the most surface.
         init_image: Atlas to start from (img2img); in a .png what the mesh's UV map leaves out stays as it is there.
         strength: How much of it changes, above 0 to 1 (default 0.6); alone, it starts from the mesh's own texture.
         complete: Atlas whose transparent texels are missing: they are drawn, by an inpainting base, and all others stay
@@ -89,6 +92,8 @@ def generate(
         raise InputError(f"--refine_strength: {reason}")
     refine_strength = max(REFINE_STRENGTH, one_step) if refine_strength is None else refine_strength
     _check_numbers(prompts, seeds, batch_size, num_inference_steps, guidance_scale, strength, refine_strength)
+    if material is not None and (mesh is None or unwrap):
+        raise InputError("--material: " + ("not with --unwrap" if unwrap else "needs --mesh, the mesh that has it"))
     if unwrap and mesh is None:
         raise InputError("--unwrap: needs --mesh, the mesh to unwrap")
     if negative_prompt and guidance_scale <= 1:
@@ -107,7 +112,7 @@ def generate(
     from texdiff.models.lora_files.load import add_lora, layer_names
 
     shape = None if size is None else parse_size(size)
-    target = read_target(Path(mesh), unwrap) if mesh is not None else None
+    target = read_target(Path(mesh), unwrap, material) if mesh is not None else None
     # What is wrong with the mesh file, beyond its textures, shows when it is written: better now than after sampling.
     for line in check_retexture(target, output) if target and output.suffix.lower() != ".png" else []:
         print(line)

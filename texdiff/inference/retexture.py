@@ -97,18 +97,19 @@ def _files(
 
 
 def _showing(asset: glb.EditableGltf, target: RetextureTarget) -> list[glb.Json]:
-    """The primitives that get the texture: those whose base colour shows the one that is replaced; without one, all
-    that have UV coordinates, or those that were unwrapped."""
+    """The primitives that get the texture: those whose base colour shows the one that is replaced; without one, the
+    target's parts, or those that were unwrapped."""
     if target.unwrapped is not None:
         return [asset.tree["meshes"][m]["primitives"][p] for m, p in target.unwrapped[1]]
     if target.path.suffix.lower() not in GLTF:
         named = {mesh["name"]: mesh["primitives"][0] for mesh in asset.tree["meshes"]}
         return [named[part] for part in target.parts]
     replaced = target.replaced
+    if replaced is None:
+        places = [part.place for part in target.read if part.key in target.parts]
+        return [asset.tree["meshes"][place[0]]["primitives"][place[1]] for place in places if place]
     primitives = [p for mesh in asset.tree["meshes"] for p in mesh["primitives"]]
     primitives = [p for p in primitives if p.get("mode", 4) in glb.TRIANGLE_MODES]
-    if replaced is None:
-        return [p for p in primitives if "TEXCOORD_0" in p["attributes"]]
     shown = []
     for material in asset.tree["materials"]:
         encoded = glb.base_color_image(asset, material)

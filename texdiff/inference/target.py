@@ -50,29 +50,36 @@ class RetextureTarget:
         return glb.read(self.path) if self.path.suffix.lower() in GLTF else from_scene(scene_of(self.read))
 
 
-def read_target(path: Path, unwrapping: bool = False) -> RetextureTarget:
-    """Read the mesh and choose the texture to replace: the only one, or else the one on the most surface.
+def read_target(path: Path, unwrapping: bool = False, material: str | None = None) -> RetextureTarget:
+    """Read the mesh and choose the texture to replace: that of a material, or else the one on the most surface.
 
-    A mesh with a UV map and no texture at all gets the new one wherever it has UV coordinates. With `unwrapping` parts
-    that have none get them from xatlas, where there are such, and the new texture.
+    A mesh with a UV map and no texture at all gets the new one wherever it has UV coordinates, and so does a material
+    without a texture. With `unwrapping` parts that have no UV coordinates get them from xatlas, where there are such,
+    and the new texture.
 
     Raises:
-        InputError: the mesh cannot be read, or has no UV map, or xatlas is not installed.
+        InputError: the mesh cannot be read, or has no UV map or no such material, or xatlas is not installed.
     """
     found = read_atlases(path)
+    named = [part for part in found.parts if material in (None, part.material.name)]
+    if not named:
+        names = ", ".join(dict.fromkeys(part.material.name for part in found.parts))
+        raise InputError(f"--material {material}: {path.name} has no such material; name one of {names}")
     if unwrapping:
         mesh = glb.read(path) if path.suffix.lower() in GLTF else from_scene(scene_of(found.parts))
         asset, primitives, islands = unwrap(mesh, path)
         if primitives:
             return _unwrapped(path, asset, primitives, islands)
-    atlases = sorted(found.atlases, key=lambda atlas: -float(atlas.mesh_area.sum()))
-    if atlases:
+    keys = {part.key for part in named}
+    atlases = sorted(found.atlases, key=lambda atlas: (keys.isdisjoint(atlas.parts), -float(atlas.mesh_area.sum())))
+    if atlases and not keys.isdisjoint(atlases[0].parts):
         triangles, parts, replaced = atlases[0].triangles, atlases[0].parts, atlases[0].texture
         corners, normals = atlases[0].corners, atlases[0].normals
     else:
-        mapped = [part for part in found.parts if part.uv is not None and len(part.faces)]
+        mapped = [part for part in named if part.uv is not None and len(part.faces)]
         if not mapped:
-            raise InputError(f"{path}: no UV map, so it cannot be textured; add --unwrap, or unwrap the mesh first")
+            where = f"{path}: " if material is None else f"{path}: the material {material} has "
+            raise InputError(f"{where}no UV map, so it cannot be textured; add --unwrap, or unwrap the mesh first")
         triangles = np.concatenate([part.triangles() for part in mapped])
         corners, normals = (np.concatenate(each) for each in zip(*(part.corners() for part in mapped), strict=True))
         parts, replaced = tuple(part.key for part in mapped), None
@@ -82,7 +89,8 @@ def read_target(path: Path, unwrapping: bool = False) -> RetextureTarget:
     if not np.isfinite(triangles).all(axis=(1, 2)).any():
         raise InputError(f"{path}: its UV coordinates are not finite numbers; unwrap the mesh again")
     surface = Surface(triangles=triangles, corners=corners, normals=normals, bounds=found.bounds)
-    choice = _choice(path, atlases) + ("; nothing to unwrap, as all of it has UV coordinates" if unwrapping else "")
+    choice = _choice(path, [] if replaced is None else atlases, material)
+    choice += "; nothing to unwrap, as all of it has UV coordinates" if unwrapping else ""
     return RetextureTarget(path=path, surface=surface, read=found.parts, parts=parts, replaced=replaced, choice=choice)
 
 
@@ -107,7 +115,9 @@ def _unwrapped(path: Path, asset: glb.EditableGltf, primitives: list[Primitive],
     )
 
 
-def _choice(path: Path, atlases: list[Atlas]) -> str:
+def _choice(path: Path, atlases: list[Atlas], material: str | None) -> str:
+    if not atlases and material is not None:
+        return f"{path.name}: {material} had no texture and gets the new one"
     if not atlases:
         return f"{path.name}: had no texture; every part with UV coordinates gets the new one"
     line = f"{path.name}: the new texture replaces {atlases[0].name}"
