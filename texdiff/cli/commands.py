@@ -37,7 +37,8 @@ def prepare(
         captioner: Folder or hub id of an image-text-to-text model that captions textures which would only have a name.
         validation_fraction: Share of the textures held out for validation, 0 to 1.
         workers: Processes that read and measure. Default: one per core.
-        time_limit: Seconds that reading one mesh may take before it is set aside.
+        time_limit: Seconds of the processor that reading one mesh or measuring one texture may take before it is set
+            aside.
         memory_limit: GiB that reading one mesh may take before it is set aside (Linux only).
     """
     from texdiff.data.prepare import prepare_dataset

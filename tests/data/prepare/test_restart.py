@@ -97,7 +97,10 @@ def test_an_asset_that_takes_too_long_costs_only_itself(tmp_path: Path, write_me
     lines += [f"f {i}/{i} {i + 1}/{i + 1} {i + 2}/{i + 2}" for i in range(1, 399_998)]
     (tmp_path / "in" / "slow.obj").write_text("\n".join(lines))
     prepare_dataset([str(tmp_path / "in")], tmp_path / "out", workers=1, time_limit=0.5)
-    assert sources_of(tmp_path / "out") == {"a.glb": None, "slow.obj": "the reader took longer than 0.5 s"}
+    assert sources_of(tmp_path / "out") == {
+        "a.glb": None,
+        "slow.obj": "the reader took longer than 0.5 s of the processor",
+    }
 
 
 @pytest.mark.parametrize("station", ["read", "build"])

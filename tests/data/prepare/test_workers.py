@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from texdiff.data.prepare.workers import Failure, Workers
@@ -25,6 +26,14 @@ def work(job: object) -> object:
             os._exit(3)
         case "hang":
             time.sleep(600)
+        case "busy":
+            while True:
+                pass
+        case "slowed":  # as by other programs: 1.6 s, of which it has the processor for 0.2
+            for end in np.linspace(0, 0.2, 20) + time.process_time():
+                while time.process_time() < end:
+                    pass
+                time.sleep(0.08)
         case "memory":
             return len(bytearray(8 << 30))
         case "recursion":
@@ -43,11 +52,11 @@ def process_id(_: object) -> int:
 
 
 def test_each_failure_has_its_reason_and_the_rest_is_done() -> None:
-    jobs = ["input", 1, "error", "recursion", "segfault", 2, "killed", "exit", "hang", 3]
-    with Workers((work,), count=2, time_limit=2.0, memory_limit=4.0) as pool:
+    jobs = ["input", 1, "error", "recursion", "segfault", 2, "killed", "exit", "hang", "busy", "slowed", 3]
+    with Workers((work,), count=2, time_limit=1.0, memory_limit=4.0) as pool:
         answers = dict(pool.run(work, iter(jobs)))
     assert set(answers) == set(jobs)
-    assert [answers[number] for number in (1, 2, 3)] == [1, 2, 3]
+    assert [answers[job] for job in (1, 2, 3, "slowed")] == [1, 2, 3, "slowed"]
     reasons = {job: answer.reason for job, answer in answers.items() if isinstance(answer, Failure)}
     assert reasons.pop("recursion").startswith("reader error: RecursionError")
     assert reasons == {
@@ -56,7 +65,8 @@ def test_each_failure_has_its_reason_and_the_rest_is_done() -> None:
         "segfault": "the reader crashed (SIGSEGV)",
         "killed": "the reader crashed (SIGKILL)",
         "exit": "the reader crashed (exit code 3)",
-        "hang": "the reader took longer than 2 s",
+        "hang": "the reader stood still",
+        "busy": "the reader took longer than 1 s of the processor",
     }
     lasting = {job for job, answer in answers.items() if isinstance(answer, Failure) and answer.lasting}
     assert lasting == {"input"}

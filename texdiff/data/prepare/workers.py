@@ -1,7 +1,8 @@
 """Processes that do jobs which may crash, hang or eat memory, so that no single job ends the run.
 
 Each worker is a process of its own with a bound on its address space. A job that passes its time limit, or takes its
-process down with it, comes back as a Failure, and a fresh process takes the dead one's place.
+process down with it, comes back as a Failure, and a fresh process takes the dead one's place. Its time is that of the
+processor, so that other programs beside do not decide about a file; one that hardly gets on at all is ended as well.
 """
 
 import contextlib
@@ -19,11 +20,13 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import cv2
+import psutil
 from tqdm import tqdm
 
 from texdiff.errors import InputError, one_line
 
 _SECONDS_TO_START = 300.0  # imports on a cold, busy disk; only a broken installation needs longer
+_STANDS_STILL = 0.02  # share of a core: who gets less over the whole of a limit waits, and not for its turn
 _JOBS_PER_PROCESS = 500  # then a fresh one, so that what a reader leaks stays bounded
 
 
@@ -39,7 +42,9 @@ class Failure:
 class _Worker:
     process: SpawnProcess
     pipe: Connection
-    deadline: float = math.inf  # by time.monotonic(), for what it does now
+    deadline: float = math.inf  # by time.monotonic(), when to look at it next, for what it does now
+    begun: float = 0.0  # seconds of the processor before its job
+    looked: tuple[float, float] = (0.0, 0.0)  # when it was looked at last, and the seconds of the processor then
     starting: bool = True
     job: Any = None
     jobs_done: int = 0
@@ -49,7 +54,8 @@ class Workers:
     """Up to `count` processes, started when there are jobs for them, ended with the `with` block.
 
     `kinds`: the functions that may be asked for, top-level ones of a module, which is imported before any clock runs.
-    `time_limit` in seconds per job, `memory_limit` in GiB per process beyond what its imports take (Linux only).
+    `time_limit` in seconds of the processor per job, `memory_limit` in GiB per process beyond what its imports take
+    (Linux only).
     """
 
     def __init__(
@@ -80,6 +86,8 @@ class Workers:
             for worker in self.pool:
                 if job is not None and worker.job is None and not worker.starting:
                     worker.job, worker.deadline = job, time.monotonic() + self.time_limit
+                    worker.begun = _processor_seconds(worker, alone=True)
+                    worker.looked = time.monotonic(), worker.begun
                     with contextlib.suppress(BrokenPipeError):  # died just now: its pipe will say so
                         worker.pipe.send((kind, job))
                     job = next(waiting, None)
@@ -113,9 +121,27 @@ class Workers:
 
     def _with_news(self) -> list[_Worker]:
         """Workers that have answered, died or passed their time; waits until there is one."""
-        first = min(worker.deadline for worker in self.pool)
-        ready = wait([w.pipe for w in self.pool], None if first == math.inf else max(0.0, first - time.monotonic()))
-        return [worker for worker in self.pool if worker.pipe in ready or worker.deadline <= time.monotonic()]
+        while True:
+            first = min(worker.deadline for worker in self.pool)
+            left = None if first == math.inf else max(0.0, first - time.monotonic())
+            ready = wait([worker.pipe for worker in self.pool], left)
+            if news := [worker for worker in self.pool if worker.pipe in ready or self._has_had_its_time(worker)]:
+                return news
+
+    def _has_had_its_time(self, worker: _Worker) -> bool:
+        now = time.monotonic()
+        if worker.deadline > now:
+            return False
+        if worker.starting:
+            return True
+        used = _processor_seconds(worker)
+        then, before = worker.looked
+        left = self.time_limit - (used - worker.begun)
+        if left <= 0 or used - before < _STANDS_STILL * (now - then):
+            return True
+        # What it still has would be over no sooner.
+        worker.deadline, worker.looked = now + max(left, 0.1 * self.time_limit), (now, used)
+        return False
 
     def _answer(self, worker: _Worker) -> Any:
         try:
@@ -123,7 +149,9 @@ class Workers:
                 return worker.pipe.recv()
         except (EOFError, OSError):
             return _crashed(worker)
-        return Failure(f"the reader took longer than {self.time_limit:g} s", lasting=False)
+        if worker.starting or _processor_seconds(worker) - worker.begun >= self.time_limit:
+            return Failure(f"the reader took longer than {self.time_limit:g} s of the processor", lasting=False)
+        return Failure("the reader stood still", lasting=False)
 
 
 def with_bar(
@@ -134,6 +162,17 @@ def with_bar(
         for answer in answers:
             bar.update()
             yield answer
+
+
+def _processor_seconds(worker: _Worker, alone: bool = False) -> float:
+    """Of the process, and unless it is `alone` of those that it has started; 0 where it is gone."""
+    try:
+        process = psutil.Process(worker.process.pid)
+        others = [] if alone else process.children(recursive=True)
+        times = [one.cpu_times() for one in (process, *others)]
+    except psutil.Error:
+        return 0.0
+    return float(sum(one.user + one.system for one in times))
 
 
 def _end(worker: _Worker) -> None:
