@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from texdiff.uv.coverage import coverage_mask
+from texdiff.uv.seams import level
 from texdiff.uv.seams.edges import EdgePairs
 from texdiff.uv.seams.level import FADE, WEIGHT, close_seams
 
@@ -76,9 +77,12 @@ def brute_force(texture, mask, seams):
     return result
 
 
+@pytest.mark.parametrize("at_once", [256, 8])
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize("size", [(24, 24), (20, 32)])
-def test_minimises(size, turned):
+@pytest.mark.parametrize("size", [(24, 24), (20, 32), (27, 25)])
+def test_minimises(size, turned, at_once, monkeypatch):
+    """By way of smaller textures as well."""
+    monkeypatch.setattr(level, "_AT_ONCE", at_once)
     mask, seams = two_islands(size, turned=turned)
     texture = np.random.default_rng(0).integers(60, 200, (*size, 3), dtype=np.uint8)
     closed = close_seams(texture, mask, seams)
@@ -107,7 +111,9 @@ def test_wrapped_coordinates_are_the_same_place():
     assert np.array_equal(close_seams(texture, mask, shifted), close_seams(texture, mask, seams))
 
 
-def test_what_has_no_seam_stays():
+@pytest.mark.parametrize("at_once", [256, 8])
+def test_what_has_no_seam_stays(at_once, monkeypatch):
+    monkeypatch.setattr(level, "_AT_ONCE", at_once)
     mask, seams = two_islands((64, 64))
     texture = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     none = EdgePairs(seams.uv[:0], seams.length[:0])
