@@ -22,16 +22,20 @@ def near_mesh(path: Path, mesh: Path) -> bool:
 def escapes(path: str, folder: str) -> bool:
     """Whether `path` lies outside of `folder`, links followed. In a snapshot of the hub, where every file is a
     link into the repository's blobs, these count as inside."""
-    real = os.path.join(_real(os.path.dirname(path)), os.path.basename(path))
-    if os.path.islink(path):
-        real = os.path.realpath(path)
-    bounds = _bounds(folder)  # as text: a dataset has hundreds of thousands of names, and paths are slow to take apart
-    return real != bounds and not real.startswith(bounds.rstrip(os.sep) + os.sep)
+    above, _, name = path.rpartition(os.sep)
+    if name in ("", os.curdir, os.pardir) or os.path.islink(path):
+        return _is_outside(os.path.realpath(path), folder)
+    return _folder_is_outside(above, folder)  # remembered: a dataset has a million names, and few folders
 
 
 @lru_cache(maxsize=4096)
-def _real(folder: str) -> str:
-    return os.path.realpath(folder)
+def _folder_is_outside(path: str, folder: str) -> bool:
+    return _is_outside(os.path.realpath(path), folder)
+
+
+def _is_outside(real: str, folder: str) -> bool:
+    bounds = _bounds(folder)
+    return real != bounds and not real.startswith(bounds.rstrip(os.sep) + os.sep)
 
 
 @lru_cache(maxsize=64)

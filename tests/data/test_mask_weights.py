@@ -113,7 +113,7 @@ def test_a_loss_of_weighted_texels(
     masks = [soft(number) for number in range(3)]
     folder = folder_of(tmp_path / "set", draw, masks)
     textures, objective = encoded(folder, cache, parallel, downsample=mode, reduction=reduction, unmasked_weight=0.25)
-    assert textures.kinds == [MaskKind.WEIGHTS] * 3
+    assert textures.kinds.tolist() == [MaskKind.WEIGHTS] * 3
     batch = textures.batch(range(3))
     target = np.stack([by_cell(grey, OF_A_CELL[mode]) for grey in masks])  # [B, h, w]
     outside = 0.25 * (1 - target)
@@ -177,7 +177,7 @@ def test_nearly_black_and_white_is_what_it_was(
         folder = folder_of(tmp_path / name, draw, [mask])
         textures, _ = encoded(folder, cache, parallel, downsample="area")
         pair.append(textures.batch([0]))
-        assert textures.kinds == [MaskKind.CUT if name == "rim" else MaskKind.BINARY]
+        assert textures.kinds.tolist() == [MaskKind.CUT if name == "rim" else MaskKind.BINARY]
         assert textures.encoded.textures([0])[0].mask.shape == (64, 8)
     for name in ("mean", "std", "mask", "outside", "covered"):
         assert torch.equal(getattr(pair[0], name), getattr(pair[1], name))

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from texdiff.data.cache.encodings import SUMS, Array, Cells, Encodings, is_packed, texel_weights
-from texdiff.data.mask_weights import MaskKind
 from texdiff.data.mixture import Mixture
 from texdiff.data.record import Record
 from texdiff.diffusion.crops import draw_places, draw_scales
@@ -61,12 +61,12 @@ class LatentDataset:
     they count in all; of windows, `shown` [n, 3] is what one of them counts on average: target, outside and covered
     cells. That mean is their N_b, so that a cell weighs in the loss what it does whatever else its window shows.
     `variation` [n, 2] how much its values vary inside the mask and outside, NaN where there is no
-    texel; `kinds` [n] how the masks' files were read; `mixture` how often each is visited; `content` a hash of all
-    textures. `posterior` "mean" makes every σ 0; with `full_masks` batches carry the masks at full resolution, and with
-    `maps` "mask" where they are not 0 as the mesh's map. Prompts are repeated to one length, `prompt_repeats` times
-    that of the empty one, whatever else is in a batch. Each is hidden from an inpainting base in one of `variants`
-    ways, of which other bases have none. Raises InputError, naming them, for textures of whose mask no latent cell is
-    left.
+    texel; `kinds` [n] how the masks' files were read (`MaskKind`); `mixture` how often each is visited; `content` a
+    hash of all textures. `posterior` "mean" makes every σ 0; with `full_masks` batches carry the masks at full
+    resolution, and with `maps` "mask" where they are not 0 as the mesh's map. Prompts are repeated to one length,
+    `prompt_repeats` times that of the empty one, whatever else is in a batch. Each is hidden from an inpainting
+    base in one of `variants` ways, of which other bases have none. Raises InputError, naming them, for textures of
+    whose mask no latent cell is left.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class LatentDataset:
         *,
         sums: Tensor,
         variation: Tensor,
-        kinds: Sequence[MaskKind],
+        kinds: NDArray[np.uint8],
         mixture: Mixture,
         content: str,
         shown: Tensor | None = None,

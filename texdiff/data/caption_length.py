@@ -1,10 +1,13 @@
 """Captions that are longer than a text encoder reads: what stands beyond is cut, so it cannot be learnt."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 CLIP_TOKENS = 75
 """What CLIP's text encoders read of a prompt, beside its marks of start and end: those of Stable Diffusion 1 and 2."""
+
+_LOOKED_AT = 20_000  # different captions of which tokens are counted, about: that takes a second
 
 CountTokens = Callable[[Sequence[str]], list[int]]
 """The tokens of each of these texts, without marks of start and end."""
@@ -16,6 +19,7 @@ class LongCaptions:
 
     count: int
     total: int
+    rest: bool  # whether there are more, which were not looked at
     limit: int
     first: str  # the name of the first texture that has one
     tokens: int  # of that caption
@@ -24,8 +28,8 @@ class LongCaptions:
         more = " or ".join(str(length) for length in (150, 225) if length > self.limit)
         are = "caption is" if self.count == 1 else "captions are"
         return (
-            f"{self.count} of {self.total} {are} longer than the {self.limit} tokens that the text encoder reads, the "
-            f"rest is cut; the first is that of {self.first}, with {self.tokens}"
+            f"{self.count} of {'the first ' * self.rest}{self.total} {are} longer than the {self.limit} tokens that "
+            f"the text encoder reads, the rest is cut; the first is that of {self.first}, with {self.tokens}"
             + (f"; data.max_token_length can be {more}" if more else "")
         )
 
@@ -35,12 +39,25 @@ def find_long_captions(
 ) -> LongCaptions | None:
     """Of textures, each a name and its captions, those captions that have more tokens; None where there are none.
 
-    Tokens are counted of captions that may have so many: a token has a character at least.
+    Tokens are counted of captions that may have so many: a token has a character at least. Of those not all are looked
+    at where there are very many.
     """
-    pairs = [(name, caption) for name, captions in textures for caption in captions]
-    texts = list(dict.fromkeys(text for _, text in pairs if len(text) > limit or not text.isascii()))
+    total, times, first = 0, Counter[str](), dict[str, str]()
+    textures = iter(textures)
+    for name, captions in textures:
+        total += len(captions)
+        for text in captions:
+            if len(text) > limit or not text.isascii():
+                times[text] += 1
+                first.setdefault(text, name)
+        if len(first) >= _LOOKED_AT:
+            break
+    rest = next(textures, None) is not None
+    texts = list(first)  # in their order
     tokens = dict(zip(texts, count_tokens(texts), strict=True)) if texts else {}
-    cut = [(name, tokens[text]) for name, text in pairs if tokens.get(text, 0) > limit]
+    cut = [text for text in texts if tokens[text] > limit]
     if not cut:
         return None
-    return LongCaptions(count=len(cut), total=len(pairs), limit=limit, first=cut[0][0], tokens=cut[0][1])
+    count = sum(times[text] for text in cut)
+    one = cut[0]
+    return LongCaptions(count=count, total=total, rest=rest, limit=limit, first=first[one], tokens=tokens[one])

@@ -17,7 +17,7 @@ any dataset is.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from texdiff.data.columns import Column
 from texdiff.data.record import Record
 from texdiff.diffusion.draws import SampleKey, keyed_generator, sample_keys
 
@@ -57,7 +58,7 @@ class Part:
     """Textures that are visited alike."""
 
     group: int  # what it counts to in figures
-    indices: tuple[int, ...]
+    indices: NDArray[np.int64]
     visits: int  # in a block
 
 
@@ -81,22 +82,26 @@ class Mixture:
     """The visits to `records`, whose `source` says which of `sources` each is of."""
 
     def __init__(self, records: Sequence[Record], sources: Sequence[SourceSettings]) -> None:
-        shares: list[tuple[int, tuple[int, ...], Fraction]] = []  # group, textures, relative visits
+        shares: list[tuple[int, NDArray[np.int64], Fraction]] = []  # group, textures, relative visits
         names = _names(sources)
         groups: list[tuple[str, bool, SourceSettings, int]] = []  # name, whether regularisation, source, textures
+        of_source, repeats, regularisation = (
+            np.fromiter(Column[int](records, name), np.int64, len(records))
+            for name in ("source", "repeats", "regularisation")
+        )
         weighted = any(source.weight is not None for source in sources)
         for number, source in enumerate(sources):
-            mine = [index for index, record in enumerate(records) if record.source == number]
-            rates = _rates(records, mine)
+            mine = np.flatnonzero(of_source == number)
+            rates = _rates(mine, repeats[mine], regularisation[mine] > 0)
             of_all = sum((rate for *_, rate in rates), Fraction(0))
             factor = Fraction(str(source.repeats or 1))
             if weighted and of_all:
                 factor = Fraction(str(source.weight or 1)) / of_all
-            for regularisation in (False, True):
-                found = [(indices, rate * factor) for of, indices, rate in rates if of == regularisation]
+            for kind in (False, True):
+                found = [(indices, rate * factor) for of, indices, rate in rates if of == kind]
                 shares += [(len(groups), indices, rate) for indices, rate in found]
                 if found:
-                    groups.append((names[number], regularisation, source, sum(len(indices) for indices, _ in found)))
+                    groups.append((names[number], kind, source, sum(len(indices) for indices, _ in found)))
         visits = _whole([rate for *_, rate in shares])
         self.parts = tuple(
             Part(group, indices, count) for (group, indices, _), count in zip(shares, visits, strict=True)
@@ -105,17 +110,17 @@ class Mixture:
         of_group = [sum(part.visits for part in self.parts if part.group == group) for group in range(len(groups))]
         self.groups = tuple(
             Group(
-                name=f"{name} (regularisation)" if regularisation else name,
+                name=f"{name} (regularisation)" if kind else name,
                 textures=textures,
                 share=count / self.block,
-                loss_weight=source.loss_weight * (source.prior_loss_weight if regularisation else 1.0),
+                loss_weight=source.loss_weight * (source.prior_loss_weight if kind else 1.0),
                 note=f"weight {source.weight or 1:g}" if weighted else f"repeats {source.repeats or 1:g}",
             )
-            for (name, regularisation, source, textures), count in zip(groups, of_group, strict=True)
+            for (name, kind, source, textures), count in zip(groups, of_group, strict=True)
         )
         self.group_of = torch.zeros(len(records), dtype=torch.long)  # [n]
         for part in self.parts:
-            self.group_of[list(part.indices)] = part.group
+            self.group_of[torch.from_numpy(part.indices)] = part.group
         self.loss_weights = torch.tensor([group.loss_weight for group in self.groups])[self.group_of]  # [n]
 
     @property
@@ -123,7 +128,9 @@ class Mixture:
         """What of it decides what is learnt; nothing where all textures are visited alike."""
         if len(self.parts) == 1 and self.groups[0].loss_weight == 1:
             return ()
-        parts = [(part.indices, part.visits, self.groups[part.group].loss_weight) for part in self.parts]
+        parts = [
+            (tuple(part.indices.tolist()), part.visits, self.groups[part.group].loss_weight) for part in self.parts
+        ]
         return ("mixture", parts)
 
     def keys(self, seed: int, start: int, count: int) -> list[SampleKey]:
@@ -136,7 +143,7 @@ class Mixture:
             indices = self.parts[which].indices
             visit = block * self.parts[which].visits + int(nth[place])
             [(epoch, at)] = sample_keys(seed, visit, 1, len(indices), which)
-            keys.append((epoch, indices[at]))
+            keys.append((epoch, int(indices[at])))
         return keys
 
     def seen(self, seed: int, samples: int) -> list[float]:
@@ -181,18 +188,21 @@ def _pattern(seed: int, block: int, visits: tuple[int, ...]) -> tuple[NDArray[np
     return ordered, nth
 
 
-def _rates(records: Sequence[Record], mine: Iterable[int]) -> list[tuple[bool, tuple[int, ...], Fraction]]:
-    """The parts of a source: whether they are regularisation images, which textures, and visits in an epoch."""
-    by_rate: dict[tuple[bool, int], list[int]] = {}
-    for index in mine:
-        by_rate.setdefault((records[index].regularisation, records[index].repeats), []).append(index)
+def _rates(
+    mine: NDArray[np.int64], repeats: NDArray[np.int64], regularisation: NDArray[np.bool_]
+) -> list[tuple[bool, NDArray[np.int64], Fraction]]:
+    """The parts of a source, of whose textures `mine` [n] repeats [n] and regularisation [n] are given, by their first:
+    whether they are regularisation images, which textures, and visits in an epoch."""
+    kinds, first, which = np.unique(2 * repeats + regularisation, return_index=True, return_inverse=True)
+    by_rate = {
+        (bool(kinds[kind] % 2), int(kinds[kind] // 2)): mine[which == kind] for kind in np.argsort(first).tolist()
+    }
     trained, prior = (
-        sum(repeats * len(found) for (of, repeats), found in by_rate.items() if of == kind) for kind in (False, True)
+        sum(rate * len(found) for (of, rate), found in by_rate.items() if of == kind) for kind in (False, True)
     )
     match = Fraction(trained, prior) if trained and prior else Fraction(1)
     return [
-        (of, tuple(indices), repeats * len(indices) * (match if of else Fraction(1)))
-        for (of, repeats), indices in by_rate.items()
+        (of, indices, rate * len(indices) * (match if of else Fraction(1))) for (of, rate), indices in by_rate.items()
     ]
 
 

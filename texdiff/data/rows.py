@@ -31,14 +31,13 @@ def repeats_of(row: Mapping[str, Any], where: str) -> int:
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Rows of a .csv or .jsonl and their line numbers; where one cannot be read, what is wrong with it instead."""
-    text = read_text(path)
     if path.suffix.lower() == ".csv":
         csv.field_size_limit(1 << 27)  # packed masks are long
-        reader = csv.DictReader(io.StringIO(text))
+        reader = csv.DictReader(io.StringIO(read_text(path)))
         for row in reader:
             yield reader.line_num, row
         return
-    for number, line in enumerate(text.split("\n"), start=1):  # a line separator of Unicode's may stand in a caption
+    for number, line in enumerate(_lines(path), start=1):
         if line.strip():
             try:
                 row = json.loads(line)
@@ -50,7 +49,13 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 def read_text(path: Path) -> str:
     """Text of a file in UTF-8 (with or without a mark). InputError where it is not."""
+    return "".join(_lines(path))
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Its lines, one in memory at a time. A line separator of Unicode's ends none: one may stand in a caption."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            yield from file
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as UTF-8 text ({one_line(error)}); save it as UTF-8") from None

@@ -1,25 +1,28 @@
 """What a run says and shows before its first step: a summary, its masks at latent size, an image of the batch."""
 
-import hashlib
 import io
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.data.cache.encoders import default_cache_dir
 from texdiff.data.cache.files import readable
+from texdiff.data.cache.keys import key_of_lists
 from texdiff.data.cache.store import ArrayStore
 from texdiff.data.caption_length import find_long_captions
+from texdiff.data.columns import Column
 from texdiff.data.mask_weights import MUCH_GREY, THRESHOLD, MaskKind
 from texdiff.data.mixture import Mixture, paths_of
 from texdiff.data.record import Record, texels_of
@@ -50,7 +53,7 @@ class Sizes(NamedTuple):
     effective_batch: int  # samples of one optimiser step
 
 
-def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record], list[Record]]:
+def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[Sequence[Record], Sequence[Record]]:
     """The textures to train on, and those held out; with data.unreadable `skip` those that can be read.
 
     Raises InputError where there are none held out, and a setting needs them; and where ranks see other textures.
@@ -77,8 +80,8 @@ def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[list[Record
         )
         splits = [keep_readable(split) for split in splits]
     if parallel.world > 1:  # known before hours of encoding
-        seen = [[(record.source, record.captions, record.repeats) for record in split] for split in splits]
-        parallel.agree(hashlib.sha256(repr(seen).encode()).hexdigest(), "data.dataset: the textures")
+        seen = (Column[object](split, name) for split in splits for name in ("source", "captions", "repeats"))
+        parallel.agree(key_of_lists(*seen).hex(), "data.dataset: the textures")
     wanted = {"keep_best true": config.run.keep_best, "early_stopping_patience": config.run.early_stopping_patience}
     for key in [key for key, value in wanted.items() if value and not splits[1]]:
         raise InputError(
@@ -144,7 +147,10 @@ def print_summary(
         processes += _threads(-(-parallel.world // parallel.machines))
     print(config.to_yaml())
     print(f"textures         {sizes.textures} to train on, {sizes.held_out} held out")
-    named = ((record.name, record.captions) for record in (*records, *held_out))
+    named = chain.from_iterable(
+        zip(Column[str](split, "name"), Column[tuple[str, ...]](split, "captions"), strict=True)
+        for split in (records, held_out)
+    )
     if long := find_long_captions(named, family.count_tokens, family.max_tokens):
         print(f"captions         warning: {long}")
     for line in family.left_out(config.validation.prompts):
@@ -216,9 +222,9 @@ def measure_masks(textures: LatentDataset) -> MaskReport:
     )
 
 
-def describe_grey(kinds: Sequence[MaskKind]) -> str:
+def describe_grey(kinds: NDArray[np.uint8]) -> str:
     """How many masks are grey, and what becomes of that; nothing where none is."""
-    counts = {kind: kinds.count(kind) for kind in MaskKind}
+    counts = {kind: int((kinds == kind).sum()) for kind in MaskKind}
     parts = []
     if weights := counts[MaskKind.WEIGHTS]:
         parts.append(

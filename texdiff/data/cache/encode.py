@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +23,13 @@ from texdiff.data.cache.encodings import (
     layout_entries,
 )
 from texdiff.data.cache.files import digests
-from texdiff.data.cache.keys import Keys, as_keys, key_of
+from texdiff.data.cache.keys import Keys, as_keys, each, key_of, key_of_lists
 from texdiff.data.cache.known import encode_known, known_keys
 from texdiff.data.cache.masks import LatentMasks, mask_entries, mask_kinds, read_as
 from texdiff.data.cache.settings import DataSettings, MaskSettings, Ranks
 from texdiff.data.cache.store import Arrays, ArrayStore, Stores
 from texdiff.data.caption_length import CLIP_TOKENS
+from texdiff.data.columns import Column, pick
 from texdiff.data.image_source import Source
 from texdiff.data.mixture import Mixture, paths_of
 from texdiff.data.record import Record
@@ -108,20 +110,20 @@ class _Encoding:
 
     def dataset(self, records: Sequence[Record], posterior: str) -> LatentDataset:
         """The textures `records` and their captions."""
-        found = self._digests([source for record in records for source in (record.image, record.mask)])
-        images, masks = found[0::2], found[1::2]
+        images, masks = (self._digests(Column(records, name)) for name in ("image", "mask"))
         kinds = mask_kinds(records, masks, self.stores.open("mask-kinds"), **self.share)
         files = partial(keys.texture_keys, images, read_as(masks, kinds), weights=self.weights, **self.setting)
         by_size = [files(extra=(astuple(size), OVERLAP)) for size in self.sizes] or [files()]
         texture_keys = np.stack(by_size, axis=1).reshape(-1)
-        views = [record for record in records for _ in by_size]  # each texture at each of the sizes
+        # Each texture at each of the sizes.
+        views = records if len(by_size) == 1 else pick(records, np.repeat(np.arange(len(records)), len(by_size)))
         mask_keys = self._mask_keys(texture_keys, views)
         layout_keys = self._layout_keys(records)
         if self.data.cache == "off":
             encoded = self._live(records)
         else:
             encoded = self._cached(views, texture_keys, mask_keys, layout_keys)
-        captions = [record.captions for record in records]
+        captions = Column[tuple[str, ...]](records, "captions")
         mixture = Mixture(records, self.data.sources)
         content = (texture_keys.tobytes(), mask_keys.tobytes(), captions, *mixture.content)
         return LatentDataset(
@@ -132,7 +134,7 @@ class _Encoding:
             shown=None if encoded.shown is None else torch.from_numpy(encoded.shown),
             mixture=mixture,
             kinds=kinds,
-            content=key_of(*content, *([] if layout_keys is None else [layout_keys.tobytes()])).hex()[:16],
+            content=key_of_lists(*content, *([] if layout_keys is None else [layout_keys.tobytes()])).hex()[:16],
             posterior=posterior,
             full_masks=self.mask.pixel_weight > 0,
             prompt_repeats=math.lcm(*range(1, max(1, self.data.max_token_length // CLIP_TOKENS) + 1)),
@@ -143,17 +145,18 @@ class _Encoding:
     def _mask_keys(self, texture_keys: Keys, records: Sequence[Record]) -> Keys:
         """The key of each latent mask [n]: the texture's, and where they count the hash of its surface file."""
         if not self.latent_mask.by_surface:
-            return as_keys([key_of("mask", key) for key in texture_keys.tolist()])
-        surfaces = self._digests([record.surface for record in records if record.surface is not None])
-        pairs = zip(texture_keys.tolist(), surfaces.tolist(), strict=True)
-        return as_keys([key_of("mask", key, surface) for key, surface in pairs])
+            return as_keys(key_of("mask", key) for key in each(texture_keys))
+        surfaces = self._digests(Column(records, "surface"))
+        return as_keys(key_of("mask", *pair) for pair in zip(each(texture_keys), each(surfaces), strict=True))
 
     def _layout_keys(self, records: Sequence[Record]) -> Keys | None:
         """The hash of each layout map's file [n], at each of the sizes; None where the records have none."""
-        sources = [record.layout for record in records if record.layout is not None]
-        if not sources or not self.sizes:
-            return self._digests(sources) if sources else None
-        return as_keys([key_of(file, astuple(size)) for file in self._digests(sources).tolist() for size in self.sizes])
+        if records[0].layout is None:
+            return None
+        files = self._digests(Column(records, "layout"))
+        if not self.sizes:
+            return files
+        return as_keys(key_of(file, astuple(size)) for file in each(files) for size in self.sizes)
 
     def _digests(self, sources: Sequence[Source]) -> Keys:
         places = "\n".join(str(Path(source.path).absolute()) for source in self.data.sources)
@@ -162,7 +165,7 @@ class _Encoding:
     def _cached(
         self, records: Sequence[Record], texture_keys: Keys, mask_keys: Keys, layout_keys: Keys | None
     ) -> _Encoded:
-        names = [record.name for record in records]
+        names = Column[str](records, "name")
         atlases = ("atlases",) if self.sizes else ()
         textures = self.stores.open("textures", *self.setting.values(), self.weights, *atlases)
         places = self._filled(
@@ -175,7 +178,7 @@ class _Encoding:
 
         def make_layouts(missing: list[int]) -> Iterable[Arrays]:
             if not self.sizes:
-                return layout_entries([records[i] for i in missing], self.data.resolution)
+                return layout_entries((records[i] for i in missing), self.data.resolution)
             sides = ((i, len(textures.get(int(places[i]))["mask"])) for i in missing)
             return (map_entry(records[i].layout_map(side), self.data.resolution) for i, side in sides)
 
@@ -183,7 +186,8 @@ class _Encoding:
         if layout_keys is not None:
             layouts = self.stores.open("layouts", self.data.resolution, *atlases)
             layout_places = self._filled(layouts, layout_keys, make_layouts, "layout maps", names)
-        captions = ["", *dict.fromkeys(caption for record in records for caption in record.captions)]
+        told = Column[tuple[str, ...]](records, "captions")
+        captions = list(dict.fromkeys(chain([""], chain.from_iterable(told))))
         texts = self.stores.open("captions", self.text_weights)
         self._filled(
             texts,
@@ -208,15 +212,16 @@ class _Encoding:
         )
         known, known_places = None, None
         if hiding := self.family.hiding:
-            pairs = [(record, number) for record in records for number in range(hiding.count)]
+            count = hiding.count
             known = self.stores.open("known", *self.setting.values(), self.weights)
             known_places = self._filled(
                 known,
                 known_keys(texture_keys, hiding),
-                lambda missing: self._encode_known([pairs[i] for i in missing]),
+                lambda missing: self._encode_known([(records[i // count], i % count) for i in missing]),
                 "encoding what is known",
-                [record.name for record, _ in pairs],
-            ).reshape(-1, hiding.count)
+                names,
+                count,
+            ).reshape(-1, count)
         kind: Callable[..., Encodings] = CachedEncodings
         shown = None
         if self.sizes:
@@ -246,11 +251,12 @@ class _Encoding:
         make: Callable[[list[int]], Iterable[Arrays]],
         what: str,
         names: Sequence[str],
+        each: int = 1,
     ) -> np.ndarray:
-        """The place of each key [n] in the store, in which `make` has made what it lacked."""
+        """The place of each key [n] in the store, in which `make` has made what it lacked; `names` [n / each]."""
         places = encoders.fill_store(store, entry_keys, make, what=what, **self.share)
         if (places < 0).any():  # another rank's file system may not show yet what this rank has written
-            name = names[int(np.argmin(places))]
+            name = names[int(np.argmin(places)) // each]
             raise InputError(f"{store.folder}: the cache entry of {name!r} has gone; start again to rebuild it")
         return places
 
@@ -281,7 +287,7 @@ class _Encoding:
     def _encode_views(self, records: Sequence[Record], missing: Sequence[int]) -> Iterator[Arrays]:
         """The entries of the views `missing`, the textures of all of them being `records`."""
         if not self.sizes:
-            return self._encode_textures([records[i] for i in missing])
+            return self._encode_textures(pick(records, missing))
         self.family.move_encoders(self.device, "images")
         atlases = [(records[i], self.sizes[i % len(self.sizes)]) for i in missing]
         return encode_atlases(atlases, self.family, self.device, **self.setting)

@@ -10,6 +10,7 @@ import numpy as np
 from texdiff.data.cache.encoders import ahead, fill_store
 from texdiff.data.cache.keys import KEY, Keys, as_keys, key_of
 from texdiff.data.cache.store import Arrays, ArrayStore
+from texdiff.data.columns import pick
 from texdiff.data.image_source import Source
 from texdiff.data.record import Record
 from texdiff.errors import InputError
@@ -25,7 +26,7 @@ def digests(
 
     `mine` picks this rank's share of the reading, and `wait` lets every rank come to the same point.
     """
-    signatures = as_keys([key_of(source.signature()) for source in sources])
+    signatures = as_keys(key_of(source.signature()) for source in sources)
 
     def digest(index: int) -> Arrays:
         found = hashlib.blake2b(sources[index](), digest_size=KEY.itemsize).digest()
@@ -56,14 +57,14 @@ def readable(
     mine: slice = slice(None),
     wait: Callable[[], None] = lambda: None,
     say: bool = True,
-) -> list[Record]:
+) -> Sequence[Record]:
     """The records whose texture, mask and layout map, if they have one, can be used at `resolution`; the others are
     named on stderr, and counted.
 
     `store` remembers the answers by the files' state. `mine` picks this rank's share of the reading, and `wait` lets
     every rank come to the same point. Raises InputError where none is left.
     """
-    keys = as_keys([_key(record, resolution) for record in records])
+    keys = as_keys(_key(record, resolution) for record in records)
     there = np.flatnonzero(keys != NOT_THERE)
 
     def answer(number: int) -> Arrays:
@@ -80,19 +81,19 @@ def readable(
         wait=wait,
         progress=False,
     )
-    for record, place in zip(records, places.tolist(), strict=True):
+    for number, place in enumerate(places.tolist()):
         known = place >= 0
-        problem = store.get(place)["problem"].tobytes().decode() if known else _problem(record, resolution)
+        problem = store.get(place)["problem"].tobytes().decode() if known else _problem(records[number], resolution)
         if problem:
             problems.append(problem)
         else:
-            kept.append(record)
+            kept.append(number)
     if say and problems:
         for number, problem in enumerate(problems, start=1):
             print(f"left out, {number} of {len(records)}: {problem}", file=sys.stderr, flush=True)
     if not kept and problems:
         raise InputError(f"none of {len(records)} textures can be read; the first: {problems[0]}")
-    return kept
+    return pick(records, kept) if problems else records
 
 
 def _key(record: Record, resolution: int) -> bytes:

@@ -1,15 +1,18 @@
 """What cached entries are found by: hashes of files, of a model, and of every setting that changes the result."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from texdiff.data.columns import Column
+
 FORMAT = "3"  # part of every key and folder; a change of what an entry holds changes it
 KEY = np.dtype("S16")
+_AT_ONCE = 1 << 16  # keys that are Python's objects at a time
 # Settings of a model that do not change what it computes from given weights, or only what is done with it later.
 _NO_MATTER = {"scaling_factor", "shift_factor", "latents_mean", "latents_std", "sample_size", "force_upcast", "dtype"}
 _NO_MATTER |= {"torch_dtype", "transformers_version"}
@@ -22,9 +25,31 @@ def key_of(*parts: object) -> bytes:
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
 
 
-def as_keys(keys: Sequence[bytes]) -> Keys:
+def as_keys(keys: Iterable[bytes]) -> Keys:
     """Keys of 16 bytes each as one array."""
-    return np.frombuffer(b"".join(keys), KEY)
+    return np.fromiter(keys, KEY)
+
+
+def each(keys: Keys) -> Iterator[bytes]:
+    """The keys as Python's bytes, without the zeros at the end."""
+    for start in range(0, len(keys), _AT_ONCE):
+        yield from keys[start : start + _AT_ONCE].tolist()
+
+
+def key_of_lists(*parts: object) -> bytes:
+    """`key_of` of `parts`, those that are columns as if they were lists, without the text of them all at once."""
+    digest = hashlib.blake2b(digest_size=16)
+    for number, part in enumerate(parts):
+        digest.update(b", " if number else b"(")
+        if isinstance(part, Column):
+            for place, item in enumerate(part):
+                digest.update(b", " if place else b"[")
+                digest.update(repr(item).encode())
+            digest.update(b"]" if len(part) else b"[]")
+        else:
+            digest.update(repr(part).encode())
+    digest.update(b",)" if len(parts) == 1 else b")")
+    return digest.digest()
 
 
 def fingerprint(module: Any) -> str:
@@ -46,10 +71,10 @@ def texture_keys(
     settings = key_of("texture", FORMAT, resolution, background, weights, *extra)
     pairs = np.stack([images, masks], axis=1).tobytes()
     size = 2 * images.itemsize
-    found = [hashlib.blake2b(settings + pairs[i : i + size], digest_size=16) for i in range(0, len(pairs), size)]
-    return as_keys([digest.digest() for digest in found])
+    starts = range(0, len(pairs), size)
+    return as_keys(hashlib.blake2b(settings + pairs[i : i + size], digest_size=16).digest() for i in starts)
 
 
 def caption_keys(captions: Iterable[str], weights: str) -> Keys:
     """The key of each caption."""
-    return as_keys([key_of("caption", FORMAT, weights, caption) for caption in captions])
+    return as_keys(key_of("caption", FORMAT, weights, caption) for caption in captions)

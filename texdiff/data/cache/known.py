@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from texdiff.data.cache.encoders import Encoders, ahead, prepare_texture
 from texdiff.data.cache.encodings import Array, texel_weights
-from texdiff.data.cache.keys import Keys, as_keys, key_of
+from texdiff.data.cache.keys import Keys, as_keys, each, key_of
 from texdiff.data.cache.store import Arrays
 from texdiff.data.record import Record, texels_of
 from texdiff.uv.hiding import Hiding, known_pixels
@@ -17,7 +17,7 @@ from texdiff.uv.hiding import Hiding, known_pixels
 def known_keys(texture_keys: Keys, hiding: Hiding) -> Keys:
     """The key of each variant of each texture, [n * hiding.count]."""
     return as_keys(
-        [key_of("known", hiding.mode, key, number) for key in texture_keys.tolist() for number in range(hiding.count)]
+        key_of("known", hiding.mode, key, number) for key in each(texture_keys) for number in range(hiding.count)
     )
 
 

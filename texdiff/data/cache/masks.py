@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from texdiff.data.cache.encoders import ahead, fill_store
 from texdiff.data.cache.encodings import Cells, LatentMask, covered_share, texel_weights
-from texdiff.data.cache.keys import KEY, Keys, as_keys, key_of
+from texdiff.data.cache.keys import Keys, as_keys, each, key_of
 from texdiff.data.cache.settings import MaskSettings
 from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.mask_weights import MaskKind, mask_kind
@@ -18,8 +19,9 @@ from texdiff.errors import InputError
 
 def mask_kinds(
     records: Sequence[Record], masks: Keys, store: ArrayStore, mine: slice, wait: Callable[[], None], progress: bool
-) -> list[MaskKind]:
-    """How each record's mask is read [n]; `masks` [n] are the hashes of their files. The rest is as with `digests`.
+) -> NDArray[np.uint8]:
+    """How each record's mask is read, a `MaskKind` [n]; `masks` [n] are the hashes of their files. The rest is as with
+    `digests`.
 
     Raises InputError, naming the record, for a mask that cannot be decoded.
     """
@@ -38,18 +40,15 @@ def mask_kinds(
     )
     if (places < 0).any():  # a rank's file system does not show yet what another has written
         raise InputError(f"{store.folder}: lacks what another rank wrote about masks; start again")
-    return [MaskKind(number) for number in store.column("kind", places)[:, 0].tolist()]
+    return store.column("kind", places)[:, 0]
 
 
-def read_as(masks: Keys, kinds: Sequence[MaskKind]) -> Keys:
+def read_as(masks: Keys, kinds: NDArray[np.uint8]) -> Keys:
     """The hashes of masks' files [n], others for those that are read as weights: once their greys were cut."""
-    pairs = zip(masks.tolist(), kinds, strict=True)
-    return as_keys(
-        [
-            key_of("weights", mask) if kind is MaskKind.WEIGHTS else mask.ljust(KEY.itemsize, b"\0")
-            for mask, kind in pairs
-        ]
-    )
+    weights = kinds == MaskKind.WEIGHTS
+    found = masks.copy()
+    found[weights] = as_keys(key_of("weights", mask) for mask in each(masks[weights]))
+    return found
 
 
 class LatentMasks:
