@@ -19,11 +19,11 @@ def near_mesh(path: Path, mesh: Path) -> bool:
     return Path(os.path.normpath(path.absolute())).is_relative_to(folder)
 
 
-def escapes(path: str, folder: str) -> bool:
+def escapes(path: str, folder: str, is_link: bool = True) -> bool:
     """Whether `path` lies outside of `folder`, links followed. In a snapshot of the hub, where every file is a
-    link into the repository's blobs, these count as inside."""
+    link into the repository's blobs, these count as inside. `is_link` False: it is known to be none itself."""
     above, _, name = path.rpartition(os.sep)
-    if name in ("", os.curdir, os.pardir) or os.path.islink(path):
+    if name in ("", os.curdir, os.pardir) or (is_link and os.path.islink(path)):
         return _is_outside(os.path.realpath(path), folder)
     return _folder_is_outside(above, folder)  # remembered: a dataset has a million names, and few folders
 

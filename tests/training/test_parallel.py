@@ -99,9 +99,17 @@ def test_what_of_fsdp_there_is_not_is_refused(variables, reason, monkeypatch):
 )
 def test_settings_that_sharded_weights_cannot_be_trained_with_are_refused(changes, precision, reason):
     full = {"data": DataConfig(dataset="x"), "model": ModelConfig(train="full")}
-    sharding.check(TrainingConfig(**full), "bf16")
+    sharding.check(TrainingConfig(**full), "bf16", torch.device("cpu"))
     with pytest.raises(InputError, match=f"^{reason}"):
-        sharding.check(TrainingConfig(**full | changes), precision)
+        sharding.check(TrainingConfig(**full | changes), precision, torch.device("cpu"))
+
+
+def test_a_pytorch_that_shards_on_gpus_alone_is_named(monkeypatch):
+    config = TrainingConfig(data=DataConfig(dataset="x"), model=ModelConfig(train="full"))
+    monkeypatch.delattr(torch.cpu.Stream, "record_event")  # as it is in 2.6
+    sharding.check(config, "bf16", torch.device("cuda"))
+    with pytest.raises(InputError, match=r"^accelerate's configuration: FSDP on CPUs needs a newer PyTorch than 2\."):
+        sharding.check(config, "bf16", torch.device("cpu"))
 
 
 def test_a_single_process_has_nothing_to_shard(monkeypatch):

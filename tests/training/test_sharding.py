@@ -42,9 +42,9 @@ def arguments(dataset: Path, run: Path, steps: int, **changes: object) -> list[s
     return [str(word) for key, value in settings.items() for word in (f"--{key}", value)]
 
 
-def on_two_ranks(*runs: list[str]) -> str:
+def on_ranks(count: int, *runs: list[str]) -> str:
     """One after another in the same processes; what they said."""
-    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node", "2"]
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node", str(count)]
     worker = ["tests/support/several_runs.py", json.dumps(runs), *map(str, free_ports(len(runs)))]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
@@ -60,12 +60,15 @@ def figures(run: Run, key: str) -> dict[int, float]:
 
 @pytest.mark.slow
 def test_sharded_weights_learn_what_whole_ones_do_and_any_number_of_processes_continues(dataset, run_program, tmp_path):
-    whole, sharded, alone = (tmp_path / name for name in ("ddp", "fsdp2", "alone"))
-    said = on_two_ranks(arguments(dataset, whole, 4), [*FSDP2, *arguments(dataset, sharded, 2)])
+    whole, sharded, alone, on_four = (tmp_path / name for name in ("ddp", "fsdp2", "alone", "four"))
+    said = on_ranks(2, arguments(dataset, whole, 4), [*FSDP2, *arguments(dataset, sharded, 2)])
     assert "processes        2 on cpu (DDP), " in said
     assert "processes        2 on cpu (FSDP2), " in said
-    shutil.copytree(sharded, alone)
-    on_two_ranks([*FSDP2, *arguments(dataset, sharded, 4)])
+    for copy in (alone, on_four):
+        shutil.copytree(sharded, copy)
+    on_ranks(2, [*FSDP2, *arguments(dataset, sharded, 4)])
+    said = on_ranks(4, [*FSDP2, *arguments(dataset, on_four, 4, **{ACCUMULATION: 1})])
+    assert "processes        4 on cpu (FSDP2), " in said
     result = run_program(sys.executable, "train_texture.py", *arguments(dataset, alone, 4, **{ACCUMULATION: 4}))
     assert result.returncode == 0, result.stderr
 
@@ -76,7 +79,7 @@ def test_sharded_weights_learn_what_whole_ones_do_and_any_number_of_processes_co
         assert torch.equal(weight, average), name
 
     expected = Run(whole)
-    for run in map(Run, (sharded, alone)):
+    for run in map(Run, (sharded, on_four, alone)):
         for key in ("loss", "grad_norm", "validation_loss"):
             assert figures(run, key) == pytest.approx(figures(expected, key), rel=2e-4), key
         assert run.best() == pytest.approx(expected.best(), rel=2e-4)

@@ -222,3 +222,15 @@ def test_keys_are_in_order_also_where_their_first_halves_are_the_same():
         keys = as_keys([rng.bytes(16) for _ in range(1000)])
         keys = as_keys([b"12345678" + key[8:].ljust(8, b"\0") for key in keys.tolist()]) if alike else keys
         assert np.array_equal(order_of(keys), np.argsort(keys, kind="stable"))
+
+
+def test_entries_are_found_also_where_their_keys_first_halves_are_the_same():
+    rng = np.random.default_rng(0)
+    keys = as_keys(b"12345678" + rng.bytes(7) + b"x" for _ in range(600))
+    store = ArrayStore(None)
+    for number, key in enumerate(keys.tolist()):
+        store.add(key, {"number": np.array([number])})
+    store.flush()
+    places = store.find(keys[::-1])
+    assert [int(store.get(place)["number"][0]) for place in places.tolist()] == list(range(599, -1, -1))
+    assert store.find(as_keys([b"12345678" + b"y" * 8, b"8" * 16])).tolist() == [-1, -1]

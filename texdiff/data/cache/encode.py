@@ -15,13 +15,7 @@ from texdiff.data.batch import LatentDataset
 from texdiff.data.cache import encoders, keys
 from texdiff.data.cache.atlases import OVERLAP, WindowEncodings, atlas_sizes, encode_atlases, map_entry, window_entry
 from texdiff.data.cache.encoders import Encoders, default_cache_dir
-from texdiff.data.cache.encodings import (
-    CachedEncodings,
-    Cells,
-    Encodings,
-    LiveEncodings,
-    layout_entries,
-)
+from texdiff.data.cache.encodings import CachedEncodings, Cells, Encodings, LiveEncodings, layout_entries
 from texdiff.data.cache.files import digests
 from texdiff.data.cache.keys import Keys, as_keys, each, key_of, key_of_lists
 from texdiff.data.cache.known import encode_known, known_keys

@@ -80,12 +80,16 @@ def read_index(path: Path) -> list[IndexedShard]:
         return []
 
 
+def halves_of(keys: Keys) -> NDArray[np.uint64]:
+    """The first halves of keys [n], as numbers of the same order."""
+    first = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, KEY.itemsize)[:, :8]
+    return np.ascontiguousarray(first).view(">u8")[:, 0].astype(np.uint64)
+
+
 def order_of(keys: Keys) -> NDArray[np.int64]:
     """What sorts `keys` [n], of equal ones the first before the others. By their first halves, as numbers, which takes
     a tenth of the time, where these differ."""
-    halves = (
-        np.ascontiguousarray(keys.view(np.uint8).reshape(-1, KEY.itemsize)[:, :8]).view(">u8")[:, 0].astype(np.uint64)
-    )
+    halves = halves_of(keys)
     order = np.argsort(halves, kind="stable")
     ordered = halves[order]
     return np.argsort(keys, kind="stable") if (ordered[1:] == ordered[:-1]).any() else order

@@ -1,6 +1,7 @@
 """Records of a folder that has a metadata.jsonl, as `texdiff prepare` and `datasets`' imagefolder have it."""
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,9 +74,13 @@ def _inside(folder: str, row: dict[str, object], key: str, where: str, exists: b
     if upwards or "\0" in name or name.startswith(os.sep):
         raise InputError(f"{where}: {key} {name!r} leads out of the dataset's folder; give a path inside it")
     path = f"{folder}{os.sep}{name}"
-    if escapes(path, os.path.dirname(folder)):
+    try:
+        is_file = stat.S_ISREG(os.lstat(path).st_mode)  # once for all: of a million textures it takes seconds
+    except OSError:
+        is_file = False
+    if escapes(path, os.path.dirname(folder), is_link=not is_file):
         raise InputError(f"{where}: {key} {name} is a link out of the dataset's folder; put the file itself there")
-    if exists and not os.path.isfile(path):
+    if exists and not is_file and not os.path.isfile(path):
         raise InputError(f"{path}: does not exist, but {where} names it; prepare the dataset again")
     return name
 

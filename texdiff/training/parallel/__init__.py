@@ -141,7 +141,7 @@ class Parallel:
     def check(self, config: TrainingConfig) -> None:
         """Raise InputError for settings that cannot be had with how the ranks share the work."""
         if self.sharded:
-            sharding.check(config, self.mixed_precision)
+            sharding.check(config, self.mixed_precision, self.device)
 
     def prepare_model(self, model: Trainable) -> nn.Module:
         """The model on the device, under autocast, with gradients averaged over the ranks. Sharding is what changes its

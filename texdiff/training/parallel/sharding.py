@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard
 from torch.utils._pytree import tree_map
 
 from texdiff.config import TrainingConfig
@@ -44,8 +44,11 @@ def is_asked_for() -> bool:
     return True
 
 
-def check(config: TrainingConfig, mixed_precision: str) -> None:
-    """Raise InputError for settings that sharded weights cannot be trained with."""
+def check(config: TrainingConfig, mixed_precision: str, device: torch.device) -> None:
+    """Raise InputError for settings that sharded weights cannot be trained with, and for a PyTorch that has them on
+    GPUs alone."""
+    if device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+        raise InputError(f"{_WHERE}: FSDP on CPUs needs a newer PyTorch than {torch.__version__}; leave FSDP out")
     if config.model.train != "full":
         raise InputError(
             f"model.train {config.model.train}: FSDP2 is for full fine-tuning, and this trains few weights; leave FSDP "
@@ -85,8 +88,12 @@ def part_of(full: Tensor, parameter: Tensor) -> Tensor:
     """This rank's part of a tensor of `parameter`'s shape, which every rank has in full."""
     if not isinstance(parameter, DTensor):
         return full
-    sharded = distribute_tensor(full.detach(), parameter.device_mesh, parameter.placements, src_data_rank=None)
-    return sharded.to_local()
+    [placement], mesh = parameter.placements, parameter.device_mesh
+    assert isinstance(placement, Shard), "fully_shard shards over one dimension of ranks"
+    parts = full.detach().chunk(mesh.size(), placement.dim)
+    nothing = full.detach().narrow(placement.dim, 0, 0)  # of a tensor shorter than there are ranks
+    mine = [*parts, *[nothing] * (mesh.size() - len(parts))][mesh.get_local_rank()]
+    return mine.to(parameter.device, copy=True)  # a view would keep all of it
 
 
 def as_sharded(part: Tensor, parameter: Tensor) -> Tensor:
