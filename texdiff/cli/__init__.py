@@ -13,6 +13,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
 from texdiff.cli import launch
+from texdiff.cli.blender import blender
 from texdiff.cli.commands import cache, check, evaluate, export, layout, prepare, report
 from texdiff.cli.demo import demo
 from texdiff.cli.doctor import doctor
@@ -21,7 +22,7 @@ from texdiff.evaluation.compare import compare
 from texdiff.inference.generate import generate
 
 SUBCOMMANDS: list[Callable[..., object]] = [prepare, check, generate, layout, export, compare, report, evaluate, cache]
-SUBCOMMANDS += [demo, doctor]
+SUBCOMMANDS += [blender, demo, doctor]
 
 
 class OneLineParser(ArgumentParser):
