@@ -20,8 +20,8 @@ The floor of a step with Stable Diffusion 1.5's shapes (512 px, batch 1, LoRA of
 Expected: a trainer that reads latents from a cache adds next to nothing, within 1.03 of the bare step. diffusers'
 script encodes the picture again at every step: 1.12e12 operations of the VAE more, 10 s.
 
-"all" writes benchmarks/results/step.json and step.md; a part, or a run without diffusers' script, writes them to the
-folder that it works in.
+What is measured takes its part's place in benchmarks/results/step.json and step.md; without diffusers' script in those
+of the folder that it works in.
 """
 
 import argparse
@@ -44,6 +44,7 @@ from benchmarks.turns import Program, ProgramFailed, take_turns
 from texdiff.data.records import read_records
 
 RESULTS = Path(__file__).parent / "results"
+THREADS = int(programs.ENVIRONMENT["OMP_NUM_THREADS"])
 CELL = 8  # pixels along a side of a latent cell
 BARE, CACHED, FIRST, UNCACHED, PEER = "bare", "texdiff", "texdiff-first-run", "texdiff-uncached", "diffusers"
 WINDOWS, ATLASES, LARGER = "texdiff-windows", 6, 4  # windows of so many atlases, so many times as large each way
@@ -173,31 +174,37 @@ def main() -> None:
     peer, work = programs.peer_script(given.peer), given.work.resolve()
     names = list(PARTS) if given.part == "all" else [given.part]
     bases = {"nano": programs.nano, "sd15": lambda: programs.sd15(given.base)}
-    start, busy, load = time.monotonic(), busy_seconds(), os.getloadavg()[0]
-    try:
-        parts = {
-            name: measure(name, PARTS[name], bases[name](), peer, given.memory or available_memory() - 1, work / name)
-            for name in names
-        }
-    except ProgramFailed as error:
-        sys.exit(str(error))
-    seconds = time.monotonic() - start
-    own = sum(os.times()[:4])  # of this process and those that it waited for
-    others = max(0.0, busy_seconds() - busy - own) / seconds / (os.cpu_count() or 1)
-    record = {
-        "machine": programs.machine(),
-        "threads": int(programs.ENVIRONMENT["OMP_NUM_THREADS"]),
-        "load_average_before": round(load, 1),
-        "share_of_cores_used_by_others": round(others, 3),
-        "seconds": round(seconds),
-        "versions": programs.versions(),
-        "parts": parts,
-    }
-    results = RESULTS if given.part == "all" and peer else work
+    results = RESULTS if peer else work
     results.mkdir(parents=True, exist_ok=True)
-    (results / "step.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    (results / "step.md").write_text(text := markdown(record), "utf-8")
-    print(text)
+    for name in names:
+        start, busy, load = time.monotonic(), busy_seconds(), os.getloadavg()[0]
+        own = sum(os.times()[:4])  # of this process and those that it waited for
+        try:
+            memory = given.memory or available_memory() - 1
+            part = measure(name, PARTS[name], bases[name](), peer, memory, work / name)
+        except ProgramFailed as error:
+            sys.exit(str(error))
+        seconds = time.monotonic() - start
+        others = max(0.0, busy_seconds() - busy - sum(os.times()[:4]) + own) / seconds / (os.cpu_count() or 1)
+        part |= {
+            "seconds": round(seconds),
+            "load_average_before": round(load, 1),
+            "share_of_cores_used_by_others": round(others, 3),
+        }
+        write(results, name, part)
+    print((results / "step.md").read_text("utf-8"))
+
+
+def write(results: Path, name: str, part: dict[str, Any]) -> None:
+    """Put a part in its place, beside the others where they were measured on this machine with the same libraries."""
+    file, about = results / "step.json", {"machine": programs.machine(), "threads": THREADS}
+    about |= {"versions": programs.versions()}
+    before = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    parts = before["parts"] if {key: before.get(key) for key in about} == about else {}
+    parts |= {name: part}
+    record = about | {"parts": {name: parts[name] for name in PARTS if name in parts}}
+    file.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    (results / "step.md").write_text(markdown(record), "utf-8")
 
 
 if __name__ == "__main__":
