@@ -1,8 +1,9 @@
 """What training on windows of atlases at their own size is worth: held-out error there, against squeezed atlases.
 
-    python -m benchmarks.crops [--output outputs/crops-study] [--steps 100] [--seeds 3]
+    python -m benchmarks.crops [--output outputs/crops-study] [--steps 100] [--seeds 3] [--dataset FOLDER --side 4096]
 
-Atlases of 1,024 texels of texdiff's own making, a quarter of them held out, on nano, which sees 256 pixels. Every arm
+Atlases of 1,024 texels of texdiff's own making, a quarter of them held out, or those that `texdiff prepare` has made of
+real meshes and has held out some of; on nano, which sees 256 pixels. Every arm
 trains a LoRA by train_texture.py, with the same steps, seeds and batches; they differ in `data` alone:
 
     squeezed   every atlas brought to 256
@@ -36,13 +37,9 @@ from texdiff.training.run.stop_signals import StopSignals
 from texdiff.training.validation import measure_held_out
 from train_texture import train
 
-SIDE, SEEN, COUNT = 1024, 256, 16
-ARMS: dict[str, dict[str, Any]] = {
-    "squeezed": {},
-    "windows": {"data.source_resolution": SIDE},
-    "both": {"data.source_resolution": SIDE, "data.scales": [1, 0]},
-}
-MEASURED = {"at their own size": {"source_resolution": SIDE}, "squeezed": {}}
+SEEN, COUNT = 256, 16
+ARMS: dict[str, list[int]] = {"squeezed": [], "windows": [1], "both": [1, 0]}  # data.scales of windows
+MEASURED = {"at their own size": True, "squeezed": False}
 SETTINGS = {
     "data.resolution": SEEN,
     "run.train_batch_size": 2,
@@ -54,22 +51,24 @@ SETTINGS = {
 }
 
 
-def make_dataset(folder: Path) -> Path:
+def make_dataset(folder: Path, dataset: Path | None, side: int) -> Path:
     """The atlases as `texdiff prepare` leaves them."""
-    if not (folder / "dataset").is_dir():
-        python("-m", "texdiff.demo.make", str(folder / "meshes"), "--count", str(COUNT), "--size", str(SIDE))
-        prepare = ["prepare", str(folder / "meshes"), "--output", str(folder / "dataset")]
+    if dataset is None and not (dataset := folder / "dataset").is_dir():
+        python("-m", "texdiff.demo.make", str(folder / "meshes"), "--count", str(COUNT), "--size", str(side))
+        prepare = ["prepare", str(folder / "meshes"), "--output", str(dataset)]
         python("-m", "texdiff.cli", *prepare, "--validation_fraction", "0.25")
+    if not (folder / "training").is_dir():
         # Held-out losses of an arm's own kind say nothing beside the other's: training goes without.
-        shutil.copytree(folder / "dataset/train", folder / "training/train")
-    return folder / "dataset"
+        shutil.copytree(dataset / "train", folder / "training/train")
+    return dataset
 
 
-def train_arm(arm: str, seed: int, steps: int, folder: Path) -> Path:
+def train_arm(arm: str, seed: int, steps: int, folder: Path, side: int) -> Path:
     """The run's folder, trained where it is not finished, in this process: starting programs would take longer."""
     run = folder / f"{arm}-{seed}"
     if not (run / "pytorch_lora_weights.safetensors").exists():
-        values = SETTINGS | ARMS[arm] | {"run.seed": seed, "run.max_train_steps": steps, "run.output_dir": run}
+        windows = {"data.source_resolution": side, "data.scales": ARMS[arm]} if ARMS[arm] else {}
+        values = SETTINGS | windows | {"run.seed": seed, "run.max_train_steps": steps, "run.output_dir": run}
         values |= {"data.dataset": folder / "training", "data.cache_dir": folder / "cache"}
         flags = [text for name, value in values.items() for text in (f"--{name}", str(value))]
         config = parse_command_line(flags).config
@@ -78,14 +77,15 @@ def train_arm(arm: str, seed: int, steps: int, folder: Path) -> Path:
     return run
 
 
-def measure(run: Path | None, dataset: Path, folder: Path) -> dict[str, float]:
+def measure(run: Path | None, dataset: Path, folder: Path, side: int) -> dict[str, float]:
     """Held-out masked errors, of the base where `run` is None."""
     family, parallel, pipeline = load_family("nano"), Parallel(cpu=True), load_pipeline("nano")
     if run is not None:
         add_lora(pipeline, run)
     unet, found = pipeline.unet.eval(), {}
-    for name, setting in MEASURED.items():
-        data = DataConfig(dataset=str(dataset), resolution=SEEN, cache_dir=str(folder / "cache"), **setting)
+    for name, in_windows in MEASURED.items():
+        source = {"source_resolution": side} if in_windows else {}
+        data = DataConfig(dataset=str(dataset), resolution=SEEN, cache_dir=str(folder / "cache"), **source)
         records = read_records(str(dataset), "validation")
         textures, _ = encode_dataset(data, MaskConfig(), family, records, [], parallel)
         with torch.no_grad():
@@ -133,20 +133,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--dataset", type=Path, help="with train and validation (default: atlases of its own making)")
+    parser.add_argument("--side", type=int, default=1024, help="texels of the largest atlas (default: %(default)s)")
     given = parser.parse_args()
     folder = given.output.resolve()
-    dataset, results = make_dataset(folder), folder / "results.json"
+    dataset, results = make_dataset(folder, given.dataset, given.side), folder / "results.json"
     found = json.loads(results.read_text()) if results.exists() else {}
     if "base" not in found:
-        found["base"] = measure(None, dataset, folder)
+        found["base"] = measure(None, dataset, folder, given.side)
     for seed in range(given.seeds):
         for arm in given.arms:
             if (key := f"{arm}-{seed}") not in found:
-                run = train_arm(arm, seed, given.steps, folder)
+                run = train_arm(arm, seed, given.steps, folder, given.side)
                 found[key] = {
                     "seed": seed,
                     "cells": seen_cells(run, SETTINGS["run.train_batch_size"]),
-                    **measure(run, dataset, folder),
+                    **measure(run, dataset, folder, given.side),
                 }
                 results.write_text(json.dumps(found, indent=1))
                 print(key, found[key], flush=True)
