@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from texdiff.cli import SUBCOMMANDS, main
+from texdiff.cli import SUBCOMMANDS, build_parser, main
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -55,6 +55,17 @@ def test_wrong_arguments_are_one_line(arguments: list[str], capsys: pytest.Captu
     error = capsys.readouterr().err
     assert error.startswith("texdiff: error: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["null", "#1", "~", "12", "[a, b]", "-x", "a: b", ""])
+def test_a_text_is_taken_as_it_stands(text: str) -> None:
+    names = ("lora", "mesh", "material", "layout", "negative_prompt")
+    flags = [f"--{name}={text}" for name in names]
+    given = build_parser().parse_args(["generate", "--model=nano", f"--prompt={text}", "--output=x.png", *flags])
+    assert {name: given.generate[name] for name in names} == dict.fromkeys(names, text)
+    assert given.generate.prompt == [text]
+    left_out = build_parser().parse_args(["generate", "--model=nano", "--prompt=a", "--output=x.png"])
+    assert [left_out.generate[name] for name in names[:-1]] == [None] * 4
 
 
 def test_prepare_prints_one_line_and_nothing_usable_is_another(

@@ -6,7 +6,8 @@ import io
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
+from pathlib import Path
+from types import FrameType, NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
 import docstring_parser
@@ -55,10 +56,13 @@ def build_parser() -> ArgumentParser:
         # A flag with several values takes them at once, --seed 1 2, or one by one, --seed 1 --seed 2.
         lists = [p for p in inspect.signature(function).parameters.values() if _item_type(p) and p not in positionals]
         switches = [p for p in inspect.signature(function).parameters.values() if p.annotation is bool]
-        skip: set[str | int] = {parameter.name for parameter in [*positionals, *lists, *switches]}
+        texts = [p for p in inspect.signature(function).parameters.values() if _is_text(p) and p not in positionals]
+        skip: set[str | int] = {parameter.name for parameter in [*positionals, *lists, *switches, *texts]}
         subparser.add_function_arguments(function, skip=skip)
         for parameter in switches:
             subparser.add_argument(f"--{parameter.name}", action="store_true", help=helps[parameter.name])
+        for parameter in texts:
+            subparser.add_argument(f"--{parameter.name}", type=str, help=helps[parameter.name])
         for parameter in lists:
             required = parameter.default is inspect.Parameter.empty
             subparser.add_argument(
@@ -80,6 +84,12 @@ def _item_type(parameter: inspect.Parameter) -> type | None:
         if get_origin(kind) is list:
             return get_args(kind)[0]
     return None
+
+
+def _is_text(parameter: inspect.Parameter) -> bool:
+    """Whether it is a text or nothing. The library would read one as YAML, where "null" and "#1" are nothing."""
+    kinds = set(get_args(parameter.annotation))
+    return parameter.default is None and NoneType in kinds and kinds <= {str, Path, NoneType}
 
 
 def _positionals(function: Callable[..., object]) -> list[inspect.Parameter]:
