@@ -15,6 +15,7 @@ from typing import Literal
 from texdiff.data.prepare.build_stage import build, build_entries
 from texdiff.data.prepare.captioner import Captioner, draw_views
 from texdiff.data.prepare.dataset_card import dataset_card
+from texdiff.data.prepare.near_duplicates.merge import merge_near_duplicates
 from texdiff.data.prepare.publish import to_parquet
 from texdiff.data.prepare.read_stage import read, read_assets
 from texdiff.data.prepare.sources import find_assets
@@ -67,7 +68,7 @@ def prepare_dataset(
     count = min(workers or _cores(), len(assets))
     with Workers((read, build, draw_views), count=count, time_limit=time_limit, memory_limit=memory_limit) as pool:
         uses, unread = read_assets(assets, work, pool)
-        entries = build_entries(uses, work, resolution, pool)
+        entries = merge_near_duplicates(build_entries(uses, work, resolution, pool))
         kept = [entry for entry in entries if entry.reason is None]
         if model is not None:
             model.draw_views(kept, pool)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from texdiff.data.mask_weights import mask_weights
 from texdiff.data.prepare.asset import Asset
+from texdiff.data.prepare.near_duplicates.look import look_of
 from texdiff.data.prepare.read_stage import TextureUse
 from texdiff.data.prepare.workers import Failure, Workers, with_bar
 from texdiff.files import slug, write_atomic
@@ -52,6 +53,7 @@ class TextureEntry:
     reason: str | None  # why it is rejected; None where it is kept
     notes: tuple[str, ...] = ()  # what was taken for granted to read it
     generated: str | None = None  # a captioner's caption
+    same_as: str | None = None  # asset_id of the one that stays, where several show the same texture
 
     @property
     def asset_id(self) -> str:
@@ -85,8 +87,8 @@ class TextureEntry:
         return all(asset.named for asset in self.assets)
 
     def stored(self) -> dict[str, Any]:
-        """entry.json: "properties" (reason, sizes, measures), and "thumbnails" (data URIs of texture, mask and latent
-        mask; none where building the entry failed)."""
+        """entry.json: "properties" (reason, sizes, measures), "look" (near_duplicates; absent where building the
+        entry failed), and "thumbnails" (data URIs of texture, mask and latent mask; none where it failed)."""
         return json.loads((self.folder / "entry.json").read_bytes())
 
 
@@ -123,6 +125,7 @@ def build(job: BuildJob) -> None:
     height, width = texture.shape[:2]
     triangles, mesh_area, weights = _uses(job, (height, width))
     mask, area = weights > 0, None
+    look = look_of(texture, mask)
     measures = measure(texture, mask, triangles, mesh_area)
     reason = rejection_reason(measures)
     if reason is None:
@@ -147,7 +150,7 @@ def build(job: BuildJob) -> None:
     properties = {"reason": reason, "source_width": width, "source_height": height, "surface": area is not None}
     properties["without_position"] = None if layout is None else without_position(layout, mask)
     properties |= {"width": texture.shape[1], "height": texture.shape[0], "measures": measures}
-    entry = {"properties": properties, "thumbnails": _thumbnails(texture, weights)}
+    entry = {"properties": properties, "look": look, "thumbnails": _thumbnails(texture, weights)}
     write_atomic(place / "entry.json", json.dumps(entry).encode(), durable=False)
 
 

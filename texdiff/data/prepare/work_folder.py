@@ -9,7 +9,7 @@ from texdiff.data.prepare.dataset_card import TAG
 from texdiff.errors import InputError
 
 _AUDIT = {"audit.jsonl", "audit.html"}
-_LAYOUT = f"5 {__version__}"  # of the work folder: another one, and nothing in it is used again
+_LAYOUT = f"6 {__version__}"  # of the work folder: another one, and nothing in it is used again
 
 
 def check_output(output: Path) -> None:

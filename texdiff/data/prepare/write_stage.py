@@ -176,6 +176,7 @@ def _audit_rows(entries: list[TextureEntry], unread: list[Unread], splits: dict[
             "content": item.content,
             **{key: value for key, value in properties.items() if key not in ("measures", "reason")},
             **properties.get("measures", {}),
+            **({"same_as": item.same_as} if item.same_as else {}),
         }
 
 

@@ -1,6 +1,5 @@
 """What a run was made from, and on which machine: about.json, which model card and report read."""
 
-import json
 import os
 import platform
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from texdiff import __version__
+from texdiff.data.rows import read_rows
 from texdiff.training.parallel import Parallel
 from texdiff.training.startup import Sizes
 
@@ -29,8 +29,7 @@ def provenance(datasets: Sequence[str], sizes: Sizes, parallel: Parallel) -> dic
 def _licenses(datasets: Sequence[str]) -> dict[str, int]:
     """Licence -> textures of the training splits, where the datasets say it."""
     files = [file for dataset in datasets if (file := Path(dataset) / "train" / "metadata.jsonl").is_file()]
-    lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
-    rows = [json.loads(line) for line in lines if line.strip()]
+    rows = (row for file in files for _, row in read_rows(file) if isinstance(row, dict))
     return dict(sorted(Counter(str(row.get("license") or "unknown") for row in rows).items()))
 
 

@@ -1,0 +1,1 @@
+"""Textures that are there more than once, at several sizes or compressed anew."""
