@@ -105,25 +105,27 @@ class WindowedDenoiser(nn.Module):
         """The prediction [B, C, h, w] for noisy latents [B, C, h, w], in a tuple as pipelines take it."""
         step = self.steps - len(self.grids)
         done = step / self.steps, (step + 1) / self.steps
-        total, weights = torch.zeros_like(sample), torch.zeros_like(sample[:1, :1])
+        # In float32, also where the denoiser is not: sums of up to four predictions with weights that differ.
+        total = torch.zeros_like(sample, dtype=torch.float32)
+        weights = torch.zeros_like(total[:1, :1])
         for window in self.grids.pop(0):
             rows, columns = window.cells()
             part = sample[..., rows, columns]
             more = self.control(part, timestep, window, done, **arguments) if self.control else {}
             predicted = self.denoiser(part, timestep, return_dict=False, **arguments, **more)[0]
-            weight = window.weight().to(sample)
+            weight = window.weight().to(total)
             total[..., rows, columns] += weight * predicted
             weights[..., rows, columns] += weight
             self.bar.update()
         if not self.grids:
             self.bar.close()
-        fused = torch.where(weights > 0, total / weights.clamp(min=1e-6), self._staying(sample, timestep))
-        return (fused,)
+        staying = self._staying(sample.float(), timestep)
+        return (torch.where(weights > 0, total / weights.clamp(min=1e-6), staying).to(sample.dtype),)
 
     def _staying(self, sample: Tensor, timestep: Tensor) -> Tensor:
         """The prediction that leads back to the clean latents."""
         t = timestep.round().long().expand(len(sample)).cpu()
-        clean = self.clean.repeat(len(sample) // len(self.clean), 1, 1, 1)
+        clean = self.clean.to(sample).repeat(len(sample) // len(self.clean), 1, 1, 1)
         zero, one = torch.zeros_like(sample), torch.ones_like(sample)
         signal, spread = self.process.add_noise(one, zero, t), self.process.add_noise(zero, one, t)
         noise = (sample - signal * clean) / spread
