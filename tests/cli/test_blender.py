@@ -218,8 +218,8 @@ said["left"] = left()
 def test_of_two_materials_the_active_one_is_drawn(
     in_blender: Callable[[str], dict[str, Any]], tmp_path: Path, base: Path
 ) -> None:
-    """On two objects with spaces and umlauts, one mirrored by its scale and one by a modifier; then one without any
-    material."""
+    """On two objects with spaces and umlauts, one mirrored by its scale and one by a modifier; then one with a slot
+    without a material, and with one that has no base colour."""
     colours = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 4), dtype=np.uint8)
     for name, values in zip(("holz", "stahl"), colours, strict=True):
         Image.fromarray(values).convert("RGB").save(tmp_path / f"{name}.png")
@@ -245,6 +245,11 @@ bpy.ops.mesh.primitive_cube_add(size=0.5, location=(3, 0, 0))
 bein = bpy.context.object
 bein.data.materials.append(wood)
 bein.modifiers.new("Mirror", "MIRROR")
+glass = bpy.data.materials.new("Glass")
+glass.use_nodes = True
+glass.node_tree.nodes.clear()
+bein.data.materials.append(glass)
+bein.data.polygons[0].material_index = 1
 select(stuhl, bein)
 export("stuhl.glb")
 save_uv(stuhl, "stuhl.npz")
@@ -255,15 +260,23 @@ save(image_of(wood), "drawn.npy")
 said["images"] = [[i.name, i.use_fake_user, i.users] for i in bpy.data.images if i.name in ("holz.png", "stahl.png")]
 bpy.ops.mesh.primitive_plane_add()
 plain = bpy.context.object
+plain.data.materials.append(None)
+plain.data.materials.append(glass)  # which stays glass
+bpy.ops.object.mode_set(mode="EDIT")
+bpy.ops.mesh.subdivide()
+bpy.ops.object.mode_set(mode="OBJECT")
+plain.data.polygons[0].material_index = 1
+plain.active_material_index = 0
 settings(prompt="plain", restyle=False)
 bpy.ops.texdiff.draw()
 said["plain"] = finish()[0]
-said["shown"] = image_of(plain.active_material).name
+said["shown"], said["glass"] = image_of(plain.active_material).name, len(glass.node_tree.nodes)
 said["left"] = left()
 """)
     assert said["line"] == "oak, 0 is on Wände aus Holz"
     assert said["images"] == [["holz.png", True, 1], ["stahl.png", False, 1]]
     assert (said["plain"], said["shown"], said["left"]) == ("plain, 0 is on plain, 0", "plain, 0", [])
+    assert said["glass"] == 0
     mesh = tmp_path / "stuhl.glb"
     flags: dict[str, Any] = {"model": str(base), "prompt": "oak", "strength": 0.5}
     expected = drawn_by_command("Wände aus Holz", **flags, mesh=mesh, output=tmp_path / "new.glb")
@@ -372,12 +385,12 @@ said["left"] = left()
     assert lines["no python"] == f"Error: {python}"
     assert "has no texdiff, or not all of it" in lines["no texdiff"]
     assert lines["tiles"] == "Error: Cube: its islands lie in the UDIM tiles 1001, 1002; pack them into one"
-    assert lines["second"] == "Error: Cube: the active UV map must be the rendered one, and the first"
+    assert lines["second"] == "Error: Cube: the active UV map must be the rendered one, and the first where no image is"
     assert lines["no uv"].startswith("Error: Cube: no UV map; unwrap it first")
     assert lines["none"] == "Error: no mesh is selected; select the object first"
     assert "no texture to collect" in lines["nothing to collect"]
     assert lines["udim"].startswith("Error: Kachel: a UDIM texture")
-    assert lines["no shader"].startswith("Error: Material: has no Principled BSDF")
+    assert lines["no shader"].startswith("Error: Material: must be local, with its colour or image directly")
 
 
 @pytest.mark.slow

@@ -56,20 +56,17 @@ def check(objects, images):
     """Refuse what would not show a new texture as it is drawn, for the active material."""
     active = objects[0].active_material
     chosen = active and images.get(active.name)
-    if chosen and not base_color(active)[1]:
-        raise Refused(f"{active.name}: nodes change the image before it is the base colour; link it directly")
     for obj in objects:
         mesh = obj.evaluated_get(bpy.context.evaluated_depsgraph_get()).data
         layers = mesh.uv_layers
         if not layers:
             raise Refused(f"{obj.name}: no UV map; unwrap it first (edit mode, UV > Smart UV Project), or deselect it")
         if not layers.active.active_render or not (chosen or layers.active_index == 0):
-            raise Refused(
-                f"{obj.name}: the active UV map must be the rendered one{'' if chosen else ', and the first'}"
-            )
+            raise Refused(f"{obj.name}: the active UV map must be the rendered one, and the first where no image is")
         for material in filter(None, (slot.material for slot in obj.material_slots)):
-            if material.library or (material.node_tree and not base_color(material)[0]):
-                raise Refused(f"{material.name}: has no Principled BSDF, or lies in another file")
+            alike = material == active or (chosen and images.get(material.name) == chosen)
+            if alike and (material.library or (material.node_tree and not base_color(material)[bool(chosen)])):
+                raise Refused(f"{material.name}: must be local, with its colour or image directly at a Principled BSDF")
         faces, corners = ([], []) if chosen else (mesh.polygons, layers[0].data)  # an image may be meant to repeat
         starts, uv = np.array([face.loop_start for face in faces], int), np.array([corner.uv for corner in corners])
         low, high = (edge.reduceat(uv.reshape(-1, 2), starts) for edge in (np.minimum, np.maximum))
@@ -99,6 +96,8 @@ def put_texture(image, names, objects):
         if bpy.app.version < (5, 0):  # since then they always do
             material.use_nodes = True
         socket, node = base_color(material)
+        if material.library or not socket:
+            continue  # beside others without an image: glass stays glass
         if node:
             node.image.use_fake_user = True
         else:
@@ -150,7 +149,7 @@ def poll():
     Job.now = None
     try:
         Job.said = "stopped" if job.stopped else job.error() if job.child.returncode else job.finish(job.read("out"))
-    except (LookupError, OSError, Refused) as error:
+    except (AttributeError, LookupError, OSError, Refused) as error:
         Job.said = str(error)
     shutil.rmtree(job.folder, ignore_errors=True)
 
@@ -184,11 +183,12 @@ def draw(given, folder):
         image = bpy.data.images.load(str(folder / "drawn.png"))
         image.name = title
         image.pack()
-        image.filepath_raw = f"//{bpy.path.clean_name(title)}.png"
+        image.filepath_raw = f"//{bpy.path.clean_name(image.name)}.png"
         put_texture(image, list(changed), [bpy.data.objects[name] for name in names])
         bpy.ops.ed.undo_push(message="Texture This")
         change_mode(mode)
-        return f"{image.name} is on {', '.join(name or image.name for name in changed)}"
+        shown = [m.name for m in bpy.data.materials if m.node_tree and m.node_tree.user_of_id(image)]
+        return f"{image.name} is on {', '.join(shown)}"
 
     Job(folder, ["generate", *(f"--{name}={value}" for name, value in flags.items())], finish)
 
@@ -231,7 +231,7 @@ def operator(start):
         folder, mode = Path(tempfile.mkdtemp(prefix="texdiff-")), change_mode("OBJECT")
         try:
             start(context.scene.texdiff, folder)
-        except (OSError, Refused) as error:
+        except (AttributeError, OSError, Refused) as error:
             self.report({"ERROR"}, " ".join(str(error).split()))
         finally:
             change_mode(mode)
