@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import secrets
 import struct
 import warnings
 from pathlib import Path
@@ -146,6 +147,6 @@ def write_png(image: np.ndarray, path: Path) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")  # processes of several machines may write it
     Image.fromarray(image).save(aside, format="PNG", compress_level=4)
     os.replace(aside, path)

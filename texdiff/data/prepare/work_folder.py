@@ -7,6 +7,7 @@ from pathlib import Path
 from texdiff import __version__
 from texdiff.data.prepare.dataset_card import TAG
 from texdiff.errors import InputError
+from texdiff.files import write_atomic
 
 _AUDIT = {"audit.jsonl", "audit.html"}
 _LAYOUT = f"6 {__version__}"  # of the work folder: another one, and nothing in it is used again
@@ -32,18 +33,23 @@ def open_work_folder(output: Path) -> tuple[Path, bool]:
     """`DATASET.partial`, and whether it is new. One that is not is from a run that was stopped, and is continued."""
     work = output.with_name(f"{output.name}.partial")
     mark = work / "texdiff"
-    if work.exists() and (not work.is_dir() or (any(work.iterdir()) and not mark.is_file())):
+    if work.exists() and (not work.is_dir() or (_holds_something(work) and not mark.is_file())):
         raise InputError(f"{work}: is needed as work folder but holds something else; move it away")
     if mark.is_file() and mark.read_text() != _LAYOUT:
         shutil.rmtree(work)
     is_new = not mark.is_file()
     try:
         work.mkdir(parents=True, exist_ok=True)
-        mark.write_text(_LAYOUT)
+        if is_new:
+            write_atomic(mark, _LAYOUT.encode(), durable=False)  # tasks on several machines may begin at once
     except OSError as error:
         raise InputError(f"{work}: cannot be written ({error.strerror}); choose another --output") from None
     shutil.rmtree(work / "dataset", ignore_errors=True)
     return work, is_new
+
+
+def _holds_something(work: Path) -> bool:
+    return any(not path.name.startswith(".") for path in work.iterdir())
 
 
 def put_in_place(folder: Path, output: Path) -> None:
