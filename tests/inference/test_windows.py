@@ -108,6 +108,22 @@ def test_overlaps_are_weighted_means_and_elsewhere_the_clean_latents_stay() -> N
     assert windowed.denoiser.seen == windowed.bar.n == windowed.bar.total
 
 
+def test_half_precision_is_rounded_once() -> None:
+    """Where windows overlap: not at each sum."""
+    sample = torch.randn(1, 2, 20, 20, generator=torch.Generator().manual_seed(0)).bfloat16()
+    wanted, text = torch.ones(20, 20, dtype=torch.bool), torch.zeros(1, 1)
+    windowed = WindowedDenoiser(Shifted(), wanted, sample, DDPM(ALPHAS, "epsilon"))
+    windowed.begin(1)
+    (found,) = windowed(sample, torch.tensor(4), return_dict=False, text=text)
+    total, weights = torch.zeros(1, 2, 20, 20, dtype=torch.float64), torch.zeros(20, 20, dtype=torch.float64)
+    for window in window_grid(wanted, 8, 0):
+        cells = (..., *window.cells())
+        total[cells] += window.weight() * Shifted()(sample[cells], 4, return_dict=False, text=text)[0].double()
+        weights[window.cells()] += window.weight()
+    assert found.dtype == torch.bfloat16
+    assert (found == (total / weights).bfloat16()).float().mean() > 0.99
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("sampler", ["DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler"])
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
