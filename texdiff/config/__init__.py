@@ -77,6 +77,7 @@ class TrainingConfig:
             self.lora.init is not None and model.train != "lora",
             f"lora.init needs model.train lora (got {model.train})",
         )
+        yield from self._addresses()
         yield from self._layout_combinations()
         yield (
             self.inpaint.mode == "layout" and self.inpaint.variants is not None,
@@ -177,6 +178,16 @@ class TrainingConfig:
             layout.learning_rate is not None and train != "controlnet",
             "layout.learning_rate needs model.train controlnet: elsewhere the layout net is not trained",
         )
+
+    def _addresses(self) -> Iterator[tuple[bool, str]]:
+        """What has to be on a disk."""
+        named = [("data.dataset", source.path) for source in self.data.sources]
+        named += [("data.cache_dir", self.data.cache_dir or ""), ("run.output_dir", self.run.output_dir)]
+        for key, name in named:
+            yield (
+                "://" in name,
+                f"{key} must be on a disk (got {name}): storage that has an address is not read; copy it",
+            )
 
     def _window_combinations(self) -> Iterator[tuple[bool, str]]:
         """The same of atlases that are cut to windows."""

@@ -41,6 +41,8 @@ def find_assets(
     for source in sources:
         path = Path(source)
         if not path.exists():
+            if "://" in source:
+                raise InputError(f"{source}: storage that has an address is not read; copy it to a disk")
             if not re.fullmatch(_HUB_ID, source):
                 raise InputError(f"{source}: no such file or folder; give a mesh or a folder with meshes")
             found = list(read_table(source, spool))

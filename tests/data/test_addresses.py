@@ -1,0 +1,28 @@
+"""Storage that has an address is refused in one line, before a folder of that name is made."""
+
+import pytest
+
+from texdiff.config import DataConfig, RunConfig, SourceConfig, TrainingConfig
+from texdiff.data.prepare.sources import find_assets
+from texdiff.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("key", "sections"),
+    [
+        ("data.dataset", {"data": DataConfig(dataset="s3://bucket/a")}),
+        ("data.dataset", {"data": DataConfig(dataset=(SourceConfig(path="x"), SourceConfig(path="s3://bucket/a")))}),
+        ("data.cache_dir", {"data": DataConfig(dataset="x", cache_dir="s3://bucket/a")}),
+        ("run.output_dir", {"run": RunConfig(output_dir="s3://bucket/a")}),
+    ],
+)
+def test_settings_name_folders(key, sections):
+    with pytest.raises(InputError, match=rf"^{key} must be on a disk \(got s3://bucket/a\): .*; copy it$"):
+        TrainingConfig(**{"data": DataConfig(dataset="x")} | sections)
+
+
+def test_sources_are_on_a_disk(tmp_path):
+    with pytest.raises(
+        InputError, match=r"^s3://bucket/meshes: storage that has an address is not read; copy it to a disk$"
+    ):
+        find_assets(["s3://bucket/meshes"], None, tmp_path)
