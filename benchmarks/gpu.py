@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -35,15 +36,8 @@ from benchmarks.gpu_table import table
 
 RESULTS = Path(__file__).parent / "results"
 # Dense bf16 peaks by NVIDIA's data sheets, operations a second. The first name that is in the GPU's decides.
-PEAKS = {
-    "H200": 989e12,
-    "H100 NVL": 835e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-}
+PEAKS = {"H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12}
+PEAKS |= {"L40S": 362e12, "L4": 121e12}
 SWITCHES = {
     "none": {"cuda_graphs": "false"},
     "graphs": {},  # as it is where nothing is said
@@ -82,11 +76,14 @@ class Turns(NamedTuple):
 
 def wanted(batches: list[int], peer: bool, compiled: bool) -> list[Row]:
     """All rows, those that say most first."""
-    kinds = [("bare", "lora", "none"), ("texdiff", "lora", "graphs")] + [("diffusers", "lora", "none")] * peer
-    kinds += [("texdiff", "full", "graphs"), ("texdiff", "lora", "none")]
-    kinds += [("texdiff", train, "graphs, low precision") for train in ("lora", "full")]
+    adapters = [("bare", "lora", "none"), ("texdiff", "lora", "graphs")]
+    whole = [("texdiff", "full", "graphs")]
+    peers = [("diffusers", "lora", "none")] * peer  # as long as all of the above
+    others = [("texdiff", "lora", "none")]
+    others += [("texdiff", train, "graphs, low precision") for train in ("lora", "full")]
     last = [("texdiff", "lora", "compile"), ("texdiff", "full", "compile")] * compiled
-    return [Row(*kind, batch) for some in (kinds, last) for batch in batches for kind in some]
+    groups = (adapters, whole, peers, others, last)
+    return [Row(*kind, batch) for group in groups for batch in batches for kind in group]
 
 
 class StandBy:
@@ -122,15 +119,15 @@ class StandBy:
         started = time.monotonic()
         assert self.process.stdin
         try:
-            self.process.stdin.write(b"\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:  # it has ended already; its log says why
-            pass
-        while self.process.poll() is None and len(self._lines()) <= self.turns.number:
-            if time.monotonic() - started > ROW_SECONDS:
-                break
-            time.sleep(POLL_SECONDS)
-        self.end()
+            with suppress(BrokenPipeError):  # it has ended already; its log says why
+                self.process.stdin.write(b"\n")
+                self.process.stdin.flush()
+            while self.process.poll() is None and len(self._lines()) <= self.turns.number:
+                if time.monotonic() - started > ROW_SECONDS:
+                    break
+                time.sleep(POLL_SECONDS)
+        finally:
+            self.end()
         lines = self._lines()
         if len(lines) <= self.turns.number:
             log = self.log.read_text(errors="replace")
@@ -222,12 +219,12 @@ def in_time(rows: list[Row], record: Record, start: float, seconds: float) -> It
     fit is left out."""
     waiting = list(rows)
     while waiting and time.monotonic() - start < seconds:
-        full = {
-            (old["program"], old["train"], old["switch"])
+        full = [
+            Row(*(old[key] for key in Row._fields))
             for old in record.content["rows"]
             if old.get("failed") == "out of memory"
-        }
-        waiting = [row for row in waiting if row[:3] not in full]
+        ]
+        waiting = [row for row in waiting if not any(row[:3] == old[:3] and row.batch >= old.batch for old in full)]
         if waiting:
             yield waiting[0], waiting[1] if len(waiting) > 1 else None
             waiting = waiting[1:]
@@ -260,6 +257,8 @@ def main() -> None:
         made = pool.submit(programs.fresh_dataset, work, max(given.batches), resolution, held_out=False)
         base = programs.nano() if trial else make(folder)
         load = programs.Workload(base=base, dataset=made.result(), resolution=resolution, batch=1, steps=1)
+        # The first run encodes the dataset, so that every row finds it cached.
+        first = StandBy(Row("texdiff", "lora", "graphs", 1), load, None, Turns(1, 1, 1), work)
         ranks = {"lora": programs.RANK, "full": 0}
         floors = dict(
             zip(ranks, pool.map(lambda rank: programs.floor(load, rank, "bfloat16"), ranks.values()), strict=True)
@@ -275,15 +274,13 @@ def main() -> None:
     flops = {train: floor["flops"] for train, floor in floors.items()}
     record = Record(given.output, about, flops, "gpu" if given.shapes == "sd15" else f"gpu_{given.shapes}")
 
-    # The first run encodes the dataset, so that every row finds it cached.
-    first = StandBy(Row("texdiff", "lora", "graphs", 1), load, peer, Turns(1, 1, 1), work).measure()
-    if "failed" in first:
-        sys.exit(f"benchmarks.gpu: the first run failed: {first['failed']}")
-    ready: dict[Row, StandBy] = {}
+    rows = wanted(given.batches, peer is not None, compiled=not trial)
+    ready = {rows[0]: StandBy(rows[0], load, peer, turns, work)}
     try:
-        for row, coming in in_time(
-            wanted(given.batches, peer is not None, compiled=not trial), record, start, given.seconds
-        ):
+        encoded = first.measure()
+        if "failed" in encoded:
+            sys.exit(f"benchmarks.gpu: the first run failed: {encoded['failed']}")
+        for row, coming in in_time(rows, record, start, given.seconds):
             for one in [row, *([coming] if coming else [])]:
                 if one not in ready:
                     ready[one] = StandBy(one, load, peer, turns, work)

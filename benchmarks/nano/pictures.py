@@ -93,10 +93,10 @@ def on_all_cores(
 ) -> np.ndarray:
     """A uint8 array of this shape, in NAME.npy of the output folder, whose entries `fill(array, seed, number)` has set.
 
-    Made on all cores where it isn't there yet. Two programs may ask for the same at once.
+    Made on all cores where it isn't there yet. Two programs may ask for the same at once; for others they don't wait.
     """
     path = OUT / f"{name}.npy"
-    with (OUT / "painted.lock").open("w") as lock:
+    with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             part = path.with_suffix(".part")
