@@ -223,15 +223,23 @@ def test_a_gpu_row_replaces_the_older_one(tmp_path):
     ]
 
 
+def test_adapters_come_first_in_the_table_and_compiled_blocks_last():
+    rows = wanted([16, 1], peer=True, compiled=True)
+    assert [row.train for row in rows[:6]] == ["lora"] * 4 + ["full"] * 2
+    assert [row.program for row in rows[:6]] == ["bare", "texdiff"] * 2 + ["texdiff"] * 2
+    assert {row.switch for row in rows[-4:]} == {"compile"}
+    assert len(set(rows)) == len(rows)
+
+
 def test_larger_batches_are_left_out_where_one_does_not_fit_and_none_is_begun_late(tmp_path):
     record = Record(tmp_path, ABOUT, {"lora": 1e10, "full": 2e10})
-    rows = [Row("texdiff", train, "none", batch) for batch in (4, 8) for train in ("lora", "full")]
+    rows = [Row("texdiff", train, "none", batch) for batch in (4, 2, 8) for train in ("lora", "full")]
     fits = {"step": 1.0, "ready": 9.0, "images_per_second": 8.0, "peak_gpu_memory": None}
     done = []
     for row, _ in in_time(rows, record, time.monotonic(), 60):
         done.append(row)
-        record.write(row, {"failed": "out of memory"} if row.train == "full" else dict(fits))
-    assert done == [rows[0], rows[1], rows[2]]
+        record.write(row, {"failed": "out of memory"} if row.train == "full" and row.batch == 4 else dict(fits))
+    assert done == rows[:5]
     assert not list(in_time(rows, record, time.monotonic() - 61, 60))
 
 
