@@ -41,3 +41,12 @@ def test_nested_state_comes_back_as_it_was(state):
 def test_what_could_carry_code_is_not_kept(tmp_path):
     with pytest.raises(TypeError, match=r"\.a\.0: a function cannot be kept"):
         write_state({"a": [lambda: None]}, tmp_path / "state")
+
+
+def test_tensors_that_share_their_memory_are_kept_each(tmp_path):
+    table = torch.arange(6.0)
+    write_state({"one": table, "same": table, "part": table[2:4]}, tmp_path / "state")
+    read = read_state(tmp_path / "state")
+    assert torch.equal(read["one"], table)
+    assert torch.equal(read["same"], table)
+    assert torch.equal(read["part"], table[2:4])

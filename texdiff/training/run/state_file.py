@@ -19,6 +19,11 @@ def write_state(state: Mapping[str, Any], path: Path) -> None:
     """Write dicts (keys of str or int), lists, tuples, tensors, numbers, strings and None. Raises TypeError else."""
     tensors: dict[str, Tensor] = {}
     structure = _taken_apart(state, "", tensors)
+    held: set[int] = set()
+    for name, tensor in tensors.items():  # the format refuses two in one memory, as bitsandbytes has tables on a CPU
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if place in held else tensor
+        held.add(place)
     save_file(tensors, path, metadata={KEY: json.dumps(structure)})
 
 
