@@ -16,8 +16,9 @@ get() {
         "${platforms[@]}" --platform manylinux2014_x86_64 --dest "$work/wheels" "$@"
 }
 names=(accelerate annotated-types datasets diffusers dill docstring_parser embreex httpcore2 httpx2 huggingface_hub
-    hypothesis importlib_metadata jsonargparse lazy-importer multiprocess peft pillow tokenizers transformers trimesh
-    truststore typeshed_client)
+    hypothesis importlib_metadata jsonargparse lazy-importer mapbox_earcut multiprocess peft pillow plyfile prodigyopt
+    pycollada schedulefree tokenizers transformers trimesh
+    truststore typeshed_client xatlas)
 for name in "${names[@]}"; do
     get "$(grep -iE "^${name}==" "$here/constraints.txt")"
 done

@@ -2,20 +2,25 @@
 
     python -m benchmarks.nano.train_unet --seconds 240 [--begin texdiff/assets/nano]
 
-Half of each batch are atlases with their position maps, a quarter atlases without, a quarter full pictures. Writes
+In the first fifth of the time words are bound to places: nearly all are atlases with their position maps, seen through
+small windows at noisy timesteps alone. From then on half of each batch are atlases with their maps, a quarter atlases
+without, a quarter full pictures. Writes
 unet.pt and unet-training.pt in outputs/nano (or $NANO_OUT) every 15 s and continues from them when started again; with
 more seconds than before, the learning rate rises again to where it was at that share of them.
 """
 
 import argparse
+import contextlib
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel
 
 from benchmarks.nano.loop import Training, precision, start, tell
@@ -31,22 +36,59 @@ from benchmarks.nano.samples import (
     painted_samples,
     position_pictures,
 )
+from texdiff.demo.looks import PARTS
 from texdiff.models.nano import clip_tokenizer, make_nano_layout_net, make_scheduler, make_text_encoder, make_unet
 
 NOISE_OFFSET = 0.3
 """Standard deviation of a constant added to each channel's noise. Without it the picture's mean shows through the
 noise even at the schedule's last timestep: the U-Net then learns to read the colour there, not in the prompt, and
 finds none when it starts from pure noise. Tried: without it materials came right and no colour did."""
-MOST = 20.0
-"""Largest weight of a timestep. As the noise-prediction error has it, an error of the picture counts by its signal to
-noise ratio: next to nothing where colours find their places. From the middle of the schedule on it counts fully here,
-up to this weight. Tried: without, the net was not heard after 1,400 steps, and its hint encoder had unlearnt where a
-texel lies, as nothing needed it."""
 MAPS = 1500
 """Samples whose map is shown as a picture."""
-CROP, WHOLE = 16, 32
-"""Sides, in latent cells, of what a step looks at: windows, of which three times as many fit into a step's time, in
-two steps of three; whole pictures in the third."""
+WINDOWS = ((8, 8), (16, 3), (32, 1))
+"""Sides, in latent cells, of what a step may look at, and how many times as many of them as of whole pictures; all take
+about as long."""
+WHOLE = 32
+
+
+KINDS = ("one colour", "plane", "part", "bands", "edges")
+"""Of atlases: one colour all over, or a second one beyond a plane ("a white top"), on a named part, in bands, or along
+edges."""
+Shares = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the steps look at, and what counts.
+
+    Shares: of a batch that are `atlases`, and that have `maps`; of the atlases that are of each of KINDS; of the steps
+    that see each of WINDOWS. Timesteps are drawn from `noisiest` on, a share of the schedule. `most` is the largest
+    weight of a timestep: as the noise-prediction error has it, an error of the picture counts by its signal to noise
+    ratio, next to nothing where colours find their places; from the middle of the schedule on it counts fully here, up
+    to that weight. `means` is the weight of the error of means.
+    """
+
+    atlases: float
+    maps: float
+    kinds: Shares
+    windows: Shares
+    noisiest: float
+    most: float
+    means: float
+
+
+PLACES = Mix(
+    atlases=0.9, maps=0.8, kinds=(0.2, 0.6, 0.06, 0.07, 0.07), windows=(1, 0, 0), noisiest=0.6, most=20, means=4
+)
+"""Of the first fifth of the time. Where a colour goes is decided at the noisiest timesteps, cell by cell: a step of 128
+small windows has five times as many two-colour captions with their maps as one of ALL. Tried: without, a map was worth
+nothing to two-colour captions after 2,700 steps."""
+ALL = Mix(
+    atlases=0.5, maps=0.35, kinds=(0.2, 0.35, 0.1, 0.2, 0.15), windows=(0.1, 0.3, 0.6), noisiest=0, most=8, means=2
+)
+"""Bands and edges lie by the object's own height and box, which only large windows show. With the weights of PLACES
+colours and places stay, but materials hardly improve."""
+PLACES_SHARE = 0.2
 
 
 class Painter(nn.Module):
@@ -88,34 +130,47 @@ def batch_loss(
     covered: torch.Tensor,
     tokens: torch.Tensor,
     maps: torch.Tensor,
+    mix: Mix,
 ) -> torch.Tensor:
-    """Mean squared error of the predicted noise on covered cells [B, h, w], and four times that of its means over the
-    covered part of squares of 4 x 4 and of 8 x 8.
+    """Mean squared error of the predicted noise on covered cells [B, h, w], and that of its means over the covered part
+    of squares of 4 x 4 and of 8 x 8, as `mix` weights them.
 
     `cumulative` is the schedule's product of alphas, [1000]. Near pure noise the plain error hardly tells a wrong
-    colour from a right one; the means do. All have the same optimum. Half of the timesteps are drawn from the
+    colour from a right one; the means do. All have the same optimum. A quarter of the timesteps is drawn from the
     noisier half of the schedule alone, where colour and layout are decided.
     """
     noise = torch.randn_like(latents)
     noise = noise + NOISE_OFFSET * torch.randn_like(noise[..., :1, :1])
     uniform, late = torch.rand(2, len(latents), device=latents.device)
-    timestep = (torch.where(late < 0.5, 0.5 + uniform / 2, uniform) * 1000).long()
+    first = torch.where(late < 0.25, 0.5, 0.0).clamp(min=mix.noisiest)
+    timestep = ((first + (1 - first) * uniform) * 1000).long()
     kept = cumulative[timestep][:, None, None, None]
     predicted = painter(kept.sqrt() * latents + (1 - kept).sqrt() * noise, timestep, tokens, maps).float()
     weight = covered[:, None].to(predicted.dtype)
-    residual = (predicted - noise) * weight * ((1 - kept) / kept).clamp(1, MOST).sqrt()
+    residual = (predicted - noise) * weight * ((1 - kept) / kept).clamp(1, mix.most).sqrt()
     loss = residual.square().sum()
     for side in (4, 8):
         share = F.avg_pool2d(weight, side)
         mean = F.avg_pool2d(residual, side) / share.clamp(min=1 / side**2)
-        loss = loss + 4 * (mean.square() * share).sum() * side**2
+        loss = loss + mix.means * (mean.square() * share).sum() * side**2
     return loss / (latents.shape[1] * weight.sum())
 
 
-POSITIONS, SHOWN = "position map", 0.3
+POSITIONS, SHOWN = "position map", 0.1
 """A caption, and of the atlases that have a map the share that has it: they show the map itself. What other captions
 say of places has to be learnt from words and map at once, neither of which is of use alone; this from the map alone.
 Tried: without, the net was not heard after 2,000 steps."""
+
+
+def kind_of(caption: str) -> str:
+    """Which of KINDS the atlas with this caption is of."""
+    if " with " not in caption:
+        return "one colour"
+    place = caption.rsplit(" ", 1)[1]
+    return {"bands": "bands", "band": "bands", "edges": "edges"}.get(place, "part" if place in NAMED else "plane")
+
+
+NAMED = {part for parts in PARTS.values() for part in parts}
 
 
 class Samples:
@@ -131,14 +186,18 @@ class Samples:
         numbers = torch.arange(count)
         self.full, self.atlases = numbers[numbers % FULL == 0], numbers[numbers % FULL != 0]
         self.atlases = self.atlases[self.covered[self.atlases].any(dim=(1, 2)).cpu()]
+        texts = captions(count)
+        self.kind = torch.tensor([KINDS.index(kind_of(texts[i])) for i in self.atlases.tolist()])
         self.device = device
 
-    def draw(self, count: int, side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Windows of `side` cells of `count` samples, the first half of them with maps, three quarters atlases:
-        latents [B, 4, side, side], covered cells [B, side, side], tokens [B, 77], maps [B / 2, 3, 8 side, 8 side]."""
-        atlases = self.atlases[torch.randint(len(self.atlases), (3 * count // 4,))]
+    def draw(self, count: int, side: int, mix: Mix) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Windows of `side` cells of `count` samples, the first N of them with maps, atlases before full pictures:
+        latents [B, 4, side, side], covered cells [B, side, side], tokens [B, 77], maps [N, 3, 8 side, 8 side]."""
+        share = torch.tensor(mix.kinds) / self.kind.bincount(minlength=len(KINDS))
+        atlases = self.atlases[torch.multinomial(share[self.kind], int(mix.atlases * count), replacement=True)]
+        mapped = int(mix.maps * count)
         chosen = torch.cat([atlases, self.full[torch.randint(len(self.full), (count - len(atlases),))]])
-        shown = (torch.rand(count) < SHOWN) & (torch.arange(count) < count // 2)  # those that show their map
+        shown = (torch.rand(count) < SHOWN) & (torch.arange(count) < mapped)  # those that show their map
         encoded_maps = self.atlases[self.atlases < len(self.positions)]
         chosen = torch.where(shown, encoded_maps[torch.randint(len(encoded_maps), (count,))], chosen)
         # Around a covered cell, wherever in the window it lies.
@@ -152,7 +211,7 @@ class Samples:
         covered = torch.stack([self.covered[window] for window in windows])
         maps = [
             torch.from_numpy(self.pictures[i, 8 * y : 8 * (y + side), SIDE + 8 * x : SIDE + 8 * (x + side)].copy())
-            for i, (y, x) in zip(chosen[: count // 2].tolist(), places, strict=False)
+            for i, (y, x) in zip(chosen[:mapped].tolist(), places, strict=False)
         ]
         positions = torch.stack(maps).permute(0, 3, 1, 2).to(self.device).float() / 255
         said = torch.where(shown, torch.tensor(len(self.latents)), chosen)
@@ -179,10 +238,13 @@ def main() -> None:
     cumulative = make_scheduler().alphas_cumprod.to(device)
 
     def objective() -> tuple[torch.Tensor, torch.Tensor]:
-        whole = torch.rand(()) < 1 / 3
-        latents, covered, tokens, maps = samples.draw(batch if whole else 3 * batch, WHOLE if whole else CROP)
-        with precision(device):
-            loss = batch_loss(training.working, cumulative, latents * scale, covered, tokens, maps)
+        mix = PLACES if training.seconds < PLACES_SHARE * given.seconds else ALL
+        side, times = WINDOWS[int(torch.multinomial(torch.tensor(mix.windows), 1))]
+        latents, covered, tokens, maps = samples.draw(times * batch, side, mix)
+        # On a CPU, the flash attention of bfloat16 takes most of a backward pass through small windows.
+        attention = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else contextlib.nullcontext()
+        with precision(device), attention:
+            loss = batch_loss(training.working, cumulative, latents * scale, covered, tokens, maps, mix)
         return loss, loss
 
     sys.exit(training.run(objective, given.seconds, 7 * batch // 3, "loss {:.4f}".format))

@@ -73,7 +73,6 @@ def test_shipped_configurations_are_valid(path):
         (["--model.train", "controlnet"], "model.train controlnet needs layout.maps position or mask"),
         (["--layout.maps", "mask"], "layout.maps mask needs layout.init with model.train lora"),
         (["--layout.maps", "mask", "--model.train", "full"], "layout.maps must be none with model.train full"),
-        (["--layout.maps", "mask", "--layout.init", "nano"], "layout.init: this release has no layout net for nano"),
         (["--layout.dropout", "0.5"], "layout.dropout needs layout.maps position or mask (got 0.5 with none)"),
         (
             ["--inpaint.mode", "layout", "--inpaint.variants", "2"],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from texdiff.demo.looks import Look
 from texdiff.demo.make import write_meshes
 from texdiff.demo.patterns import Pattern
 from texdiff.errors import InputError
@@ -41,7 +42,8 @@ def test_one_caption_for_each_mesh(folder):
 
 
 def test_trimesh_reads_texture_where_the_faces_are(tmp_path):
-    files = write_meshes(tmp_path, 4, seed=0, size=256, patterns=lambda rng: Pattern(material="cloth", colour="green"))
+    green = Look(pattern=Pattern(material="cloth", colour="green"))
+    files = write_meshes(tmp_path, 4, seed=0, size=256, looks=lambda rng, shape: green)
     for path in files:
         mesh = trimesh.load(path, process=False, force="mesh")
         material = mesh.visual.material

@@ -3,22 +3,20 @@
 import numpy as np
 import pytest
 
-from texdiff.demo.held_out_materials import HELD_OUT_MATERIALS
 from texdiff.demo.materials import MATERIALS
 from texdiff.demo.palette import COLOURS
-from texdiff.demo.patterns import SCALES, Pattern, caption, paint, random_held_out_pattern, random_pattern
+from texdiff.demo.patterns import SCALES, Pattern, caption, paint, random_pattern
 
 
 def test_there_is_enough_to_choose_from():
     assert len(MATERIALS) >= 10
     assert len(COLOURS) >= 8
-    assert not MATERIALS.keys() & HELD_OUT_MATERIALS.keys()
 
 
 def test_captions_are_one_to_one_with_looks():
     patterns = [
         Pattern(material=m, colour=c, scale=s, worn=w)
-        for m in MATERIALS | HELD_OUT_MATERIALS
+        for m in MATERIALS
         for c in COLOURS
         for s in SCALES
         for w in (False, True)
@@ -30,10 +28,9 @@ def test_captions_are_one_to_one_with_looks():
 def test_random_patterns_keep_to_their_family():
     rng = np.random.default_rng(0)
     assert {random_pattern(rng).material for _ in range(500)} == MATERIALS.keys()
-    assert {random_held_out_pattern(rng).material for _ in range(100)} == HELD_OUT_MATERIALS.keys()
 
 
-@pytest.mark.parametrize("material", MATERIALS | HELD_OUT_MATERIALS)
+@pytest.mark.parametrize("material", MATERIALS)
 def test_paint_is_a_function_of_look_size_and_seed(material):
     pattern = Pattern(material=material, colour="blue", worn=True)
     first = paint(pattern, 128, np.random.default_rng(3))

@@ -136,7 +136,6 @@ def test_a_lora_brings_the_net_that_it_was_trained_under(
     ("arguments", "said"),
     [
         ({"layout": "/nowhere"}, "--layout /nowhere: no layout net there"),
-        ({"layout": "nano"}, "--layout nano: this release has no layout net for nano"),
         ({"layout": "/nowhere", "mesh": None}, "--layout /nowhere: needs --mesh"),
         ({"layout_start": 0.5, "layout_end": 0.5}, "--layout_start must be at least 0 and below --layout_end"),
         ({"layout_scale": float("inf")}, "--layout_scale must be a finite number"),

@@ -31,8 +31,8 @@ def steps(folder: Path) -> list[tuple[str, list[str]]]:
     """The programs and their arguments."""
     meshes, dataset, run = (str(folder / name) for name in ("meshes", "dataset", "run"))
     drawn = ["--model", "nano", "--lora", run, "--guidance_scale", "3"]
-    crate = ["--mesh", f"{meshes}/crate_000.glb", "--prompt", "yellow hazard stripes crate"]
-    barrel = ["--mesh", f"{meshes}/barrel_001/barrel_001.obj", "--prompt", "blue hazard stripes barrel"]
+    crate = ["--mesh", f"{meshes}/crate_000.glb", "--prompt", "rainbow planks crate"]
+    barrel = ["--mesh", f"{meshes}/barrel_001/barrel_001.obj", "--prompt", "rainbow leather barrel"]
     return [
         ("python -m texdiff.demo.make", [meshes]),
         ("texdiff", ["prepare", meshes, "--output", dataset, "--validation_fraction", "0.15"]),

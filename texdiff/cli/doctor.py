@@ -18,6 +18,9 @@ OPTIONAL = {
     "bitsandbytes": "optim.name adamw8bit",
     "dracopy": "meshes with Draco compression",
     "efficientnet-lite-pytorch": "texdiff evaluate",
+    "prodigyopt": "optim.name prodigy",
+    "schedulefree": "optim.name schedule_free_adamw",
+    "xatlas": "--unwrap",
 }
 
 

@@ -160,11 +160,6 @@ class TrainingConfig:
             train == "lora" and used and layout.init is None,
             f"layout.maps {layout.maps} needs layout.init with model.train lora: the layout net to train under",
         )
-        yield (
-            layout.init == "nano",
-            "layout.init: this release has no layout net for nano; train one with model.train controlnet, and name its "
-            "run's folder",
-        )
         for key in ("init", "scale", "dropout"):
             yield (
                 not used and bool(getattr(layout, key)),

@@ -18,7 +18,8 @@ class LayoutConfig:
     meshes; or the UV mask alone. `none` trains without a layout."""
     init: str | None = None
     """Layout net to start from, or with model.train lora to train under, unchanged: a run's folder, a folder or hub id
-    that diffusers loads as a ControlNetModel. null, with model.train controlnet: a new one, made of the base."""
+    that diffusers loads as a ControlNetModel, or nano for that base's own. null, with model.train controlnet: a new
+    one, made of the base."""
     scale: Positive | None = None
     """Half of the object's longest side in the position map's cube from -1 to 1. Default: what the net says of itself,
     or 0.9. Nets of others want their own, Paint3D's 0.6."""

@@ -2,8 +2,9 @@
 
     python -m texdiff.demo.make FOLDER [--count N] [--seed S] [--size 256]
 
-Half of them are GLB, half OBJ with MTL and PNG. FOLDER/captions.jsonl describes each. Their materials are
-those that the model `nano` has not been trained on. The same seed writes the same bytes.
+Half of them are GLB, half OBJ with MTL and PNG. FOLDER/captions.jsonl describes each. Their look, a rainbow from the
+bottom to the top of the object, is one that the model `nano` has not been trained on. The same seed writes the same
+bytes.
 """
 
 import argparse
@@ -15,30 +16,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from texdiff.demo.patterns import Pattern, caption, paint, random_held_out_pattern
+from texdiff.demo.looks import Look, describe, paint_look, rainbow_look
 from texdiff.demo.shapes import SHAPES, Mesh, pack
 from texdiff.errors import InputError
+from texdiff.uv.gutter import fill
 
 VOIDS = [(0, 0, 0), (128, 128, 128), (255, 0, 255), (255, 255, 255), None]
 """Colours of the texels that no face uses, as one meets them in real atlases; None is noise."""
 
 
-def paint_atlas(mesh: Mesh, pattern: Pattern, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The atlas of `mesh`: the pattern on each island, two texels further out, over a void. uint8 [size, size, 3]."""
-    image = paint(pattern, size, rng)
+def paint_atlas(mesh: Mesh, look: Look, size: int, rng: np.random.Generator) -> np.ndarray:
+    """The atlas of `mesh`: the look on each island, two texels further out, over a void. uint8 [size, size, 3]."""
+    image, positions = paint_look(look, mesh, size, rng)
     void = VOIDS[rng.integers(len(VOIDS))]
     noise = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
     atlas = noise if void is None else np.full((size, size, 3), void, np.uint8)
-    # In texels, row 0 at the top, texel centres at whole numbers.
-    corners = np.stack([mesh.uv[:, 0], 1 - mesh.uv[:, 1]], -1)[mesh.faces] * size - 0.5
-    for island in range(mesh.island.max() + 1):
-        mask = np.zeros((size, size), np.uint8)
-        for triangle in np.round(corners[mesh.island == island] * 256).astype(np.int32):
-            cv2.fillConvexPoly(mask, triangle, 1, cv2.LINE_8, 8)
-        reached = cv2.dilate(mask, np.ones((5, 5), np.uint8))
-        piece = np.rot90(image, int(rng.integers(2)))
-        atlas = np.where(reached[..., None] > 0, piece, atlas)
-    return atlas
+    covered = np.asarray(positions.any(axis=2))
+    reached = cv2.dilate(covered.astype(np.uint8), np.ones((5, 5), np.uint8))
+    return np.where(reached[..., None] > 0, fill(image, covered), atlas)
 
 
 def write_meshes(
@@ -46,11 +41,13 @@ def write_meshes(
     count: int,
     seed: int,
     size: int,
-    patterns: Callable[[np.random.Generator], Pattern] = random_held_out_pattern,
+    looks: Callable[[np.random.Generator, str], Look] = rainbow_look,
 ) -> list[Path]:
     """Write `count` textured meshes and captions.jsonl into `folder`, and return the meshes' files.
 
-    `size` is the side of their atlases in texels; `patterns` draws what is painted on them. Raises InputError.
+    `size` is the side of their atlases in texels; `looks` draws what is painted on one, given its shape's name.
+
+    Raises InputError.
     """
     if count < 1:
         raise InputError(f"--count {count}: there is nothing to make; give at least 1")
@@ -67,12 +64,12 @@ def write_meshes(
         rng = np.random.default_rng((seed, i))
         shape = list(SHAPES)[i % len(SHAPES)]
         mesh = pack(SHAPES[shape](rng), rng, gap=max(8 / size, 0.02))
-        pattern = patterns(rng)
-        atlas = paint_atlas(mesh, pattern, size, rng)
+        look = looks(rng, shape)
+        atlas = paint_atlas(mesh, look, size, rng)
         name = f"{shape}_{i:03d}"
         write = _write_obj if i % 2 else write_glb
         files.append(write(folder, name, mesh, atlas))
-        record = {"mesh": files[-1].relative_to(folder).as_posix(), "text": f"{caption(pattern)} {shape}"}
+        record = {"mesh": files[-1].relative_to(folder).as_posix(), "text": describe(look, shape)}
         lines.append(json.dumps(record | {"license": "CC0-1.0", "author": "texdiff"}) + "\n")
     (folder / "captions.jsonl").write_text("".join(lines), "utf-8")
     return files

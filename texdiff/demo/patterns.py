@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from texdiff.demo.fields import fractal, step
-from texdiff.demo.held_out_materials import HELD_OUT_MATERIALS
 from texdiff.demo.materials import MATERIALS
 from texdiff.demo.palette import COLOURS, jittered, mix
 
@@ -33,15 +32,7 @@ class Pattern:
 
 def random_pattern(rng: np.random.Generator) -> Pattern:
     """A pattern of the kind that `nano` is trained on."""
-    return _draw(rng, list(MATERIALS))
-
-
-def random_held_out_pattern(rng: np.random.Generator) -> Pattern:
-    """A pattern of the kind kept from `nano`'s training, for fine-tuning to teach."""
-    return _draw(rng, list(HELD_OUT_MATERIALS))
-
-
-def _draw(rng: np.random.Generator, materials: list[str]) -> Pattern:
+    materials = list(MATERIALS)
     return Pattern(
         material=materials[rng.integers(len(materials))],
         colour=list(COLOURS)[rng.integers(len(COLOURS))],
@@ -58,7 +49,7 @@ def caption(pattern: Pattern) -> str:
 
 def paint(pattern: Pattern, size: int, rng: np.random.Generator) -> np.ndarray:
     """Paint the pattern. Returns uint8 RGB [size, size, 3]; the same generator state gives the same bytes."""
-    material = (MATERIALS | HELD_OUT_MATERIALS)[pattern.material]
+    material = MATERIALS[pattern.material]
     cells = material.cells * SCALES[pattern.scale] * rng.uniform(0.92, 1.08)
     base = jittered(pattern.colour, rng)
     image = material.paint(rng, size, cells, base)

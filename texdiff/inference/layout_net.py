@@ -96,8 +96,6 @@ def choose_layout(layout: str | None, lora: Path | None, has_mesh: bool) -> tupl
     """
     if layout == "none":
         return None, None
-    if layout == "nano":
-        raise InputError("--layout nano: this release has no layout net for nano; name a run of model.train controlnet")
     own = _net_of(lora).get("net") if lora is not None and layout is None else None
     if own and not has_mesh:
         return None, f"LoRA {lora}: was trained under the layout net {own}, which needs --mesh; drawn without"

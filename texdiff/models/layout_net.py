@@ -17,6 +17,7 @@ from texdiff.data.cache.keys import fingerprint
 from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_folder
 from texdiff.models.exports import LAYOUT_NET, MAPS_KEY
+from texdiff.models.nano import nano_folder
 
 SCALE = 0.9
 """Half of the object's longest side in the cube from -1 to 1, of the maps that `texdiff.uv.layout.position` draws."""
@@ -125,11 +126,11 @@ def read_layout_net(name: str | Path, maps: Maps | None = None) -> ControlNetMod
 
 
 def net_source(name: str, key: str) -> str:
-    """The folder of the net that `name` means (itself, or the one in a run's folder), or a hub id.
+    """The folder of the net that `name` means (itself, or the one in a run's folder, or nano's own), or a hub id.
 
     Raises InputError, naming `key`, where there is no such folder.
     """
-    folder = Path(name).expanduser()
+    folder = nano_folder() if name == "nano" else Path(name).expanduser()
     for place in (folder / LAYOUT_NET, folder):
         if (place / "config.json").is_file():
             return str(place)

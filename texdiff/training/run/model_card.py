@@ -10,6 +10,7 @@ from huggingface_hub import ModelCardData
 from safetensors import safe_open
 
 from texdiff.files import write_atomic
+from texdiff.models.exports import LAYOUT_NET
 from texdiff.models.lora_files.metadata import XL
 from texdiff.training.run import Run
 from texdiff.training.samples import read_samples
@@ -130,7 +131,8 @@ def _use(config: dict[str, Any], images: list[tuple[str, str]], family: str, inp
     if train != "full" and base == "nano":  # comes with texdiff, and is not on the hub
         lines += ["from texdiff.models.base import resolve_base"]
         source = 'resolve_base("nano")'
-    lines += ["", f"net = ControlNetModel.from_pretrained({json.dumps(net)})"] if net else [""]
+    where = f'{source}, subfolder="{LAYOUT_NET}"' if net == "nano" else json.dumps(net)
+    lines += ["", f"net = ControlNetModel.from_pretrained({where})"] if net else [""]
     lines += [f"pipe = {kind}.from_pretrained({source}{', controlnet=net' if net else ''})"]
     lines += ['pipe.load_lora_weights("path/to/this/folder")'] if train == "lora" else []
     said = json.dumps(prompt, ensure_ascii=False) + (', image=load_image("map.png")' if net else "")
