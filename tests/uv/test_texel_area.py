@@ -6,7 +6,7 @@ import tracemalloc
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from texdiff.uv.coverage import coverage_mask, overlap_count
@@ -146,6 +146,7 @@ def test_a_mask_without_surface_is_even() -> None:
 
 
 @settings(deadline=None, max_examples=40)
+@example(194, 9, 72)
 @given(st.integers(0, 10**6), st.integers(1, 80), st.integers(1, 80))
 def test_resized_density_has_the_mask_of_resize_and_the_mean_of_the_covered(seed: int, rows: int, columns: int) -> None:
     rng = np.random.default_rng(seed)

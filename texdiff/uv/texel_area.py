@@ -125,13 +125,17 @@ def resize_texel_area(
         float32 [h, w], 0 outside the new mask, and the new mask, bool [h, w].
     """
     height, width = size
-    planes = np.stack([np.where(mask, density, 0), mask], axis=-1).astype(np.float32)  # [H, W, 2]
+    # One by one: two channels at once are rounded otherwise than resize's one.
+    area, share = (np.asarray(plane, np.float32) for plane in (np.where(mask, density, 0), mask))
     shrunk = (min(mask.shape[0], height), min(mask.shape[1], width))  # as in resize: first shrink, then grow
     for (rows, columns), kind in ((shrunk, cv2.INTER_AREA), ((height, width), cv2.INTER_LINEAR)):
-        if planes.shape[:2] != (rows, columns):
-            planes = np.asarray(cv2.resize(planes, (columns, rows), interpolation=kind), np.float32)
-    covered = planes[..., 1] >= 0.5 - 1e-6
-    mean = planes[..., 0] / np.where(covered, planes[..., 1], 1)
+        if share.shape != (rows, columns):
+            area, share = (
+                np.asarray(cv2.resize(plane, (columns, rows), interpolation=kind), np.float32).reshape(rows, columns)
+                for plane in (area, share)
+            )
+    covered = share >= 0.5 - 1e-6
+    mean = area / np.where(covered, share, 1)
     return np.where(covered, mean, np.float32(0)), covered
 
 
