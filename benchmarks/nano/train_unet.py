@@ -239,7 +239,7 @@ def main() -> None:
 
     def objective() -> tuple[torch.Tensor, torch.Tensor]:
         mix = PLACES if training.seconds < PLACES_SHARE * given.seconds else ALL
-        side, times = WINDOWS[int(torch.multinomial(torch.tensor(mix.windows), 1))]
+        side, times = WINDOWS[int(torch.multinomial(torch.tensor(mix.windows, dtype=torch.float32), 1))]
         latents, covered, tokens, maps = samples.draw(times * batch, side, mix)
         # On a CPU, the flash attention of bfloat16 takes most of a backward pass through small windows.
         attention = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else contextlib.nullcontext()

@@ -208,6 +208,7 @@ def test_the_target_is_what_the_base_predicts(whole, dataset, train, tmp_path):
 def test_accelerate_launch_in_bf16_with_pictures(dataset, run_program, tmp_path):
     launcher = [Path(sys.executable).with_name("accelerate"), "launch", "--mixed_precision", "bf16"]
     launcher += ["--config_file", "accelerate_config.yaml", "train_texture.py", "--config", "configs/demo.yaml"]
+    launcher += ["--layout.maps", "none", "--layout.init", "null"]
     flags = ["--data.resolution", 64, "--run.max_train_steps", 2, "--validation.num_images", 1]
     flags += ["--validation.num_inference_steps", 2, "--validation.prompts", "[rusty crate]"]
     folders = ["--data.dataset", dataset, "--run.output_dir", tmp_path / "run"]
