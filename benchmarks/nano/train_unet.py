@@ -181,12 +181,13 @@ class Samples:
         self.covered = cells(self.pictures).to(device)
         self.latents = encoded("latents", count, device, lambda: self.pictures)
         self.positions = encoded("positions", min(MAPS, count), device, lambda: position_pictures(self.pictures[:MAPS]))
+        texts = captions(count)
         with tempfile.TemporaryDirectory() as folder:
-            self.phrases = Phrases([*captions(count), POSITIONS], clip_tokenizer(Path(folder)), device)
+            self.phrases = Phrases([*texts, POSITIONS], clip_tokenizer(Path(folder)), device)
         numbers = torch.arange(count)
         self.full, self.atlases = numbers[numbers % FULL == 0], numbers[numbers % FULL != 0]
         self.atlases = self.atlases[self.covered[self.atlases].any(dim=(1, 2)).cpu()]
-        texts = captions(count)
+        self.encoded_maps = self.atlases[self.atlases < len(self.positions)]
         self.kind = torch.tensor([KINDS.index(kind_of(texts[i])) for i in self.atlases.tolist()])
         self.device = device
 
@@ -198,8 +199,7 @@ class Samples:
         mapped = int(mix.maps * count)
         chosen = torch.cat([atlases, self.full[torch.randint(len(self.full), (count - len(atlases),))]])
         shown = (torch.rand(count) < SHOWN) & (torch.arange(count) < mapped)  # those that show their map
-        encoded_maps = self.atlases[self.atlases < len(self.positions)]
-        chosen = torch.where(shown, encoded_maps[torch.randint(len(encoded_maps), (count,))], chosen)
+        chosen = torch.where(shown, self.encoded_maps[torch.randint(len(self.encoded_maps), (count,))], chosen)
         # Around a covered cell, wherever in the window it lies.
         cell = torch.multinomial(self.covered[chosen].flatten(1).float(), 1)[:, 0].cpu()
         places = torch.stack([cell // WHOLE, cell % WHOLE], 1) - torch.randint(side, (count, 2))

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
@@ -149,8 +150,8 @@ class RecordTable(Sequence[Record]):
 
     def with_captions(self, captions: Iterable[Sequence[str]]) -> "RecordTable":
         """The same with other captions."""
-        cells = [pa.array(some, _SCHEMA.field("captions").type) for some in _some(captions)]
-        return RecordTable(self.places, self._set("captions", pa.chunked_array(cells)))
+        kind = _SCHEMA.field("captions").type
+        return RecordTable(self.places, self._set("captions", pa.chunked_array(list(_some(captions)), kind)))
 
     def of_source(self, number: int) -> "RecordTable":
         """The same as those of entry `number` of data.dataset."""
@@ -236,7 +237,7 @@ def join(parts: Sequence[Sequence[Record]]) -> Sequence[Record]:
 
 
 def _batch(place: Place, rows: Sequence[Row]) -> pa.RecordBatch:
-    cells = zip(*((*row, 0, 0) for row in rows), strict=True) if rows else [[] for _ in _SCHEMA]
+    cells = zip(*((*row, 0, 0) for row in rows), strict=True)
     try:
         return pa.record_batch([pa.array(of, field.type) for field, of in zip(_SCHEMA, cells, strict=True)], _SCHEMA)
     except UnicodeEncodeError as error:
@@ -246,10 +247,5 @@ def _batch(place: Place, rows: Sequence[Row]) -> pa.RecordBatch:
 
 
 def _some(items: Iterable[T]) -> Iterator[list[T]]:
-    some: list[T] = []
-    for item in items:
-        some.append(item)
-        if len(some) == _ROWS:
-            yield some
-            some = []
-    yield some
+    left = iter(items)
+    return iter(lambda: list(islice(left, _ROWS)), [])

@@ -72,10 +72,18 @@ def resize_weighted(
     image, covered = resize(texture, weights > 0, size)
     if not is_grey(weights):
         return image, covered.view(np.uint8) * np.uint8(255)
+    return image, np.rint(resize_mean(weights, size)).astype(np.uint8)
+
+
+def resize_mean(
+    values: NDArray[np.floating] | NDArray[np.bool_ | np.uint8], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """A plane [H, W] at another size (height, width), float32 [h, w]: the mean over each new texel's area; growing
+    interpolates (linear). Of a mask it is the share that `resize` goes by."""
     height, width = size
-    mean = _shrink(weights, (min(weights.shape[0], height), min(weights.shape[1], width)))
+    mean = _shrink(values, (min(values.shape[0], height), min(values.shape[1], width)))
     grown = cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR)
-    return image, np.rint(grown).astype(np.uint8)
+    return np.asarray(grown, np.float32).reshape(height, width)
 
 
 def is_grey(weights: NDArray[np.uint8]) -> bool:
@@ -83,7 +91,7 @@ def is_grey(weights: NDArray[np.uint8]) -> bool:
     return bool(((weights > 0) & (weights < 255)).any())
 
 
-def _shrink(values: NDArray[np.floating] | NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
+def _shrink(values: NDArray[np.floating] | NDArray[np.bool_ | np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
     """Mean over each new texel's area; values [H, W] or [H, W, 3]."""
     shrunk = cv2.resize(np.asarray(values, dtype=np.float32), size[::-1], interpolation=cv2.INTER_AREA)
     return np.asarray(shrunk, dtype=np.float32).reshape(*size, *values.shape[2:])

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from texdiff.errors import InputError
 from texdiff.uv.image import ImageError, read_grey16
 from texdiff.uv.raster import Group, check_triangles, draw, sort_triangles, spans_of
+from texdiff.uv.resize import resize_mean
 
 # Areas are added as whole numbers, of which all triangles together have this many: what is added along a row is then
 # taken away again to the last unit, and the void is 0 exactly. One of 16384 x 16384 texels still has 2^33 on average.
@@ -124,16 +124,7 @@ def resize_texel_area(
     Returns:
         float32 [h, w], 0 outside the new mask, and the new mask, bool [h, w].
     """
-    height, width = size
-    # One by one: two channels at once are rounded otherwise than resize's one.
-    area, share = (np.asarray(plane, np.float32) for plane in (np.where(mask, density, 0), mask))
-    shrunk = (min(mask.shape[0], height), min(mask.shape[1], width))  # as in resize: first shrink, then grow
-    for (rows, columns), kind in ((shrunk, cv2.INTER_AREA), ((height, width), cv2.INTER_LINEAR)):
-        if share.shape != (rows, columns):
-            area, share = (
-                np.asarray(cv2.resize(plane, (columns, rows), interpolation=kind), np.float32).reshape(rows, columns)
-                for plane in (area, share)
-            )
+    area, share = (resize_mean(plane, size) for plane in (np.where(mask, density, 0), mask))
     covered = share >= 0.5 - 1e-6
     mean = area / np.where(covered, share, 1)
     return np.where(covered, mean, np.float32(0)), covered

@@ -109,9 +109,8 @@ class _System:
         residual.ravel()[self.at] += right
         direction = self.scale * residual
         size = float(np.vdot(direction, residual))
-        one_level = (
-            self.weight * self.jumps.shape[0] ** 0.5
-        )  # at each sample, which is the least that a texel can change
+        # A level at each sample is the least that a texel can change.
+        one_level = self.weight * self.jumps.shape[0] ** 0.5
         aim = tolerance * max(float(np.linalg.norm(right)), one_level)
         for _ in range(_ROUNDS):
             if np.linalg.norm(residual) <= aim:
