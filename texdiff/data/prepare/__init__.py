@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+from texdiff.data.prepare.audit import kind_of, write_audit
 from texdiff.data.prepare.build_stage import build, build_entries
 from texdiff.data.prepare.captioner import Captioner, draw_views
 from texdiff.data.prepare.dataset_card import dataset_card
@@ -23,10 +24,8 @@ from texdiff.data.prepare.work_folder import audit_place, check_output, open_wor
 from texdiff.data.prepare.workers import Workers
 from texdiff.data.prepare.write_stage import (
     count_of,
-    kind_of,
     split,
     summarise,
-    write_audit,
     write_mesh_index,
     write_splits,
 )

@@ -57,7 +57,7 @@ def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str], f
         f'datasets.load_dataset({_LOADED_AS[format]}"path/to/this/folder")',
         "```",
         "",
-        "`audit.jsonl` and `audit.html` list every texture that was looked at, with all measures.",
+        "`audit.jsonl` lists every texture that was looked at, with all measures; `audit.html` shows them.",
         "",
         "## Licences",
         "",

@@ -2,19 +2,15 @@
 
 import json
 import os
-import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from texdiff.data.mesh_index import MESHES
 from texdiff.data.prepare.asset import split_of
-from texdiff.data.prepare.audit_page import write_audit_page
 from texdiff.data.prepare.build_stage import TextureEntry
-from texdiff.data.prepare.read_stage import Unread
 from texdiff.data.prepare.sources.captions import CaptionFile
 from texdiff.errors import readable
 from texdiff.files import write_atomic
@@ -98,25 +94,6 @@ def write_mesh_index(folder: Path, entries: list[TextureEntry], output: Path) ->
     write_atomic(folder / MESHES, json.dumps(rows, indent=1, ensure_ascii=False).encode(), durable=False)
 
 
-def write_audit(
-    folder: Path, name: str, summary: str, entries: list[TextureEntry], unread: list[Unread], splits: dict[str, str]
-) -> None:
-    """Write audit.jsonl, and audit.html with the thumbnails."""
-    columns: dict[str, None] = {}
-    with (folder / "audit.jsonl").open("w", encoding="utf-8") as file:
-        for row in _audit_rows(entries, unread, splits):
-            columns |= dict.fromkeys(row)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    by_content = {entry.content: entry for entry in entries}
-    rows = (  # what has an image comes first: of real meshes, half of the parts have none
-        (row, by_content[row["content"]].stored()["thumbnails"] if has_image else [])
-        for has_image in (True, False)
-        for row in _audit_rows(entries, unread, splits)
-        if ("content" in row) == has_image
-    )
-    write_audit_page(folder / "audit.html", f"{name}: audit", summary, list(columns), rows)
-
-
 def summarise(
     rows: list[dict[str, Any]],
     kept: list[TextureEntry],
@@ -144,46 +121,9 @@ def summarise(
     return text
 
 
-def kind_of(reason: str) -> str:
-    """A reason to count by: its first clause, with a dot-dot-dot for its numbers and names of files."""
-    odd = r"\S*[\d./\\]\S*"
-    return re.sub(rf"{odd}(.*{odd})?", "…", re.split(r"[;(]", reason)[0]).strip()
-
-
 def count_of(number: int, what: str) -> str:
     """ "1 asset", "2 assets"."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _audit_rows(entries: list[TextureEntry], unread: list[Unread], splits: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """One row per texture looked at, in the order of the assets, with all properties and measures."""
-    looked_at: list[TextureEntry | Unread] = [*entries, *unread]
-    for item in sorted(looked_at, key=_audit_order):
-        if isinstance(item, Unread):
-            row = {"kept": False, "split": None, "reason": item.reason, "asset_id": None, "source": item.asset.label}
-            yield row | {"meshes": [item.asset.label], "texture": item.name}
-            continue
-        properties = item.stored()["properties"]
-        yield {
-            "kept": item.reason is None,
-            "split": splits.get(item.content),
-            "reason": item.reason,
-            "asset_id": item.asset_id,
-            "source": item.assets[0].label,
-            "meshes": [asset.label for asset in item.assets],
-            "texture": item.name,
-            "notes": "; ".join(item.notes) or None,
-            "content": item.content,
-            **{key: value for key, value in properties.items() if key not in ("measures", "reason")},
-            **properties.get("measures", {}),
-            **({"same_as": item.same_as} if item.same_as else {}),
-        }
-
-
-def _audit_order(item: TextureEntry | Unread) -> tuple[str, str, str]:
-    if isinstance(item, Unread):
-        return item.asset.label, item.name or "", item.reason
-    return item.assets[0].label, item.name, item.content
 
 
 def _all_of(values: list[str | None], separator: str) -> str:
