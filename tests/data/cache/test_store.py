@@ -7,12 +7,14 @@ import sys
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from texdiff.data.cache import store as module
 from texdiff.data.cache.keys import as_keys, key_of
-from texdiff.data.cache.shards import INDEX, order_of
-from texdiff.data.cache.store import ArrayStore
+from texdiff.data.cache.store import ArrayStore, index
+from texdiff.data.cache.store.index import INDEX, order_of
+from texdiff.data.cache.store.shards import write_shard
 from texdiff.errors import InputError
 
 
@@ -214,6 +216,42 @@ def test_a_damaged_index_is_one_line_and_costs_nothing(tmp_path, monkeypatch, ca
     assert capsys.readouterr().err.count("is damaged") == 1
     again.write_index()
     assert (tmp_path / INDEX).exists()
+
+
+def test_an_index_of_an_earlier_version_is_read_and_made_anew(tmp_path, monkeypatch):
+    indexed(tmp_path, monkeypatch)
+    with pa.memory_map(str(tmp_path / INDEX)) as source:
+        batch = pa.ipc.open_file(source).get_batch(0)
+    before = batch.drop_columns(["order", "halves"])
+    said = before.schema.metadata | {b"crc32": str(index._sum(before.columns)).encode()}
+    write_shard(tmp_path / INDEX, before.replace_schema_metadata(said))
+    again = ArrayStore(tmp_path)
+    again.load()
+    numbers = np.random.default_rng(0).permutation(45)
+    places = again.find(as_keys([key_of(int(n)) for n in numbers]))
+    assert (places < 0).tolist() == (numbers >= 40).tolist()
+    assert np.array_equal(again.column("texels", places[places >= 0]), numbers[numbers < 40])
+    assert open_shards(again) == 0
+    again.write_index()
+    with pa.memory_map(str(tmp_path / INDEX)) as source:
+        assert pa.ipc.open_file(source).get_batch(0).equals(batch)
+
+
+def test_a_sorted_index_is_mapped_and_what_was_written_since_is_found_beside_it(tmp_path, monkeypatch):
+    indexed(tmp_path, monkeypatch)
+    filled(tmp_path, range(30, 55))
+    again = ArrayStore(tmp_path)
+    again.load()
+    numbers = np.random.default_rng(0).permutation(60)
+    places = again.find(as_keys([key_of(int(n)) for n in numbers]))
+    assert again._index is not None
+    for part in (again._index.keys.keys, again._index.keys.order, again._index.keys.halves):
+        assert not part.flags.owndata
+        assert not part.flags.writeable
+    assert (places < 0).tolist() == (numbers >= 55).tolist()
+    there = places >= 0
+    assert np.array_equal(again.column("texels", places[there]), numbers[there])
+    assert [int(again.get(int(p))["mean"].max()) for p in places[there]] == numbers[there].tolist()
 
 
 def test_keys_are_in_order_also_where_their_first_halves_are_the_same():

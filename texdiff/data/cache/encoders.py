@@ -184,9 +184,11 @@ def fill_store(
     it is, where `least` entries or more are lacking.
     """
     store.load()
-    _, first = np.unique(keys, return_index=True)
-    share = np.sort(first)[mine]  # of all of them, since another rank may be done with some of its own already
-    missing = share[store.find(keys[share]) < 0].tolist()
+    places, missing = store.find(keys), []
+    if (places < 0).any():
+        _, first = np.unique(keys, return_index=True)
+        share = np.sort(first)[mine]  # of all of them, since another rank may be done with some of its own already
+        missing = share[places[share] < 0].tolist()
     try:
         if missing:
             silent = not progress or len(missing) < least
@@ -196,8 +198,8 @@ def fill_store(
     finally:
         store.flush()
     wait()
-    store.load()
-    places = store.find(keys)
+    if store.load() or missing:
+        places = store.find(keys)
     store.mark_used(places)
     if not mine.start:  # the first of those that see the folder
         store.write_index()

@@ -3,7 +3,7 @@
 A folder holds shards, NAME.arrow, each a few entries: a column of keys, and for every array three columns, its bytes,
 its shape and their sum. A shard is written aside, synced and renamed, so it is complete or absent, and never
 changes; processes that write at the same time write shards of their own. Reading copies nothing, and what was
-read stays readable when the file is deleted. Of many shards an index repeats what a start reads (shards.py), so
+read stays readable when the file is deleted. Of many shards an index repeats what a start reads (index.py), so
 that it does not open them. Whatever else lies in the folder is left alone. A shard's date is when it
 was last used, and its metadata say what it was made for (`texdiff cache`, in upkeep.py, goes by both).
 """
@@ -23,19 +23,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from texdiff.data.cache.keys import FORMAT, KEY, Keys, key_of
-from texdiff.data.cache.shards import (
-    INDEX,
-    Arrays,
-    Shard,
-    damage_in,
-    halves_of,
-    make_index,
-    make_shard,
-    open_shard,
-    order_of,
-    read_index,
-    write_shard,
-)
+from texdiff.data.cache.store.index import INDEX, Index, SortedKeys, make_index, read_index
+from texdiff.data.cache.store.shards import Arrays, Shard, damage_in, make_shard, open_shard, write_shard
 from texdiff.errors import InputError, one_line
 from texdiff.files import hold
 
@@ -74,57 +63,64 @@ class ArrayStore:
         self._read: set[str] = set()
         self._shards: list[Shard] = []
         self._starts = np.zeros(1, np.int64)  # [shards + 1] place of each shard's first entry
-        self._keys, self._places = np.empty(0, KEY), np.empty(0, np.int64)  # sorted by key
-        self._halves = halves_of(self._keys)  # of them their first 8 bytes, which are compared in a third of the time
-        self._halves_repeat = False
+        self._index: Index | None = None  # of the first shards, where all that it names are there
+        self._index_is_old = False
+        self._others = SortedKeys(np.empty(0, KEY))  # of the entries of the other shards
         self._waiting: dict[bytes, Arrays] = {}
         self._since = time.monotonic()
 
-    def load(self) -> None:
-        """Take in the shards that are there by now. One that is damaged goes, in one line on stderr."""
+    def load(self) -> bool:
+        """Take in the shards that are there by now, and return whether there are new ones. One that is damaged goes, in
+        one line on stderr."""
         if self.folder is None or not self.folder.is_dir():
-            return
+            return False
         self._hold()
-        found = []
-        known = {} if self._read else {one.name: one for one in read_index(self.folder / INDEX)}
-        for path in sorted(self.folder.iterdir()):
+        found: dict[str, Shard] = {}
+        index = None if self._read else read_index(self.folder / INDEX)
+        known = {one.name: one for one in index or ()}
+        for name in sorted(os.listdir(self.folder)):
+            path = self.folder / name
             if path.suffix == ".tmp":
                 _remove_abandoned(path)
-            if path.suffix != ".arrow" or path.name in self._read or path.name == INDEX:
+            if path.suffix != ".arrow" or name in self._read or name == INDEX:
                 continue
             try:
-                one = known.get(path.name)
+                one = known.get(name)
                 is_known = one is not None and one.size == path.stat().st_size
-                found.append(Shard(path, known=one) if is_known else Shard(path, open_shard(path)))
-                self._read.add(path.name)
+                found[name] = Shard(path, known=one) if is_known else Shard(path, open_shard(path))
+                self._read.add(name)
             except FileNotFoundError:  # another process has just found it damaged
                 continue
             except (pa.ArrowException, OSError, KeyError, ValueError) as error:
                 print(f"{path}: is damaged ({one_line(error)[:120]}); what it held is made again", file=sys.stderr)
                 path.unlink(missing_ok=True)
-        self._shards += found
+        if index and not self._shards and all(name in found and found[name].is_indexed for name in index.names):
+            self._index = index
+            self._shards = [found.pop(name) for name in index.names]
+        self._index_is_old |= index is not None and (self._index is None or not index.is_sorted)
+        self._shards += found.values()
+        return len(self._starts) < len(self._shards) + 1
 
     def write_index(self) -> None:
-        """Have the next start read one file instead of many, where many are not in the index. For one of the ranks that
-        see the folder. Raises InputError where a shard is damaged."""
-        if self.folder is None or sum(not shard.is_indexed for shard in self._shards) < INDEX_SHARDS:
+        """Have the next start read one file instead of many, where many are not in the index, or it is not as it should
+        be. For one of the ranks that see the folder. Raises InputError where a shard is damaged."""
+        lacking = sum(not shard.is_indexed for shard in self._shards)
+        if self.folder is None or (lacking < INDEX_SHARDS and not (self._index_is_old and self._shards)):
             return
         with suppress(OSError):  # it would only save time
             write_shard(self.folder / INDEX, make_index([shard.indexed() for shard in self._shards], self.made_for))
+            self._index_is_old = False
             for shard in self._shards:
                 shard.is_indexed = True
 
     def find(self, keys: Keys) -> NDArray[np.int64]:
         """The place of each of these keys [n], -1 where there is no such entry."""
         self._sort()
-        if not len(self._keys):
-            return np.full(len(keys), -1, np.int64)
-        at = np.searchsorted(self._halves, halves_of(keys)).clip(max=len(self._keys) - 1)
-        found = self._keys[at] == keys
-        if self._halves_repeat and not found.all():
-            at = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
-            found = self._keys[at] == keys
-        return np.where(found, self._places[at], -1)
+        found = np.full(len(keys), -1, np.int64) if self._index is None else self._index.keys.find(keys)
+        if len(self._others.keys) and (lacking := np.flatnonzero(found < 0)).size:
+            places = self._others.find(keys[lacking])
+            found[lacking] = np.where(places < 0, -1, places + self._indexed)
+        return found
 
     def mark_used(self, places: NDArray[np.int64]) -> None:
         """Set the date of the shards that hold these entries [n] to now."""
@@ -151,8 +147,14 @@ class ArrayStore:
 
         Raises InputError where one is damaged.
         """
-        parts = []
-        for shard in self._shards:
+        self._sort()
+        shards, index, parts = self._shards, self._index, []
+        if index is not None and name in index.small:
+            shards = shards[len(index.names) :]
+            if (places < self._indexed).all():
+                return index.small[name][places]
+            parts.append(index.small[name])
+        for shard in shards:
             with damage_in(shard):
                 parts.append(shard.small[name] if name in shard.small else shard.columns[name].all_rows())
         return np.concatenate(parts)[places]
@@ -190,16 +192,18 @@ class ArrayStore:
             self._held = held
             weakref.finalize(self, os.close, held)
 
+    @property
+    def _indexed(self) -> int:
+        """Entries that the index knows."""
+        return 0 if self._index is None else len(self._index.keys.keys)
+
     def _sort(self) -> None:
         """Take in the keys of new shards. Not at each of them: a store that is filled would do nothing else."""
         if len(self._starts) == len(self._shards) + 1:
             return
         self._starts = np.cumsum([0, *(len(shard.keys) for shard in self._shards)])
-        keys = np.concatenate([shard.keys for shard in self._shards])
-        self._places = order_of(keys)
-        self._keys = keys[self._places]
-        self._halves = halves_of(self._keys)
-        self._halves_repeat = bool((self._halves[1:] == self._halves[:-1]).any())
+        others = [shard.keys for shard in self._shards[len(self._index.names) if self._index else 0 :]]
+        self._others = SortedKeys(np.concatenate([np.empty(0, KEY), *others]))
 
 
 def _remove_abandoned(path: Path) -> None:

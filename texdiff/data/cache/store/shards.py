@@ -1,119 +1,21 @@
-"""Shards: immutable Arrow files of a few entries each, and an index of them. Reading copies nothing.
+"""Shards: immutable Arrow files of a few entries each. Reading copies nothing."""
 
-A million textures are thousands of shards in each of several stores. Their index is one file with what a start reads of
-all of them, their keys and arrays of a few bytes an entry; so none is opened before an entry of it is read. It only
-repeats what shards hold: without it, or where it is damaged, they are read themselves.
-"""
-
-import json
 import os
-import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from texdiff.data.cache.keys import KEY, Keys
+from texdiff.data.cache.store.index import SMALL, IndexedShard
 from texdiff.errors import InputError, one_line
 
-INDEX = "index.arrow"
-SMALL = 64  # bytes of an array in each entry, at most, that the index holds
-
 Arrays = Mapping[str, NDArray[Any]]
-
-
-class IndexedShard(NamedTuple):
-    """What the index says of a shard."""
-
-    name: str
-    size: int  # bytes of the file
-    keys: Keys  # [n]
-    small: Mapping[str, NDArray[Any]]  # [n, ...] each
-
-
-def make_index(shards: Sequence[IndexedShard], made_for: Mapping[str, str]) -> pa.RecordBatch:
-    """The index of these shards. An array that some of them have in another form is left out."""
-    keys = np.concatenate([shard.keys for shard in shards])
-    columns, fields = [_fixed(keys)], [pa.field("key", pa.binary(KEY.itemsize))]
-    for name, first in shards[0].small.items():
-        form = first.dtype, first.shape[1:]
-        parts = [shard.small[name] for shard in shards if name in shard.small]
-        if len(parts) < len(shards) or any((part.dtype, part.shape[1:]) != form for part in parts):
-            continue
-        about = {"dtype": first.dtype.str, "shape": json.dumps(first.shape[1:])}
-        columns.append(_fixed(np.concatenate(parts).reshape(len(keys), -1)))
-        fields.append(pa.field(name, columns[-1].type, metadata=about))
-    table = json.dumps([(shard.name, shard.size, len(shard.keys)) for shard in shards])
-    said = {**made_for, "shards": table, "crc32": str(_sum(columns))}
-    return pa.record_batch(columns, schema=pa.schema(fields, said))
-
-
-def read_index(path: Path) -> list[IndexedShard]:
-    """The shards that the index at `path` knows; none where there is no such file. One that is damaged goes, in one
-    line on stderr."""
-    try:
-        with pa.memory_map(str(path)) as source:
-            batch = pa.ipc.open_file(source).get_batch(0)
-        said = batch.schema.metadata or {}
-        if _sum(batch.columns) != int(said[b"crc32"]):
-            raise ValueError("not what was written")
-        small = {
-            field.name: _array(batch.column(field.name), field.metadata) for field in batch.schema if field.metadata
-        }
-        keys = np.frombuffer(batch.column("key").buffers()[1], KEY, len(batch))
-        found, start = [], 0
-        for name, size, count in json.loads(said[b"shards"]):
-            part = slice(start, start + count)
-            found.append(IndexedShard(name, size, keys[part], {key: array[part] for key, array in small.items()}))
-            start += count
-        return found
-    except FileNotFoundError:
-        return []
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        print(f"{path}: is damaged ({one_line(error)[:120]}); it is made again", file=sys.stderr)
-        path.unlink(missing_ok=True)
-        return []
-
-
-def halves_of(keys: Keys) -> NDArray[np.uint64]:
-    """The first halves of keys [n], as numbers of the same order."""
-    first = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, KEY.itemsize)[:, :8]
-    return np.ascontiguousarray(first).view(">u8")[:, 0].astype(np.uint64)
-
-
-def order_of(keys: Keys) -> NDArray[np.int64]:
-    """What sorts `keys` [n], of equal ones the first before the others. By their first halves, as numbers, which takes
-    a tenth of the time, where these differ."""
-    halves = halves_of(keys)
-    order = np.argsort(halves, kind="stable")
-    ordered = halves[order]
-    return np.argsort(keys, kind="stable") if (ordered[1:] == ordered[:-1]).any() else order
-
-
-def _fixed(rows: NDArray[Any]) -> pa.Array:
-    """Rows [n, ...] as binary cells of one size."""
-    width = rows[:1].nbytes
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(rows), [None, pa.py_buffer(rows.tobytes())])
-
-
-def _array(cells: pa.Array, about: Mapping[bytes, bytes]) -> NDArray[Any]:
-    dtype, shape = np.dtype(about[b"dtype"].decode()), json.loads(about[b"shape"])
-    return np.frombuffer(cells.buffers()[1], dtype, len(cells) * cells.type.byte_width // dtype.itemsize).reshape(
-        len(cells), *shape
-    )
-
-
-def _sum(columns: Sequence[pa.Array]) -> int:
-    found = 0
-    for column in columns:
-        size = len(column) * column.type.byte_width
-        found = zlib.crc32(memoryview(column.buffers()[1])[:size], found)
-    return found
 
 
 class Column:
