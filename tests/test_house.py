@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "texdiff"
 
 # Each package may import itself and those before it. `demo` makes data and imports uv at most.
-ROOMS = ["errors", "files", "paths", "uv", "render", "diffusion", "data", "models"]
+ROOMS = ["errors", "files", "storage", "paths", "uv", "render", "diffusion", "data", "models"]
 ROOMS += ["bounds", "config", "training", "inference", "evaluation", "report", "cli"]
 ALLOWED = {room: set(ROOMS[: i + 1]) for i, room in enumerate(ROOMS)}
 ALLOWED["demo"] = {"errors", "files", "paths", "uv", "demo"}

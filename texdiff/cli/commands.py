@@ -175,7 +175,7 @@ def cache(*, prune: int | None = None, cache_dir: str | None = None) -> int:
         cache_dir: The folder that data.cache_dir names. Default: texdiff/ in the user's cache folder.
     """
     from texdiff.data.cache import upkeep
-    from texdiff.data.cache.encoders import default_cache_dir
+    from texdiff.storage import default_cache_dir
 
     if prune is not None and prune < 0:
         raise InputError(f"--prune must be at least 0 days (got {prune})")

@@ -130,8 +130,8 @@ def _cpu_flags() -> set[str]:
 def _cache_lines() -> Iterator[str]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from texdiff.data.cache.encoders import default_cache_dir
     from texdiff.data.cache.upkeep import find_items
+    from texdiff.storage import default_cache_dir
 
     folder = default_cache_dir()
     size = sum(item.size for item in find_items(folder, everything=True)) if folder.is_dir() else 0

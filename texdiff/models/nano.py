@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from texdiff.errors import InputError
 from texdiff.files import follow_umask, hold
+from texdiff.storage import default_cache_dir
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DConditionModel
@@ -195,8 +196,6 @@ def nano_folder() -> Path:
     a digest of what it was made from. Safe with several processes at once: it is made aside, then renamed.
     Raises InputError where the cache can't be written.
     """
-    from texdiff.data.cache.encoders import default_cache_dir  # brings torch
-
     shipped = Path(str(files("texdiff").joinpath("assets/nano")))
     trained = (shipped / "unet/diffusion_pytorch_model.safetensors").exists()
     sources = sorted(p for p in shipped.rglob("*") if p.is_file()) if trained else [Path(__file__)]

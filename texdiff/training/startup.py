@@ -17,7 +17,6 @@ from PIL import Image
 
 from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
-from texdiff.data.cache.encoders import default_cache_dir
 from texdiff.data.cache.files import readable
 from texdiff.data.cache.keys import key_of_lists
 from texdiff.data.cache.store import ArrayStore
@@ -32,6 +31,7 @@ from texdiff.files import write_atomic
 from texdiff.models.family import Family, load_family
 from texdiff.models.inpainting import describe_hiding
 from texdiff.models.trainable import describe_training
+from texdiff.storage import default_cache_dir
 from texdiff.training.batching import BatchPlan
 from texdiff.training.optimizer import check_installed
 from texdiff.training.parallel import Parallel

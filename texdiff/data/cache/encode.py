@@ -14,7 +14,7 @@ import torch
 from texdiff.data.batch import LatentDataset
 from texdiff.data.cache import encoders, keys
 from texdiff.data.cache.atlases import OVERLAP, WindowEncodings, atlas_sizes, encode_atlases, map_entry, window_entry
-from texdiff.data.cache.encoders import Encoders, default_cache_dir
+from texdiff.data.cache.encoders import Encoders
 from texdiff.data.cache.encodings import CachedEncodings, Cells, Encodings, LiveEncodings, layout_entries
 from texdiff.data.cache.files import digests
 from texdiff.data.cache.keys import Keys, as_keys, each, key_of, key_of_lists
@@ -29,6 +29,7 @@ from texdiff.data.mixture import Mixture, paths_of
 from texdiff.data.record import Record
 from texdiff.diffusion.crops import ROUNDS
 from texdiff.errors import InputError
+from texdiff.storage import default_cache_dir
 
 
 def encode_dataset(

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -98,11 +97,6 @@ def fingerprint_of(family: Encoders, encodes: Encodes, stores: Stores) -> str:
         place = store.find(as_keys([key]))[0]
     store.mark_used(np.array([place]))
     return store.get(int(place))["fingerprint"].tobytes().hex()
-
-
-def default_cache_dir() -> Path:
-    """texdiff/ in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "texdiff"
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,8 @@ def _read_records(dataset: str, split: str, columns: Columns, missing_ok: bool) 
         metadata = folder / split / "metadata.jsonl"
         return folder_records(metadata, columns, missing_ok) if metadata.is_file() else []
     if usual and caption_column in CAPTION_COLUMNS and folder.exists():
-        from texdiff.data.cache.encoders import default_cache_dir
         from texdiff.data.layouts import is_table, layout_records
+        from texdiff.storage import default_cache_dir
 
         if not is_table(folder):
             found = layout_records(dataset, split, default_cache_dir() / "unpacked", missing_ok)
