@@ -17,7 +17,7 @@ from texdiff.data.prepare.build_stage import build, build_entries
 from texdiff.data.prepare.captioner import Captioner, draw_views
 from texdiff.data.prepare.dataset_card import dataset_card
 from texdiff.data.prepare.near_duplicates.merge import merge_near_duplicates
-from texdiff.data.prepare.publish import to_parquet
+from texdiff.data.prepare.parquet import to_parquet
 from texdiff.data.prepare.read_stage import read, read_assets
 from texdiff.data.prepare.sources import find_assets
 from texdiff.data.prepare.work_folder import audit_place, check_output, open_work_folder, put_in_place

@@ -9,6 +9,7 @@ from texdiff.data.records.folder import Columns, captions_of
 from texdiff.data.rows import CAPTION_COLUMNS, repeats_of
 from texdiff.errors import InputError, one_line
 
+_OTHERS = ("coverage", "repeats", "regularisation")
 _ROWS = 8192  # whose captions are in memory at a time
 
 
@@ -51,8 +52,7 @@ def loaded_records(dataset: str, split: str, columns: Columns) -> RecordTable | 
 
 
 def _rows(place: TableOfImages, rows: Any, caption_column: str) -> Iterator[Row]:
-    others = [caption_column, *(name for name in ("repeats", "regularisation") if name in rows.column_names)]
-    told = rows.select_columns(others)
+    told = rows.select_columns([caption_column, *(name for name in _OTHERS if name in rows.column_names)])
     for start in range(0, len(rows), _ROWS):
         count = min(_ROWS, len(rows) - start)
         cells = told[start : start + count]
@@ -60,7 +60,7 @@ def _rows(place: TableOfImages, rows: Any, caption_column: str) -> Iterator[Row]
         for number in range(count):
             name = place.name(start + number, "")
             row = {key: of[number] for key, of in cells.items()}
-            image, mask = images["image"][number], images["mask"][number]
+            image, mask, coverage = images["image"][number], images["mask"][number], row.get("coverage")
             if image is None or mask is None:
                 lacks = "image" if image is None else "mask"
                 raise InputError(f"{name}: has no {lacks}; give it one, or take it out of the dataset")
@@ -69,6 +69,7 @@ def _rows(place: TableOfImages, rows: Any, caption_column: str) -> Iterator[Row]
                 image=image,
                 mask=mask,
                 captions=captions_of(row[caption_column], caption_column, name),
+                coverage=coverage if isinstance(coverage, float | int) else None,
                 repeats=repeats_of(row, name),
                 regularisation=row.get("regularisation") is True,
                 surface=images["surface"][number] if "surface" in images else None,

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,21 @@ def provenance(datasets: Sequence[str], sizes: Sizes, parallel: Parallel) -> dic
 
 def _licenses(datasets: Sequence[str]) -> dict[str, int]:
     """Licence -> textures of the training splits, where the datasets say it."""
-    files = [file for dataset in datasets if (file := Path(dataset) / "train" / "metadata.jsonl").is_file()]
-    rows = (row for file in files for _, row in read_rows(file) if isinstance(row, dict))
-    return dict(sorted(Counter(str(row.get("license") or "unknown") for row in rows).items()))
+    named = (str(license or "unknown") for dataset in datasets for license in _license_cells(Path(dataset)))
+    return dict(sorted(Counter(named).items()))
+
+
+def _license_cells(dataset: Path) -> Iterator[object]:
+    metadata = dataset / "train" / "metadata.jsonl"
+    if metadata.is_file():
+        yield from (row.get("license") for _, row in read_rows(metadata) if isinstance(row, dict))
+    for shard in sorted(dataset.glob("data/train-*.parquet")):
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(shard) as file:
+            if "license" in file.schema_arrow.names:
+                for batch in file.iter_batches(columns=["license"]):
+                    yield from batch.column(0).to_pylist()
 
 
 def _machine(parallel: Parallel) -> dict[str, Any]:
