@@ -8,6 +8,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from texdiff.data.image_source import Source, StoredFile, TableCell
@@ -75,7 +76,7 @@ class Row(NamedTuple):
 
 
 _IMAGES = ("image", "mask", "surface", "layout")
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
         ("image", pa.large_string()),
@@ -105,7 +106,7 @@ class RecordTable(Sequence[Record]):
     @classmethod
     def of(cls, place: Place, rows: Iterable[Row]) -> "RecordTable":
         """The records of a place, as its rows come."""
-        return cls([place], pa.Table.from_batches([_batch(place, some) for some in _some(rows)], _SCHEMA))
+        return cls([place], pa.Table.from_batches(batches_of(place, rows), SCHEMA))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -128,17 +129,20 @@ class RecordTable(Sequence[Record]):
         for batch in self._batches:
             yield from map(self._record, *(column.to_pylist() for column in batch.columns))
 
+    def cells(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """What these columns hold of each record, in their order."""
+        for batch in self._batches:
+            yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+
     def column(self, name: str) -> Iterator[Any]:
         """An attribute of each record, in their order."""
-        for batch in self._batches:
-            if name in _IMAGES or name == "name":
-                cells = batch.column("image" if name == "name" else name).to_pylist()
-                at = (batch.column("place").to_pylist(), batch.column("row").to_pylist())
-                for place, row, cell in zip(*at, cells, strict=True):
-                    yield self.places[place].name(row, cell) if name == "name" else self._image(name, place, row, cell)
-            else:
-                values = batch.column(name).to_pylist()
-                yield from map(tuple, values) if name == "captions" else values
+        if name == "name":
+            yield from (self.places[place].name(row, cell) for place, row, cell in self.cells("place", "row", "image"))
+        elif name in _IMAGES:
+            yield from (self._image(name, *found) for found in self.cells("place", "row", name))
+        else:
+            values = (value for (value,) in self.cells(name))
+            yield from map(tuple, values) if name == "captions" else values
 
     def pick(self, indices: Sequence[int] | NDArray[np.int64]) -> "RecordTable":
         """These records, in this order."""
@@ -150,7 +154,7 @@ class RecordTable(Sequence[Record]):
 
     def with_captions(self, captions: Iterable[Sequence[str]]) -> "RecordTable":
         """The same with other captions."""
-        kind = _SCHEMA.field("captions").type
+        kind = SCHEMA.field("captions").type
         return RecordTable(self.places, self._set("captions", pa.chunked_array(list(_some(captions)), kind)))
 
     def of_source(self, number: int) -> "RecordTable":
@@ -158,7 +162,7 @@ class RecordTable(Sequence[Record]):
         return RecordTable(self.places, self._set("source", pa.repeat(pa.scalar(number, pa.int32()), len(self))))
 
     def _set(self, name: str, cells: pa.Array | pa.ChunkedArray) -> pa.Table:
-        return self.table.set_column(_SCHEMA.get_field_index(name), name, cells)
+        return self.table.set_column(SCHEMA.get_field_index(name), name, cells)
 
     def _image(self, column: str, place: int, row: int, cell: str | None) -> Source | None:
         return None if cell is None else self.places[place].source(column, row, cell)
@@ -216,6 +220,20 @@ class Column(Sequence[T], Generic[T]):
         return (getattr(record, self.name) for record in self.records)
 
 
+def numbers_of(records: Sequence[Record], name: str) -> NDArray[Any]:
+    """An attribute of records that is a number, or true or false, [n]; NaN where it is None."""
+    if isinstance(records, RecordTable):
+        return records.table.column(name).to_numpy()
+    return np.array([np.nan if (value := getattr(record, name)) is None else value for record in records])
+
+
+def lacking(records: Sequence[Record], name: str) -> NDArray[np.int64]:
+    """The records in which an attribute is None, by their numbers."""
+    if isinstance(records, RecordTable):
+        return np.flatnonzero(records.table.column(name).is_null().to_numpy())
+    return np.array([number for number, record in enumerate(records) if getattr(record, name) is None], np.int64)
+
+
 def pick(records: Sequence[Record], indices: Sequence[int] | NDArray[np.int64]) -> Sequence[Record]:
     """These records, in this order."""
     return records.pick(indices) if isinstance(records, RecordTable) else [records[index] for index in indices]
@@ -230,16 +248,21 @@ def join(parts: Sequence[Sequence[Record]]) -> Sequence[Record]:
     places: list[Place] = []
     moved = []
     for one in tables:
-        numbers = pa.array([number + len(places) for number in one.table.column("place").to_pylist()], pa.int32())
-        moved.append(one._set("place", numbers))
+        numbers = pc.add(one.table.column("place"), pa.scalar(len(places), pa.int32()))
+        moved.append(one._set("place", numbers) if places else one.table)
         places += one.places
     return RecordTable(places, pa.concat_tables(moved))
+
+
+def batches_of(place: Place, rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
+    """The rows of a place as a table's batches. Raises InputError for text that is not Unicode."""
+    return (_batch(place, some) for some in _some(rows))
 
 
 def _batch(place: Place, rows: Sequence[Row]) -> pa.RecordBatch:
     cells = zip(*((*row, 0, 0) for row in rows), strict=True)
     try:
-        return pa.record_batch([pa.array(of, field.type) for field, of in zip(_SCHEMA, cells, strict=True)], _SCHEMA)
+        return pa.record_batch([pa.array(of, field.type) for field, of in zip(SCHEMA, cells, strict=True)], SCHEMA)
     except UnicodeEncodeError as error:
         wrong = next(row for row in rows if error.object in (*row[1:3], *row.captions, row.surface, row.layout))
         name = readable(place.name(wrong.row, wrong.image))

@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from texdiff.data.columns import Column
+from texdiff.data.columns import numbers_of
 from texdiff.data.record import Record
 from texdiff.diffusion.draws import SampleKey, keyed_generator, sample_keys
 
@@ -86,8 +86,7 @@ class Mixture:
         names = _names(sources)
         groups: list[tuple[str, bool, SourceSettings, int]] = []  # name, whether regularisation, source, textures
         of_source, repeats, regularisation = (
-            np.fromiter(Column[int](records, name), np.int64, len(records))
-            for name in ("source", "repeats", "regularisation")
+            numbers_of(records, name).astype(np.int64, copy=False) for name in ("source", "repeats", "regularisation")
         )
         weighted = any(source.weight is not None for source in sources)
         for number, source in enumerate(sources):

@@ -42,6 +42,7 @@ def find_items(folder: Path, *, everything: bool) -> list[CacheItem]:
     if not everything:
         return [*_shards(folder, "readable"), *_stores(folder)]
     found = [*_stores(folder / "encoded"), *_shards(folder / "readable", "readable")]
+    found += _shards(folder / "records", "records")
     for path in _matching(folder, _BASE):
         files = [file.stat() for file in path.rglob("*") if file.is_file()]
         size, used = sum(file.st_size for file in files), max((_read(file) for file in files), default=0.0)

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from texdiff.data.columns import Column, RecordTable, join, pick
-from texdiff.data.image_source import Source
+from texdiff.data.columns import Column, RecordTable, join, lacking, numbers_of, pick
 from texdiff.data.mixture import SourceSettings
 from texdiff.data.record import Record
 from texdiff.data.records.folder import Columns, folder_records, has_other_keys
@@ -38,12 +38,12 @@ def read_records(
     """
     columns = (image_column, mask_column, caption_column, layout_column)
     records = _read_records(dataset, split, columns, missing_ok)
-    if needs_surface and (without := _without(records, "surface")):
+    if needs_surface and len(without := lacking(records, "surface")):
         raise InputError(
             f"{records[without[0]].name}: has no surface file{_others(without)}, which mask.weight surface needs; "
             "prepare the dataset again from the meshes, or set mask.weight to texel"
         )
-    if layout_column and (without := _without(records, "layout")):
+    if layout_column and len(without := lacking(records, "layout")):
         raise InputError(
             f"{records[without[0]].name}: has no layout map{_others(without)} in column {layout_column}; prepare the "
             "dataset again from the meshes, or name its column in data.layout_column"
@@ -51,11 +51,7 @@ def read_records(
     return records
 
 
-def _without(records: Sequence[Record], kind: str) -> list[int]:
-    return [index for index, source in enumerate(Column[Source | None](records, kind)) if source is None]
-
-
-def _others(without: Sequence[int]) -> str:
+def _others(without: NDArray[np.int64]) -> str:
     return f" (nor have {len(without) - 1} others)" if len(without) > 1 else ""
 
 
@@ -114,9 +110,7 @@ def _read_records(dataset: str, split: str, columns: Columns, missing_ok: bool) 
 def mean_coverage(records: Sequence[Record]) -> float:
     """Mean covered share of the textures, 0-1. Where the dataset does not give it, masks are read: of a large one
     a thousand or so, evenly spread, so that a start does not take the longer the larger it is."""
-    given = np.fromiter(
-        (np.nan if share is None else share for share in Column[float | None](records, "coverage")), float, len(records)
-    )
+    given = numbers_of(records, "coverage").astype(float, copy=False)
     looked_at = slice(None, None, -(-len(records) // _MASKS_LOOKED_AT) if np.isnan(given).any() else 1)
     given = given[looked_at].copy()
     for place in np.flatnonzero(np.isnan(given)).tolist():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from texdiff.data.columns import Folder, RecordTable, Row
+from texdiff.data.records.kept import kept_records
 from texdiff.data.rows import caption_of, read_rows, repeats_of
 from texdiff.errors import InputError
 from texdiff.paths import escapes
@@ -19,9 +20,13 @@ Columns = tuple[str, str, str, str | None]
 def folder_records(metadata: Path, columns: Columns, missing_ok: bool) -> RecordTable:
     """The records of a split. Raises InputError, naming the line, for one that can't be used, and where there is none;
     and, but for `missing_ok`, for a file that is missing."""
-    records = RecordTable.of(Folder(os.path.join(metadata.parent, "")), _rows(metadata, columns, missing_ok))
+    folder = Folder(os.path.join(metadata.parent, ""))
+    records = kept_records(metadata, folder, lambda: _rows(metadata, columns), columns)
     if not records:
         raise InputError(f"{metadata}: has no texture; prepare the dataset again")
+    for kind, key in zip(("image", "mask", "surface", "layout"), _keys(columns), strict=True):
+        if key is not None:
+            _look(records, kind, key, metadata, exists=kind != "surface" and not missing_ok)
     return records
 
 
@@ -39,14 +44,16 @@ def captions_of(value: object, column: str, where: str) -> list[str]:
     return captions
 
 
-def _rows(metadata: Path, columns: Columns, missing_ok: bool) -> Iterator[Row]:
-    image_column, mask_column, caption_column, layout_column = columns
-    # The names of columns and of their keys in the file, as datasets' imagefolder has it.
-    image_key, mask_key = (
-        "file_name" if column == "image" else f"{column}_file_name" for column in (image_column, mask_column)
-    )
-    layout_key = f"{layout_column}_file_name" if layout_column else None
-    folder = str(metadata.parent)
+def _keys(columns: Columns) -> tuple[str, str, str, str | None]:
+    """What the file calls images, masks, surfaces and, where they are asked for, layout maps, as datasets' imagefolder
+    has it."""
+    image, mask, _, layout = columns
+    image_key, mask_key = ("file_name" if name == "image" else f"{name}_file_name" for name in (image, mask))
+    return image_key, mask_key, _SURFACE_KEY, f"{layout}_file_name" if layout else None
+
+
+def _rows(metadata: Path, columns: Columns) -> Iterator[Row]:
+    image_key, mask_key, surface_key, layout_key = _keys(columns)
     for number, row in read_rows(metadata):
         where = f"{metadata}, line {number}"
         if isinstance(row, str):
@@ -54,18 +61,18 @@ def _rows(metadata: Path, columns: Columns, missing_ok: bool) -> Iterator[Row]:
         coverage = row.get("coverage")
         yield Row(
             row=number,
-            image=_inside(folder, row, image_key, where, exists=not missing_ok),
-            mask=_inside(folder, row, mask_key, where, exists=not missing_ok),
-            captions=captions_of(caption_of(row, caption_column), caption_column, where),
+            image=_named(row, image_key, where),
+            mask=_named(row, mask_key, where),
+            captions=captions_of(caption_of(row, columns[2]), columns[2], where),
             coverage=coverage if isinstance(coverage, float | int) else None,
             repeats=repeats_of(row, where),
             regularisation=row.get("regularisation") is True,
-            surface=_given(folder, row, _SURFACE_KEY, where, exists=False),
-            layout=_given(folder, row, layout_key, where, exists=not missing_ok) if layout_key else None,
+            surface=None if row.get(surface_key) is None else _named(row, surface_key, where),
+            layout=None if layout_key is None or row.get(layout_key) is None else _named(row, layout_key, where),
         )
 
 
-def _inside(folder: str, row: dict[str, object], key: str, where: str, exists: bool = True) -> str:
+def _named(row: dict[str, object], key: str, where: str) -> str:
     """The name of a file in the folder."""
     name = row.get(key)
     if not isinstance(name, str):
@@ -73,18 +80,23 @@ def _inside(folder: str, row: dict[str, object], key: str, where: str, exists: b
     upwards = os.pardir in name and os.path.normpath(name).split(os.sep)[0] == os.pardir
     if upwards or "\0" in name or name.startswith(os.sep):
         raise InputError(f"{where}: {key} {name!r} leads out of the dataset's folder; give a path inside it")
-    path = f"{folder}{os.sep}{name}"
-    try:
-        is_file = stat.S_ISREG(os.lstat(path).st_mode)  # once for all: of a million textures it takes seconds
-    except OSError:
-        is_file = False
-    if escapes(path, os.path.dirname(folder), is_link=not is_file):
-        raise InputError(f"{where}: {key} {name} is a link out of the dataset's folder; put the file itself there")
-    if exists and not is_file and not os.path.isfile(path):
-        raise InputError(f"{path}: does not exist, but {where} names it; prepare the dataset again")
     return name
 
 
-def _given(folder: str, row: dict[str, object], key: str, where: str, exists: bool) -> str | None:
-    """The file under a key that a row may lack."""
-    return None if row.get(key) is None else _inside(folder, row, key, where, exists)
+def _look(records: RecordTable, kind: str, key: str, metadata: Path, exists: bool) -> None:
+    """Look at the files of one kind, once each. Raises InputError for one that is a link out of the folder, or where it
+    has to exist and does not."""
+    folder = str(metadata.parent)
+    for line, name in records.cells("row", kind):
+        if name is None:
+            continue
+        path = f"{folder}{os.sep}{name}"
+        try:
+            is_file = stat.S_ISREG(os.lstat(path).st_mode)  # once for all: of a million textures it takes seconds
+        except OSError:
+            is_file = False
+        where = f"{metadata}, line {line}"
+        if escapes(path, os.path.dirname(folder), is_link=not is_file):
+            raise InputError(f"{where}: {key} {name} is a link out of the dataset's folder; put the file itself there")
+        if exists and not is_file and not os.path.isfile(path):
+            raise InputError(f"{path}: does not exist, but {metadata}, line {line} names it; prepare the dataset again")
