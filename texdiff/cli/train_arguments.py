@@ -9,6 +9,7 @@ from texdiff.cli.settings_file import read_settings_file
 from texdiff.config import RENAMED, TrainingConfig
 from texdiff.config.data import check_sources
 from texdiff.errors import InputError, one_line, training_program
+from texdiff.storage import ConnectionBroken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,6 @@ def _checked_sources(text: str) -> str:
 
 
 def report_error(error: Exception) -> int:
-    """Say on stderr, in one line, what is wrong; returns the exit code for it."""
+    """Say on stderr, in one line, what is wrong; returns the exit code for it: 2, or 1 for a broken connection."""
     print(f"{training_program()}: error:", one_line(error), file=sys.stderr)
-    return 2
+    return 1 if isinstance(error, ConnectionBroken) else 2

@@ -177,7 +177,7 @@ class TrainingConfig:
     def _addresses(self) -> Iterator[tuple[bool, str]]:
         """What has to be on a disk."""
         named = [("data.dataset", source.path) for source in self.data.sources]
-        named += [("data.cache_dir", self.data.cache_dir or ""), ("run.output_dir", self.run.output_dir)]
+        named += [("data.cache_dir", self.data.cache_dir or "")]
         for key, name in named:
             yield (
                 "://" in name,

@@ -39,7 +39,8 @@ class RunConfig:
     """Length, size and place of the run."""
 
     output_dir: str = "outputs/run"
-    """Folder for weights, checkpoints, samples and figures."""
+    """Folder for weights, checkpoints, samples and figures; or its address in object storage, such as s3://bucket/run,
+    which is kept the same as a folder in the user's cache."""
     seed: int = 0
     """Seed of every random draw."""
     max_train_steps: Count = 1000

@@ -152,7 +152,8 @@ def _tried(address: str, do: Callable[["AbstractFileSystem", str], Found]) -> Fo
     import fsspec
 
     with _explained(address):
-        files, path = fsspec.core.url_to_fs(address)
+        folders = {"auto_mkdir": True} if address.startswith("file://") else {}  # elsewhere they come with their files
+        files, path = fsspec.core.url_to_fs(address, **folders)
     for wait in (*WAITS, None):
         with _explained(address):
             try:

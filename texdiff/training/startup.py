@@ -169,7 +169,8 @@ def print_summary(
         scales = ", ".join(f"{scale:g}" for scale in config.data.scales)
         side, most = config.data.resolution, config.data.source_resolution
         print(f"windows          {side} px of atlases of up to {most} px, at {scales} times their size")
-    print(f"run folder       {run.folder} ({begin})", flush=True)
+    place = f"{run.storage.address}, worked on in {run.folder}" if run.storage else run.folder
+    print(f"run folder       {place} ({begin})", flush=True)
     return sizes
 
 

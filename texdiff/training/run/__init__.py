@@ -6,7 +6,6 @@ Nothing is read before it is asked for, and torch is not needed to read.
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +13,14 @@ from texdiff.errors import InputError, one_line
 from texdiff.files import write_atomic
 from texdiff.models.exports import BEST, BEST_FILE, CHECKPOINTS, LAYOUT_NET, MAPS_KEY
 from texdiff.models.lora_files import LORA_FILE
+from texdiff.storage import is_address
+from texdiff.training.run.stored import SUMS, RunStorage
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-SUMS = "SHA256SUMS"
 STATE_FILES = PROGRESS, STATE, WEIGHTS = "progress.json", "state.safetensors", "weights.safetensors"
 """What a run continues from, in the folder of a checkpoint."""
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class Run:
     """A run in `folder`. One that is being trained continues from `resume_from`, where it has a checkpoint."""
 
-    def __init__(self, folder: Path, resume_from: Path | None = None) -> None:
-        self.folder, self.resume_from = folder, resume_from
+    def __init__(self, folder: Path, resume_from: Path | None = None, storage: "RunStorage | None" = None) -> None:
+        self.folder, self.resume_from, self.storage = folder, resume_from, storage
         self.config_file = folder / "config.yaml"
         self.metrics_file = folder / "metrics.jsonl"
         self.provenance_file = folder / "about.json"
@@ -61,9 +61,13 @@ class Run:
         than a run, for a finished run that has no checkpoint, and for one that has done more than `max_train_steps` and
         has no checkpoint of that step. Every rank must call it.
         """
-        folder, resume_from = parallel.decide(lambda: _choose(Path(output_dir), resume, max_train_steps))
+        from texdiff.training.run.choice import choose_folder, choose_stored, missing
+
+        if is_address(output_dir):
+            return choose_stored(output_dir, resume, max_train_steps, parallel)
+        folder, resume_from = parallel.decide(lambda: choose_folder(Path(output_dir), resume, max_train_steps))
         # By a name below what each has for the working folder, as that is how the ranks will write and read.
-        above = parallel.decide(lambda: _missing(folder))
+        above = parallel.decide(lambda: missing(folder))
         shared = 0 in parallel.together([folder, *folder.absolute().parents][above])
         if without := parallel.gather([] if shared else [parallel.place]):
             raise InputError(
@@ -84,12 +88,20 @@ class Run:
                 write_atomic(self.config_file, config.to_yaml().encode())
                 about = provenance([source.path for source in config.data.sources], sizes, parallel)
                 write_atomic(self.provenance_file, _json(about), durable=False)
+                if self.storage is not None:
+                    self.storage.begin()
+                    self.send()
             except OSError as error:
                 raise InputError(
                     f"run.output_dir: {self.folder} cannot be written ({error.strerror}); name another"
                 ) from None
 
         parallel.decide(write)
+
+    def send(self, *, figures_alone: bool = False) -> None:
+        """Where the run is in storage, have there what is new. For rank 0 alone; see `RunStorage.send`."""
+        if self.storage is not None:
+            self.storage.send(figures_alone=figures_alone)
 
     def finish(self, parallel: "Parallel") -> None:
         """Take leave of the other ranks, and say where to look."""
@@ -98,6 +110,8 @@ class Run:
             best = self.best()
             at = f", and the best, after {best['step']} steps, in {self.best_folder}" if best else ""
             print(f"done: weights and samples are in {self.folder}{at}; see {self.report_file}")
+            if self.storage is not None:
+                print(f"sending them to {self.storage.address}")
 
     def _lock(self) -> None:
         """Keep other processes from this run until ours ends, however it ends. Raises InputError where one is at work:
@@ -201,57 +215,6 @@ class Run:
     def is_finished(self) -> bool:
         """Whether weights were exported."""
         return self.lora_file.is_file() or self.pipeline_file.is_file() or self.layout_net_folder.is_dir()
-
-
-def _choose(folder: Path, resume: str, last_step: int) -> tuple[Path, Path | None]:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"run.output_dir: {folder} is a file; name a folder")
-    if resume == "never":
-        first, number = folder, 2
-        while folder.exists() and any(folder.iterdir()):
-            folder = first.with_name(f"{first.name}-{number}")
-            number += 1
-        _check_writable(folder)
-        return folder, None
-    _check_writable(folder)
-    others = folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
-    if others and not Run(folder).config_file.is_file():
-        raise InputError(f"run.output_dir: {folder} holds other files and no run; name a new folder, or empty it")
-    return folder, _checkpoint(Run(folder), last_step)
-
-
-def _missing(folder: Path) -> int:
-    """How many folders of this path are not there yet, `folder` itself among them."""
-    return next(n for n, path in enumerate((folder, *folder.absolute().parents)) if path.exists())
-
-
-def _check_writable(folder: Path) -> None:
-    """Known before hours of encoding: a file that has no name and is gone at once, where `folder` is or will be."""
-    try:
-        with tempfile.TemporaryFile(dir=[folder, *folder.absolute().parents][_missing(folder)]):
-            pass
-    except OSError as error:
-        raise InputError(f"run.output_dir: {folder} cannot be written ({error.strerror}); name another") from None
-
-
-def _checkpoint(run: Run, last_step: int) -> Path | None:
-    """The checkpoint to continue from, of which no step is beyond the last."""
-    from texdiff.training.run.checkpoint import damage_of, newest_good
-
-    start_over = "start a new run with --run.resume never or another run.output_dir"
-    there, wanted = run.checkpoints(), run.checkpoint_folder(last_step)
-    if not there and run.is_finished:
-        raise InputError(f"{run.folder}: a finished run without checkpoints, which would be overwritten; {start_over}")
-    done = max(map(step_of, there), default=0)
-    if done <= last_step:
-        return newest_good(run)
-    if wanted in there and damage_of(wanted) is None:
-        return wanted
-    steps = ", ".join(str(step_of(path)) for path in there)
-    raise InputError(
-        f"run.max_train_steps {last_step}: {run.folder} has done {done} and has no good checkpoint of step {last_step} "
-        f"(there are {steps}); name another step, or {start_over}"
-    )
 
 
 def step_of(folder: Path) -> int:

@@ -134,6 +134,7 @@ class Checkpointer:
                 remove(old)
             self.damaged = []
             self._rotate(newest)
+            self.run.send()
         self.saved = step
         self.parallel.wait()
 

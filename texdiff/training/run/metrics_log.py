@@ -136,6 +136,8 @@ class MetricsLog:
             shown = {"loss": f"{self._smoothed.add(loss):.4f}", "images/s": f"{speed:.3g}"}
             if self._bar is not None:
                 self._bar.set_postfix(shown, refresh=False)
+        if self.parallel.is_main:
+            self.run.send(figures_alone=True)
         self._pending = []
         self._since = time.perf_counter()
 

@@ -108,6 +108,9 @@ class StopSignals:
                     flush=True,
                 )
             self._finish()
+            unsent = self._send()
+            if unsent is not None and error is not None:
+                print(f"\n{training_program()}: error: {unsent}", file=sys.stderr, flush=True)
             if isinstance(error, Stopped):
                 done = f" after {error.args[0]} steps" if error.args else ""
                 alone = self.received == "SIGTERM" and not done and _ranks() > 1  # the ranks do not ask each other yet
@@ -118,7 +121,9 @@ class StopSignals:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
         if isinstance(error, Stopped) or left_alone:
-            _exit(0 if self.received else 1)
+            _exit(0 if self.received and unsent is None else 1)
+        if unsent is not None and error is None:
+            raise unsent
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported before it is needed
             raise InputError(
                 "the GPU's memory is full; lower run.train_batch_size and raise run.gradient_accumulation_steps by as "
@@ -139,6 +144,15 @@ class StopSignals:
                 do()
             except (InputError, OSError) as trouble:  # what ended the block is to be said, and not this instead
                 print(f"{training_program()}: {trouble}", file=sys.stderr)
+
+    def _send(self) -> InputError | None:
+        """Have in storage what the run has left, where it is there; what is wrong where that cannot be done."""
+        try:
+            if self.run is not None and self.run.storage is not None:
+                self.run.storage.finish()
+        except InputError as trouble:
+            return trouble
+        return None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now, name = time.monotonic(), signal.Signals(number).name
@@ -163,7 +177,8 @@ class StopSignals:
 
     def _command_to_continue(self) -> str:
         if self.resume == "never" and self.run is not None:  # the same command would start over once more
-            return f"{self._command} --run.resume auto --run.output_dir {shlex.quote(str(self.run.folder))}"
+            place = self.run.storage.address if self.run.storage else str(self.run.folder)
+            return f"{self._command} --run.resume auto --run.output_dir {shlex.quote(place)}"
         return self._command
 
     def _say(self, text: str, stream: TextIO, every_rank: bool = False) -> None:

@@ -1,0 +1,113 @@
+"""Runs in storage."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from flaky_storage import FlakyFileSystem
+from small_run import CONFIG, a_run
+
+from texdiff import storage
+from texdiff.errors import InputError
+from texdiff.training.run import Run
+
+PLACE = "flaky://bucket/run"
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    FlakyFileSystem.clean()
+    storage._Said.failing = False
+    monkeypatch.setattr(storage, "WAITS", (0.0,))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
+
+
+def begun(parallel, address=PLACE):
+    """A run in the middle of its training, that has said so in storage."""
+    run = Run.choose(address, "auto", 1000, parallel)
+    one = a_run(parallel, run.folder)
+    one.state.run = one.state.log.run = run
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.config_file.write_text(CONFIG.to_yaml())
+    run.storage.begin()
+    return one, run
+
+
+def steps_there() -> list[str]:
+    return sorted({name.split("/")[1] for name in storage.find(PLACE) if name.startswith("checkpoints/")})
+
+
+def test_a_run_continues_on_another_machine(parallel, tmp_path, monkeypatch):
+    one, run = begun(parallel)
+    for step in (1, 2, 3):
+        one.step()
+        one.state.save(step)
+    assert steps_there() == ["step-00000002", "step-00000003"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "second"))
+    two, again = begun(parallel)
+    assert again.folder != run.folder
+    assert again.resume_from == again.checkpoint_folder(3)
+    assert two.state.load(again.resume_from) == 3
+    assert torch.equal(two.layer.weight, one.layer.weight)
+    one.step()
+    with pytest.raises(InputError, match="another process has begun to write there"):
+        one.state.save(4)
+    assert steps_there() == ["step-00000002", "step-00000003"]
+    assert run.checkpoint_folder(4).is_dir()
+
+
+def test_a_broken_connection_does_not_end_a_run_and_loses_nothing(parallel, capsys):
+    one, run = begun(parallel)
+    one.step()
+    one.state.save(1)
+    FlakyFileSystem.cut()
+    for step in (2, 3):
+        one.step()
+        one.state.save(step)
+    run.send(figures_alone=True)
+    said = capsys.readouterr().err
+    assert said.count("the connection is broken") == 1
+    assert said.count("training goes on") == 1
+    with pytest.raises(storage.ConnectionBroken, match=r"nothing is lost: all is in .*, from where the same command"):
+        run.storage.finish()
+    FlakyFileSystem.cut(0)
+    assert steps_there() == ["step-00000001"]
+    two, again = begun(parallel)
+    assert again.resume_from == again.checkpoint_folder(3)
+    two.state.load(again.resume_from)
+    two.step()
+    two.state.save(4)
+    assert steps_there() == ["step-00000003", "step-00000004"]
+    for name in storage.find(PLACE):
+        assert name == ".writer" or storage.read(f"{PLACE}/{name}") == (run.folder / name).read_bytes()
+
+
+def test_one_that_cannot_be_reached_does_not_begin(parallel):
+    FlakyFileSystem.cut()
+    with pytest.raises(storage.ConnectionBroken, match="flaky://bucket/run: the connection is broken"):
+        Run.choose(PLACE, "auto", 1000, parallel)
+
+
+def test_places_that_are_in_use(parallel):
+    storage.write(f"{PLACE}/photo.png", b"x")
+    with pytest.raises(InputError, match=r"run.output_dir: flaky://bucket/run holds other files and no run"):
+        Run.choose(PLACE, "auto", 10, parallel)
+    assert Run.choose(PLACE, "never", 10, parallel).storage.address == f"{PLACE}-2"
+
+
+@pytest.mark.slow
+def test_a_run_by_its_address_is_the_one_in_a_folder(train, dataset, tmp_path):
+    flags = ["--data.dataset", dataset, "--run.checkpointing_steps", 2, "--run.train_batch_size", 2]
+    address = f"file://{tmp_path}/there"
+    assert train(*flags, "--run.output_dir", tmp_path / "here", "--run.max_train_steps", 4).returncode == 0
+    first = train(*flags, "--run.output_dir", address, "--run.max_train_steps", 2, XDG_CACHE_HOME=str(tmp_path / "a"))
+    assert (first.returncode, first.stderr.count("error")) == (0, 0), first.stderr
+    done = train(*flags, "--run.output_dir", address, "--run.max_train_steps", 4, XDG_CACHE_HOME=str(tmp_path / "b"))
+    assert done.returncode == 0, done.stderr
+    assert f"{address}, worked on in" in done.stdout
+    losses = [
+        [line["loss"] for line in Run(tmp_path / place).metrics() if "loss" in line] for place in ("here", "there")
+    ]
+    assert losses[0] == losses[1]
+    assert (tmp_path / "there/report.html").is_file()
+    assert (tmp_path / "there/checkpoints/step-00000004/SHA256SUMS").is_file()
