@@ -12,7 +12,8 @@ from texdiff.config import SourceConfig
 from texdiff.data.image_source import StoredFile
 from texdiff.data.mixture import Mixture
 from texdiff.data.record import Record
-from texdiff.diffusion.draws import sample_keys
+from texdiff.diffusion import order
+from texdiff.diffusion.order import sample_keys
 
 
 def record(source: int = 0, repeats: int = 1, regularisation: bool = False) -> Record:
@@ -77,6 +78,26 @@ def test_the_stream_does_not_depend_on_where_it_is_cut(
         pieces += mixture.keys(seed, start, cut)
         start += cut
     assert pieces == whole
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes=st.lists(st.integers(1, 60), min_size=2, max_size=3), seed=st.integers(0, 99))
+def test_parts_keep_their_shares_and_turns_in_blocks(sizes: list[int], seed: int) -> None:
+    """In whatever order: only which of a part's textures comes next is another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(order, "BLOCK", 4)
+        patch.setattr(order, "WINDOW", 2)
+        patch.setattr(order, "_stretches", {})
+        sources = [SourceConfig(path=f"folder/{n}", weight=1 + n) for n in range(len(sizes))]
+        records = [record(n) for n, size in enumerate(sizes) for _ in range(size)]
+        by_rows, in_blocks = (Mixture(records, sources, kind) for kind in ("rows", "blocks"))
+        one, other = (mixture.keys(seed, 0, 200) for mixture in (by_rows, in_blocks))
+    assert [records[index].source for _, index in one] == [records[index].source for _, index in other]
+    assert [epoch for epoch, _ in one] == [epoch for epoch, _ in other]
+    for part in in_blocks.parts:
+        visits = [index for _, index in other if index in part.indices]
+        for start in range(0, len(visits) - len(part.indices) + 1, len(part.indices)):
+            assert sorted(visits[start : start + len(part.indices)]) == part.indices.tolist()
 
 
 @pytest.mark.parametrize("size", [1, 7, 50])

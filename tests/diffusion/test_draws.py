@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from texdiff.diffusion.draws import draw, draw_timesteps, sample_keys, seed_layers
+from texdiff.diffusion.draws import draw, draw_timesteps, seed_layers
+from texdiff.diffusion.order import sample_keys
 
 SHAPE = (4, 8, 8)
 

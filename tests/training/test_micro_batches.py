@@ -10,7 +10,7 @@ import torch
 from texdiff.config import DataConfig, MaskConfig, NoiseConfig, RunConfig, TrainingConfig
 from texdiff.data.cache.encode import encode_dataset
 from texdiff.data.records import read_records
-from texdiff.diffusion.draws import sample_keys
+from texdiff.diffusion.order import sample_keys
 from texdiff.models.base import Base
 from texdiff.models.family import load_family
 from texdiff.training.batching import BatchPlan

@@ -89,6 +89,10 @@ class DataConfig:
     """Latents: drawn anew from the encoder's distribution at each visit, or its mean."""
     caption_dropout: Share = 0.1
     """Share of visits with an empty caption, which enables classifier-free guidance."""
+    order: Literal["rows", "blocks"] = "rows"
+    """The order of visits in an epoch: of all rows anew, or of blocks of 256 rows anew, of which 16 at a time have
+    their rows mixed. `blocks` reads in few places at a time: for data in storage by address, and for a cache that does
+    not fit in memory. Up to 4096 rows there is no difference."""
     unreadable: Literal["stop", "skip"] = "stop"
     """A texture or mask that cannot be read: the run stops, or continues without it. It is named, and with `skip`
     counted and searched for at the start, which reads every image once."""

@@ -31,7 +31,8 @@ from torch import Tensor
 
 from texdiff.data.columns import numbers_of
 from texdiff.data.record import Record
-from texdiff.diffusion.draws import SampleKey, keyed_generator, sample_keys
+from texdiff.diffusion.draws import SampleKey, keyed_generator
+from texdiff.diffusion.order import Order, sample_keys
 
 _MOST = 1_000_000  # places of a block: shares that have a larger common denominator are rounded to it
 
@@ -79,9 +80,10 @@ def paths_of(sources: Sequence[SourceSettings]) -> str:
 
 
 class Mixture:
-    """The visits to `records`, whose `source` says which of `sources` each is of."""
+    """The visits to `records`, whose `source` says which of `sources` each is of; each part is visited in `order`."""
 
-    def __init__(self, records: Sequence[Record], sources: Sequence[SourceSettings]) -> None:
+    def __init__(self, records: Sequence[Record], sources: Sequence[SourceSettings], order: Order = "rows") -> None:
+        self.order = order
         shares: list[tuple[int, NDArray[np.int64], Fraction]] = []  # group, textures, relative visits
         names = _names(sources)
         groups: list[tuple[str, bool, SourceSettings, int]] = []  # name, whether regularisation, source, textures
@@ -141,7 +143,7 @@ class Mixture:
             which = int(part[place])
             indices = self.parts[which].indices
             visit = block * self.parts[which].visits + int(nth[place])
-            [(epoch, at)] = sample_keys(seed, visit, 1, len(indices), which)
+            [(epoch, at)] = sample_keys(seed, visit, 1, len(indices), which, self.order)
             keys.append((epoch, int(indices[at])))
         return keys
 

@@ -12,42 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SampleKey = tuple[int, int]  # (epoch, index of the sample in the dataset)
+SampleKey = tuple[int, int]
+"""The epoch, and the index of the sample in the dataset."""
 
 
 def keyed_generator(seed: int, *key: int | str) -> torch.Generator:
     """A CPU generator whose stream is a function of `seed` and `key` alone."""
     digest = hashlib.blake2b(repr((seed, *key)).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little", signed=True))
-
-
-def sample_keys(seed: int, start: int, count: int, size: int, part: int = 0) -> list[SampleKey]:
-    """Samples number `start` to `start + count` of the endless stream of epochs, each a permutation of a dataset, or of
-    a part of it that has epochs of its own.
-
-    The stream does not stop at an epoch's end, so no batch is ever short and progress is one number.
-    """
-    keys: list[SampleKey] = []
-    position, end = start, start + count
-    while position < end:
-        epoch, offset = divmod(position, size)
-        taken = _order(seed, epoch, size, part)[offset : offset + end - position].tolist()
-        keys += [(epoch, index) for index in taken]
-        position += len(taken)
-    return keys
-
-
-# Of each part its newest: a large one takes longer to make than a step, and samples come in order.
-_orders: dict[int, tuple[tuple[int, int, int], Tensor]] = {}
-
-
-def _order(seed: int, epoch: int, size: int, part: int) -> Tensor:
-    """The permutation int64 [size] of an epoch."""
-    wanted = seed, epoch, size
-    if part not in _orders or _orders[part][0] != wanted:
-        key: list[int | str] = [epoch, "order", *([part] if part else [])]
-        _orders[part] = wanted, torch.randperm(size, generator=keyed_generator(seed, *key))
-    return _orders[part][1]
 
 
 def seed_layers(seed: int, keys: Sequence[SampleKey]) -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from texdiff.config import DataConfig, MaskConfig, TrainingConfig
 from texdiff.data.cache.encode import encode_dataset
 from texdiff.data.records import read_records
-from texdiff.diffusion.draws import draw, draw_timesteps, sample_keys
+from texdiff.diffusion.draws import draw, draw_timesteps
+from texdiff.diffusion.order import sample_keys
 from texdiff.models.family import load_family
 from texdiff.training.parallel import Parallel
 from texdiff.training.run.state_file import read_state

@@ -101,6 +101,7 @@ def test_a_base_may_move_as_long_as_it_is_the_same(parallel, base, tmp_path):
         ({"effective_batch": 8}, "effective batch: 4, now 8"),
         ({"width": 5}, "does not fit this model"),
         ({"config": replace(CONFIG, optim=OptimConfig(lr_scheduler="linear"))}, "optim.lr_scheduler"),
+        ({"config": replace(CONFIG, data=replace(CONFIG.data, order="blocks"))}, "data.order: rows, now blocks"),
     ],
 )
 def test_another_dataset_batch_or_model_is_refused(change, said, parallel, tmp_path):

@@ -119,7 +119,7 @@ class _Encoding:
         else:
             encoded = self._cached(views, texture_keys, mask_keys, layout_keys)
         captions = Column[tuple[str, ...]](records, "captions")
-        mixture = Mixture(records, self.data.sources)
+        mixture = Mixture(records, self.data.sources, self.data.order)
         content = (texture_keys.tobytes(), mask_keys.tobytes(), captions, *mixture.content)
         return LatentDataset(
             records,

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from texdiff.data.cache.keys import FORMAT, Keys, as_keys, key_of
-from texdiff.data.cache.store import Arrays, ArrayStore, Stores
+from texdiff.data.cache.store import SHARD_ENTRIES, Arrays, ArrayStore, Stores
 from texdiff.data.caption_length import CLIP_TOKENS
 from texdiff.data.mask_weights import THRESHOLD
 from texdiff.data.record import Record
@@ -181,7 +181,7 @@ def fill_store(
     places, missing = store.find(keys), []
     if (places < 0).any():
         _, first = np.unique(keys, return_index=True)
-        share = np.sort(first)[mine]  # of all of them, since another rank may be done with some of its own already
+        share = _share(np.sort(first), mine)  # of all, since another rank may be done with some of its own already
         missing = share[places[share] < 0].tolist()
     try:
         if missing:
@@ -198,6 +198,14 @@ def fill_store(
     if not mine.start:  # the first of those that see the folder
         store.write_index()
     return places
+
+
+def _share(indices: NDArray[np.int64], mine: slice) -> NDArray[np.int64]:
+    """This rank's part of the indices [n]. Of many, as many that follow one another as a shard has: what is visited in
+    blocks of them is then read from few shards."""
+    ranks = mine.step or 1
+    run = max(1, min(SHARD_ENTRIES, len(indices) // (8 * ranks)))
+    return indices[np.arange(len(indices)) // run % ranks == (mine.start or 0)]
 
 
 def _variation(texture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.float32]:

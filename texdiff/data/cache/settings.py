@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 
 from texdiff.data.mixture import SourceSettings
+from texdiff.diffusion.order import Order
 
 
 class DataSettings(Protocol):
@@ -24,6 +25,8 @@ class DataSettings(Protocol):
     def min_crop_coverage(self) -> float: ...
     @property
     def background(self) -> str | int: ...
+    @property
+    def order(self) -> Order: ...
     @property
     def posterior(self) -> str: ...
     @property
