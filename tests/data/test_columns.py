@@ -12,6 +12,7 @@ from texdiff.data.columns import Column, Folder, RecordTable, Row, pick
 from texdiff.data.image_source import StoredFile
 from texdiff.data.record import Record
 from texdiff.data.records import read_records, read_sources
+from texdiff.data.records.captions import distinct_captions
 from texdiff.errors import InputError
 
 NAMES = [field.name for field in fields(Record)]
@@ -92,13 +93,28 @@ def test_sources_are_joined(make_dataset, tmp_path: Path) -> None:
     assert all(one.read_mask().any() for one in (*train, *held_out))
 
 
-def test_a_key_of_columns_is_that_of_lists() -> None:
+def test_a_key_of_columns_is_that_of_lists(monkeypatch) -> None:
+    monkeypatch.setattr("texdiff.data.cache.keys._AT_ONCE", 2)
     for count in (0, 1, 3):
         records = [record(row, "/data/") for row in rows(count)]
         column = Column[tuple[str, ...]](records, "captions")
-        for before, after in ((), ()), ((b"a'\"", 1), ("b",)):
+        for before, after in (
+            ((), ()),
+            ((b"a'\"", 1), ("b",)),
+            ((b"'", b'"', b"", b"x'" * 40), (b"'x\"\\\n\0\xff" * 9,)),
+        ):
             assert key_of_lists(*before, column, *after) == key_of(*before, list(column), *after)
     assert key_of_lists("a") == key_of("a")
+
+
+def test_captions_are_each_there_once_by_their_first() -> None:
+    given = rows(20_000)
+    given = [row._replace(captions=["", "é", *row.captions[:1]] if row.row % 3 else ["b", "a"]) for row in given]
+    expected = list(dict.fromkeys(["", *(text for row in given for text in row.captions)]))
+    for records in (RecordTable.of(Folder("/"), given), [record(row, "/") for row in given]):
+        found = distinct_captions(records)
+        assert list(found) == expected
+        assert [len(found), found[-1], found[2:4]] == [len(expected), expected[-1], expected[2:4]]
 
 
 def test_half_a_surrogate_pair_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from texdiff.data.columns import Column, pick
 from texdiff.data.image_source import Source
 from texdiff.data.mixture import Mixture, paths_of
 from texdiff.data.record import Record
+from texdiff.data.records.captions import distinct_captions
 from texdiff.diffusion.crops import ROUNDS
 from texdiff.errors import InputError
 from texdiff.storage import default_cache_dir
@@ -181,8 +181,7 @@ class _Encoding:
         if layout_keys is not None:
             layouts = self.stores.open("layouts", self.data.resolution, *atlases)
             layout_places = self._filled(layouts, layout_keys, make_layouts, "layout maps", names)
-        told = Column[tuple[str, ...]](records, "captions")
-        captions = list(dict.fromkeys(chain([""], chain.from_iterable(told))))
+        captions = distinct_captions(records)
         texts = self.stores.open("captions", self.text_weights)
         self._filled(
             texts,

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,10 @@ def key_of_lists(*parts: object) -> bytes:
     for number, part in enumerate(parts):
         digest.update(b", " if number else b"(")
         if isinstance(part, Column):
-            for place, item in enumerate(part):
-                digest.update(b", " if place else b"[")
-                digest.update(repr(item).encode())
+            items, begun = iter(part), b"["
+            while some := list(islice(items, _AT_ONCE)):
+                digest.update(begun + ", ".join(map(repr, some)).encode())
+                begun = b", "
             digest.update(b"]" if len(part) else b"[]")
         elif isinstance(part, bytes):
             for text in _repr(part):
