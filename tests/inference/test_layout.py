@@ -46,6 +46,41 @@ def test_a_position_map_says_where_each_square_stands(texdiff: Texdiff, four_squ
     assert (values[20] == 0).all()
 
 
+def test_the_map_of_a_named_material(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    scene = trimesh.Scene()
+    expected = {}
+    for side, (name, left) in enumerate((("small", 0), ("large", 8)), 1):
+        uv = np.array([[left, 0], [left + 8, 0], [left + 8, 16], [left, 16]]) / 16
+        material = trimesh.visual.material.PBRMaterial(
+            name=name, baseColorTexture=Image.new("RGB", (8, 8), (left, 9, 9))
+        )
+        visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+        corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]) * side
+        scene.add_geometry(
+            trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], visual=visual, process=False), geom_name=name
+        )
+        expected[name] = np.zeros((16, 16), np.uint8)
+        expected[name][:, left : left + 8] = 255
+    scene.export(tmp_path / "two.glb")
+    command = [
+        "layout",
+        str(tmp_path / "two.glb"),
+        "--output",
+        str(tmp_path / "map.png"),
+        "--size",
+        "16",
+        "--kind",
+        "mask",
+    ]
+    for flags, name in (([], "large"), (["--material", "small"], "small"), (["--material", "large"], "large")):
+        assert cli.main([*command, *flags]) == 0
+        with Image.open(tmp_path / "map.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), expected[name])
+    assert cli.main([*command, "--material", "big"]) == 2
+    says = "texdiff: error: --material big: two.glb has no such material; name one of small, large\n"
+    assert capsys.readouterr().err == says
+
+
 @pytest.mark.parametrize("kind", ["position", "normal", "mask", "lines"])
 def test_each_kind_is_what_the_mesh_has(kind: Kind, four_squares_obj: Path, tmp_path: Path) -> None:
     write_layout(four_squares_obj, tmp_path / "map.png", 64, kind)

@@ -81,7 +81,13 @@ def check(source: list[str], /, *, workers: int = 1) -> int:
 
 
 def layout(
-    mesh: str, /, *, output: str, size: int = 512, kind: Literal["position", "normal", "mask", "lines"] = "position"
+    mesh: str,
+    /,
+    *,
+    output: str,
+    size: int = 512,
+    kind: Literal["position", "normal", "mask", "lines"] = "position",
+    material: str | None = None,
 ) -> int:
     """Draw a mesh's map of its texture, for a ControlNet: what lies under each texel.
 
@@ -92,10 +98,12 @@ def layout(
         kind: position: x, y, z in the box of the whole object, whose middle is 0.5 and whose longest side reaches from
             0.05 to 0.95, 16 bits a channel; normal: (n + 1) / 2, 16 bits; mask: white where the UV map is; lines: white
             edges of its triangles on black, a pixel wide.
+        material: Name of the material whose texture it is for, as generate takes it.
     """
     from texdiff.inference.layout import write_layout
 
-    print(write_layout(Path(mesh), Path(output), size, kind), f"wrote {output} ({kind}, {size}x{size})", sep="\n")
+    choice = write_layout(Path(mesh), Path(output), size, kind, material)
+    print(choice, f"wrote {output} ({kind}, {size}x{size})", sep="\n")
     return 0
 
 

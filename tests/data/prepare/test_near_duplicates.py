@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 
 from texdiff.data.prepare import prepare_dataset
+from texdiff.data.prepare.asset import Asset
+from texdiff.data.prepare.build_stage import TextureEntry
 from texdiff.data.prepare.near_duplicates.look import look_of, read_look, same_texture
+from texdiff.data.prepare.near_duplicates.merge import merge_near_duplicates
 
 
 def look(texture: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
@@ -91,3 +94,27 @@ def test_the_largest_stays_with_what_is_known_of_all(tmp_path: Path, write_mesh:
     assert (aside["source"], aside["same_as"]) == ("small.glb", row["asset_id"])
     assert aside["reason"] == f"shows the same texture as another ({row['asset_id']})"
     assert aside["split"] is None
+
+
+def test_what_many_resemble_is_read_twice_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Textures of nearly one colour, each with one other cell: all are compared with all."""
+    entries = []
+    for number in range(40):
+        texture = np.full((32, 32, 3), 128, np.uint8)
+        texture[number // 8, number % 8] = 255
+        if number >= 38:  # copies of the one before them
+            texture[number // 8, number % 8], texture[37 // 8, 37 % 8] = 128, 292 - number
+        stored = {"properties": {"source_width": 32, "source_height": 32}}
+        (tmp_path / str(number)).mkdir()
+        stored["look"] = look_of(texture, np.ones((32, 32), bool))
+        (tmp_path / str(number) / "entry.json").write_text(json.dumps(stored))
+        asset = Asset(path=tmp_path / f"{number}.glb", label=f"{number}.glb", key=str(number), captions=(), named=True)
+        where = {"folder": tmp_path / str(number), "assets": (asset,), "name": "", "reason": None}
+        entries.append(TextureEntry(content=f"{number:02d}", **where))
+    read = []
+    stored_of = TextureEntry.stored
+    monkeypatch.setattr(TextureEntry, "stored", lambda self: read.append(self.content) or stored_of(self))
+    merged = merge_near_duplicates(entries)
+    assert [entry.content for entry in merged if entry.same_as] == ["38", "39"]
+    assert [asset.label for asset in merged[37].assets] == ["37.glb", "38.glb", "39.glb"]
+    assert len(read) == 2 * len(entries)

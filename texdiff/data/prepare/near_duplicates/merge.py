@@ -1,12 +1,13 @@
 """The same texture once more, at another size or compressed anew: told by its look, and counted once.
 
 Looks to compare are found by the mean colours of their quadrants, 12 numbers, in a tree: these differ by no more than
-the looks do, so none is missed.
+the looks do, so none is missed. Those near one texture are found when it is its turn: of all pairs there may be very
+many, where thousands are nearly of one colour.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from scipy.spatial import cKDTree
 
 from texdiff.data.prepare.build_stage import TextureEntry
 from texdiff.data.prepare.near_duplicates.look import ALL_OVER, SIDE, read_look, same_texture
+
+_LOOKS = 4096  # that are kept in memory, 16 KB each
 
 
 def merge_near_duplicates(entries: Sequence[TextureEntry]) -> list[TextureEntry]:
@@ -28,19 +31,18 @@ def merge_near_duplicates(entries: Sequence[TextureEntry]) -> list[TextureEntry]
         order.append((-properties["source_width"] * properties["source_height"], entries[number].content, place))
         quadrants = read_look(stored["look"])[..., :3].reshape(2, SIDE // 2, 2, SIDE // 2, 3)
         means[place] = quadrants.mean(axis=(1, 3)).ravel()
-    near = defaultdict(list)
-    # A quadrant's mean over n cells differs by d where its cells' squares differ by n d^2 at least, in sum.
-    for one, other in cKDTree(means).query_pairs(ALL_OVER * 12**0.5) if kept else ():
-        near[one].append(other)
-        near[other].append(one)
+    tree = cKDTree(means)
 
+    @lru_cache(maxsize=_LOOKS)
     def look(place: int) -> NDArray[np.float32]:
         return read_look(entries[kept[place]].stored()["look"])
 
     found = list(entries)
     stays: dict[int, list[int]] = {}  # of textures that stay, by place, those that are the same
     for _, _, place in sorted(order):
-        looks_like = sorted({*near[place]} & stays.keys(), key=lambda other: entries[kept[other]].content)
+        # A quadrant's mean over n cells differs by d where its cells' squares differ by n d^2 at least, in sum.
+        near = tree.query_ball_point(means[place], ALL_OVER * 12**0.5)
+        looks_like = sorted((other for other in near if other in stays), key=lambda at: entries[kept[at]].content)
         same = next((other for other in looks_like if same_texture(look(place), look(other))), None)
         if same is None:
             stays[place] = []
