@@ -2,7 +2,7 @@
 
 import pytest
 
-from texdiff.config import DataConfig, SourceConfig, TrainingConfig
+from texdiff.config import DataConfig, TrainingConfig
 from texdiff.data.prepare.sources import find_assets
 from texdiff.errors import InputError
 
@@ -10,8 +10,6 @@ from texdiff.errors import InputError
 @pytest.mark.parametrize(
     ("key", "sections"),
     [
-        ("data.dataset", {"data": DataConfig(dataset="s3://bucket/a")}),
-        ("data.dataset", {"data": DataConfig(dataset=(SourceConfig(path="x"), SourceConfig(path="s3://bucket/a")))}),
         ("data.cache_dir", {"data": DataConfig(dataset="x", cache_dir="s3://bucket/a")}),
     ],
 )

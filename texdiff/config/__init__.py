@@ -176,13 +176,11 @@ class TrainingConfig:
 
     def _addresses(self) -> Iterator[tuple[bool, str]]:
         """What has to be on a disk."""
-        named = [("data.dataset", source.path) for source in self.data.sources]
-        named += [("data.cache_dir", self.data.cache_dir or "")]
-        for key, name in named:
-            yield (
-                "://" in name,
-                f"{key} must be on a disk (got {name}): storage that has an address is not read; copy it",
-            )
+        name = self.data.cache_dir or ""
+        yield (
+            "://" in name,
+            f"data.cache_dir must be on a disk (got {name}): storage that has an address is not read; copy it",
+        )
 
     def _window_combinations(self) -> Iterator[tuple[bool, str]]:
         """The same of atlases that are cut to windows."""

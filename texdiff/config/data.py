@@ -53,10 +53,10 @@ class DataConfig:
     """The dataset, and what of it the model sees."""
 
     dataset: tuple[SourceConfig, ...] | str
-    """Folder written by `texdiff prepare`, or any dataset that `texdiff check` accepts: images with masks in other
-    trainers' layouts, kohya's .toml, a hub id with the three columns below. Or a list of such sources with their shares
-    of visits, such as [{path: a, weight: 3}, {path: b, weight: 1, loss_weight: 0.5}]; keys: path, weight, repeats,
-    caption_prefix, loss_weight, prior_loss_weight."""
+    """Folder written by `texdiff prepare`, or its address in object storage, such as s3://bucket/folder; or any dataset
+    that `texdiff check` accepts: images with masks in other trainers' layouts, kohya's .toml, a hub id with the three
+    columns below. Or a list of such sources with their shares of visits, such as [{path: a, weight: 3}, {path: b,
+    weight: 1, loss_weight: 0.5}]; keys: path, weight, repeats, caption_prefix, loss_weight, prior_loss_weight."""
     image_column: str = "image"
     """Column that holds the texture."""
     mask_column: str = "mask"

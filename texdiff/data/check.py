@@ -15,8 +15,10 @@ from texdiff.data.mask_weights import THRESHOLD, MaskKind, grey_share, mask_kind
 from texdiff.data.prepare.asset import Asset
 from texdiff.data.prepare.mask_images import fit_mask, read_pair
 from texdiff.data.prepare.sources import find_assets
+from texdiff.data.prepare.sources.in_storage import fetched, stored_assets
 from texdiff.data.prepare.workers import Failure, Workers
 from texdiff.errors import InputError
+from texdiff.storage import ConnectionBroken, is_address
 from texdiff.uv.audit import rejection_reason
 from texdiff.uv.image import ImageError, content_hash
 from texdiff.uv.inverted import looks_inverted, many_inverted, variation
@@ -69,7 +71,10 @@ def check_dataset(
     with tempfile.TemporaryDirectory() as spool:
         assets = []
         for one in sources:
-            found, _ = find_assets([one], None, Path(spool))
+            if is_address(one):
+                found = stored_assets(one, Path(tempfile.mkdtemp(dir=spool)))
+            else:
+                found, _ = find_assets([one], None, Path(spool))
             if any(asset.mask is None for asset in found):
                 raise InputError(f"{one}: contains meshes; make a dataset of them first with texdiff prepare")
             several = len(sources) > 1
@@ -80,6 +85,8 @@ def check_dataset(
             for asset, answer in tqdm(
                 pool.run(check_texture, assets), desc="checking", unit=" textures", total=len(assets), file=sys.stderr
             ):
+                if isinstance(answer, ConnectionBroken):
+                    raise answer
                 failed = isinstance(answer, Failure)
                 checked[asset] = (
                     Checked((Finding(asset.label, answer.reason, wrong=not asset.extra),)) if failed else answer
@@ -100,10 +107,17 @@ def check_dataset(
     yield said + _flat_voids([texture.void for texture in checked.values() if texture.coverage is not None])
 
 
-def check_texture(asset: Asset) -> Checked:
-    """Read one image and its mask, in a worker. Raises InputError where one of them cannot be read."""
+def check_texture(asset: Asset) -> Checked | ConnectionBroken:
+    """Read one image and its mask, in a worker. Raises InputError where one of them cannot be read; a connection that
+    is broken says nothing of the image, and is returned."""
     if asset.problem:
         raise InputError(asset.problem)
+    if asset.address:
+        try:
+            with fetched(asset) as here:
+                return check_texture(here)
+        except ConnectionBroken as error:
+            return error
     assert asset.mask is not None
     texture, grey = read_pair(asset.path, asset.mask)
     height, width = texture.shape[:2]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from texdiff.errors import InputError
+from texdiff.storage.copies import local_copies
 
 
 class Source(Protocol):
@@ -39,6 +40,25 @@ class StoredFile:
         # A change that keeps size and date still shows in the time of the inode's own change, or in its number.
         times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
         return f"{_absolute(self.path)} {status.st_size} {times} {status.st_dev} {status.st_ino}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A file in object storage. `stamp` changes when it does; None where there was none when it was listed."""
+
+    address: str
+    stamp: str | None
+
+    def __call__(self) -> bytes:
+        return local_copies().read(self.address, self._stamp())
+
+    def signature(self) -> str:
+        return f"{self.address} {self._stamp()}"
+
+    def _stamp(self) -> str:
+        if self.stamp is None:
+            raise InputError(f"{self.address}: is not there; restore it or prepare again")
+        return self.stamp
 
 
 def _absolute(path: str) -> str:

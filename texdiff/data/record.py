@@ -82,9 +82,9 @@ class Record:
         """
         if self.surface is None:
             raise InputError(f"{self.name}: has no surface file; prepare the dataset again from the meshes")
-        mask = self.read_mask()
+        mask, content = self.read_mask(), self.surface()
         try:
-            grey = read_area_file(self.surface(), mask.shape)
+            grey = read_area_file(content, mask.shape)
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from None
         density, covered = resize_texel_area(from_grey16(grey), mask, (resolution, resolution))

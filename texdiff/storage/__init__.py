@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from texdiff.errors import InputError, one_line
 
@@ -78,6 +78,16 @@ def find(address: str) -> dict[str, Stored]:
 def read(address: str) -> bytes:
     """The bytes of a file."""
     return _tried(address, lambda files, path: files.cat_file(path))
+
+
+def scan(address: str, do: Callable[[IO[bytes]], Found]) -> Found:
+    """What `do` makes of a file, of which only the parts are fetched that it reads."""
+
+    def ask(files: "AbstractFileSystem", path: str) -> Found:
+        with files.open(path, "rb", cache_type="none") as file:
+            return do(file)
+
+    return _tried(address, ask)
 
 
 def write(address: str, content: bytes) -> None:

@@ -96,13 +96,23 @@ def test_places_that_are_in_use(parallel):
 
 
 @pytest.mark.slow
-def test_a_run_by_its_address_is_the_one_in_a_folder(train, dataset, tmp_path):
-    flags = ["--data.dataset", dataset, "--run.checkpointing_steps", 2, "--run.train_batch_size", 2]
+def test_runs_and_datasets_by_their_addresses_are_those_in_folders(train, dataset, tmp_path):
+    flags = ["--run.checkpointing_steps", 2, "--run.train_batch_size", 2, "--data.dataset"]
     address = f"file://{tmp_path}/there"
-    assert train(*flags, "--run.output_dir", tmp_path / "here", "--run.max_train_steps", 4).returncode == 0
-    first = train(*flags, "--run.output_dir", address, "--run.max_train_steps", 2, XDG_CACHE_HOME=str(tmp_path / "a"))
+    assert train(*flags, dataset, "--run.output_dir", tmp_path / "here", "--run.max_train_steps", 4).returncode == 0
+    first = train(
+        *flags,
+        f"file://{dataset}",
+        "--run.output_dir",
+        address,
+        "--run.max_train_steps",
+        2,
+        XDG_CACHE_HOME=str(tmp_path / "a"),
+    )
     assert (first.returncode, first.stderr.count("error")) == (0, 0), first.stderr
-    done = train(*flags, "--run.output_dir", address, "--run.max_train_steps", 4, XDG_CACHE_HOME=str(tmp_path / "b"))
+    done = train(
+        *flags, dataset, "--run.output_dir", address, "--run.max_train_steps", 4, XDG_CACHE_HOME=str(tmp_path / "b")
+    )
     assert done.returncode == 0, done.stderr
     assert f"{address}, worked on in" in done.stdout
     losses = [

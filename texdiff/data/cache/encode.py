@@ -29,7 +29,7 @@ from texdiff.data.record import Record
 from texdiff.data.records.captions import distinct_captions
 from texdiff.diffusion.crops import ROUNDS
 from texdiff.errors import InputError
-from texdiff.storage import default_cache_dir
+from texdiff.storage import default_cache_dir, is_address
 
 
 def encode_dataset(
@@ -154,7 +154,8 @@ class _Encoding:
         return as_keys(key_of(file, astuple(size)) for file in each(files) for size in self.sizes)
 
     def _digests(self, sources: Sequence[Source]) -> Keys:
-        places = "\n".join(str(Path(source.path).absolute()) for source in self.data.sources)
+        paths = (source.path for source in self.data.sources)
+        places = "\n".join(path if is_address(path) else str(Path(path).absolute()) for path in paths)
         return digests(sources, self.stores.open("files", places), **self.share)
 
     def _cached(

@@ -13,6 +13,7 @@ from texdiff.data.cache.keys import caption_keys
 from texdiff.data.cache.store import Arrays, ArrayStore
 from texdiff.data.record import Record
 from texdiff.errors import InputError
+from texdiff.storage import ConnectionBroken
 from texdiff.uv.layout.map_image import encode_map, read_map
 
 Array = NDArray[Any]
@@ -152,7 +153,7 @@ class LiveEncodings:
             entries = list(self.encode_textures(records))
             layouts = [record.layout_map(self.resolution) if record.layout else None for record in records]
         except InputError as error:
-            if not self.skip:
+            if not self.skip or isinstance(error, ConnectionBroken):
                 raise
             if len(records) > 1:
                 return [texture for index in indices for texture in self.textures([index])]

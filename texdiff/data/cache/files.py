@@ -14,6 +14,7 @@ from texdiff.data.columns import pick
 from texdiff.data.image_source import Source
 from texdiff.data.record import Record
 from texdiff.errors import InputError
+from texdiff.storage import ConnectionBroken
 
 _SHOWN = 1024  # files, from which on their reading shows a bar
 NOT_THERE = b"a file missing !"  # in place of the key of a record of which a file is missing, which is not remembered
@@ -110,6 +111,8 @@ def _problem(record: Record, resolution: int) -> str:
         record.model_input(resolution, "keep")
         if record.layout is not None:
             record.layout_map(resolution)
+    except ConnectionBroken:  # which says nothing of the texture
+        raise
     except InputError as error:
         return str(error)
     return ""

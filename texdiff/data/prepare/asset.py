@@ -25,6 +25,7 @@ class Asset:
     layout: Path | None = None  # map of where on the mesh each texel lies, where its dataset has one
     repeats: int = 1  # its visits beside those of others: kohya's num_repeats
     regularisation: bool = False  # kohya's is_reg
+    address: str = ""  # of the folder in object storage that these files are in, by paths from there
     split: str = ""  # the one that the image's dataset puts it in
     problem: str | None = None  # why there is nothing to read after all
     extra: bool = False  # the problem is of something that may well be meant to stay out

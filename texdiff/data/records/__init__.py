@@ -11,9 +11,11 @@ from texdiff.data.columns import Column, RecordTable, join, lacking, numbers_of,
 from texdiff.data.mixture import SourceSettings
 from texdiff.data.record import Record
 from texdiff.data.records.folder import Columns, folder_records, has_other_keys
+from texdiff.data.records.in_storage import stored_records
 from texdiff.data.records.loaded import loaded_records
 from texdiff.data.rows import CAPTION_COLUMNS
 from texdiff.errors import InputError, one_line
+from texdiff.storage import is_address
 
 __all__ = ["Column", "mean_coverage", "pick", "read_records", "read_sources"]
 
@@ -91,6 +93,8 @@ def _prefixed(records: Sequence[Record], prefix: str) -> Sequence[Record]:
 
 def _read_records(dataset: str, split: str, columns: Columns, missing_ok: bool) -> Sequence[Record]:
     image_column, mask_column, caption_column, layout_column = columns
+    if is_address(dataset):
+        return stored_records(dataset, split, columns, missing_ok) or []
     folder = Path(dataset)
     metadata = folder / "train" / "metadata.jsonl"
     usual = (image_column, mask_column) == ("image", "mask") and layout_column in (None, "layout")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from texdiff.data.columns import Folder, RecordTable, Row
+from texdiff.data.image_source import StoredFile
 from texdiff.data.records.kept import kept_records
 from texdiff.data.rows import caption_of, read_rows, repeats_of
 from texdiff.errors import InputError
@@ -21,10 +22,11 @@ def folder_records(metadata: Path, columns: Columns, missing_ok: bool) -> Record
     """The records of a split. Raises InputError, naming the line, for one that can't be used, and where there is none;
     and, but for `missing_ok`, for a file that is missing."""
     folder = Folder(os.path.join(metadata.parent, ""))
-    records = kept_records(metadata, folder, lambda: _rows(metadata, columns), columns)
+    state, dataset = StoredFile(str(metadata)).signature(), str(metadata.parent.parent)
+    records = kept_records(state, dataset, folder, lambda: metadata_rows(metadata, str(metadata), columns), columns)
     if not records:
         raise InputError(f"{metadata}: has no texture; prepare the dataset again")
-    for kind, key in zip(("image", "mask", "surface", "layout"), _keys(columns), strict=True):
+    for kind, key in zip(("image", "mask", "surface", "layout"), keys_of(columns), strict=True):
         if key is not None:
             _look(records, kind, key, metadata, exists=kind != "surface" and not missing_ok)
     return records
@@ -44,7 +46,7 @@ def captions_of(value: object, column: str, where: str) -> list[str]:
     return captions
 
 
-def _keys(columns: Columns) -> tuple[str, str, str, str | None]:
+def keys_of(columns: Columns) -> tuple[str, str, str, str | None]:
     """What the file calls images, masks, surfaces and, where they are asked for, layout maps, as datasets' imagefolder
     has it."""
     image, mask, _, layout = columns
@@ -52,10 +54,11 @@ def _keys(columns: Columns) -> tuple[str, str, str, str | None]:
     return image_key, mask_key, _SURFACE_KEY, f"{layout}_file_name" if layout else None
 
 
-def _rows(metadata: Path, columns: Columns) -> Iterator[Row]:
-    image_key, mask_key, surface_key, layout_key = _keys(columns)
+def metadata_rows(metadata: Path, shown: str, columns: Columns) -> Iterator[Row]:
+    """The rows of a metadata.jsonl, which messages call `shown`. Raises InputError for one that can't be used."""
+    image_key, mask_key, surface_key, layout_key = keys_of(columns)
     for number, row in read_rows(metadata):
-        where = f"{metadata}, line {number}"
+        where = f"{shown}, line {number}"
         if isinstance(row, str):
             raise InputError(f"{where}: {row}; write the dataset again")
         coverage = row.get("coverage")

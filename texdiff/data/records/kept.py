@@ -12,16 +12,17 @@ import pyarrow as pa
 
 from texdiff.data.cache.keys import key_of
 from texdiff.data.columns import SCHEMA, Place, RecordTable, Row, batches_of
-from texdiff.data.image_source import StoredFile
 from texdiff.storage import default_cache_dir
 
 _FORMAT = 1  # of what is kept; a change of the table changes it
 
 
-def kept_records(metadata: Path, place: Place, rows: Callable[[], Iterator[Row]], *settings: object) -> RecordTable:
-    """The records of `place`, which `rows` gives of the file `metadata` by these settings. Those of a small dataset, of
-    one batch, are in memory, as are all where the cache cannot be written."""
-    key = key_of("records", _FORMAT, StoredFile(str(metadata)).signature(), *settings).hex()
+def kept_records(
+    state: str, dataset: str, place: Place, rows: Callable[[], Iterator[Row]], *settings: object
+) -> RecordTable:
+    """The records of `place`, which `rows` gives by these settings of a file in this state. Those of a small dataset,
+    of one batch, are in memory, as are all where the cache cannot be written."""
+    key = key_of("records", _FORMAT, state, *settings).hex()
     file = default_cache_dir() / "records" / f"{key}.arrow"
     if (table := _mapped(file)) is not None:
         return RecordTable([place], table)
@@ -30,7 +31,7 @@ def kept_records(metadata: Path, place: Place, rows: Callable[[], Iterator[Row]]
     if len(first) < 2:
         return RecordTable([place], pa.Table.from_batches(first, SCHEMA))
     with suppress(OSError):
-        _write(file, chain(first, batches), {"dataset": str(metadata.parent.parent)})
+        _write(file, chain(first, batches), {"dataset": dataset})
         if (table := _mapped(file)) is not None:
             return RecordTable([place], table)
     return RecordTable([place], pa.Table.from_batches(batches_of(place, rows()), SCHEMA))

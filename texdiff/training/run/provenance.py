@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from texdiff import __version__
+from texdiff.data.records.in_storage import license_cells
 from texdiff.data.rows import read_rows
+from texdiff.storage import is_address
 from texdiff.training.parallel import Parallel
 from texdiff.training.startup import Sizes
 
@@ -28,11 +30,15 @@ def provenance(datasets: Sequence[str], sizes: Sizes, parallel: Parallel) -> dic
 
 def _licenses(datasets: Sequence[str]) -> dict[str, int]:
     """Licence -> textures of the training splits, where the datasets say it."""
-    named = (str(license or "unknown") for dataset in datasets for license in _license_cells(Path(dataset)))
+    named = (str(license or "unknown") for dataset in datasets for license in _license_cells(dataset))
     return dict(sorted(Counter(named).items()))
 
 
-def _license_cells(dataset: Path) -> Iterator[object]:
+def _license_cells(name: str) -> Iterator[object]:
+    if is_address(name):
+        yield from license_cells(name)
+        return
+    dataset = Path(name)
     metadata = dataset / "train" / "metadata.jsonl"
     if metadata.is_file():
         yield from (row.get("license") for _, row in read_rows(metadata) if isinstance(row, dict))
