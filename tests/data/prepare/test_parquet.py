@@ -63,6 +63,9 @@ def test_records_are_the_same_byte_for_byte(written: Path, converted: Path, tmp_
     assert sorted(path.name for path in converted.iterdir()) == ["audit.jsonl", "audit.parquet", "data"]
     for split in ("train", "validation"):
         assert told(converted, split) == told(written, split)
+    for record in read_records(str(converted), "train"):
+        cells = (record.image, record.mask, record.surface)
+        assert [cell.rows.column_names for cell in cells] == [["image"], ["mask"], ["surface"]]  # no cell reads others
     keys = []
     for folder in (written, converted):
         records = read_records(str(folder), "train")

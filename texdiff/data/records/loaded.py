@@ -41,12 +41,13 @@ def loaded_records(dataset: str, split: str, columns: Columns) -> RecordTable | 
                 f"data.{key}_column: {dataset} has no column {column}; it has {', '.join(rows.column_names)}"
             )
     called = {"image": image_column, "mask": mask_column}
-    for column in (image_column, mask_column):
-        rows = rows.cast_column(column, datasets.Image(decode=False))
-    undecoded = dict.fromkeys(called, rows)
     for kind, wanted in (("surface", "surface"), ("layout", layout_column)):
         if wanted and isinstance(rows.features.get(wanted), datasets.Image):
-            called[kind], undecoded[kind] = wanted, rows.cast_column(wanted, datasets.Image(decode=False))
+            called[kind] = wanted
+    undecoded = {  # each alone: to read a cell is to read its row
+        kind: rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        for kind, column in called.items()
+    }
     place = TableOfImages(f"{dataset} {split}", undecoded, called)
     return RecordTable.of(place, _rows(place, rows, caption_column))
 
