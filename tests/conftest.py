@@ -13,7 +13,7 @@ from PIL import Image
 from warm_python import WarmPython, own_program
 
 # In support/, as are other helpers.
-pytest_plugins = ["four_squares", "inpainting", "nano_xl", "pipelines", "small_meshes", "small_run"]
+pytest_plugins = ["four_squares", "in_blender", "inpainting", "nano_xl", "pipelines", "small_meshes", "small_run"]
 
 ROOT = Path(__file__).parent.parent
 REAL_MESHES = ROOT.parent / "shared" / "realdata" / "furniture"
