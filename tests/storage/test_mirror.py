@@ -162,10 +162,10 @@ def test_all_of_a_place_is_replaced(tmp_path):
     write(tmp_path / "one", a="1", b="1", sums="1")
     sent(tmp_path / "one")
     changes()
-    write(tmp_path / "two", a="2", sums="2")
-    two = Mirror(tmp_path / "two", PLACE, ("sums",), notes=tmp_path / "notes.json")
-    two.begin(whole=True)
+    write(tmp_path / "two", a="2", c="not sent", sums="2")
+    two = Mirror(tmp_path / "two", PLACE, ("sums",), replaces=True, without=["c"], notes=tmp_path / "notes.json")
+    two.begin()
     two.send()
     assert stored() == {"a": "2", "sums": "2"}
-    assert changes()[0] == ("rm_file", "sums")
-    assert {path.name for path in (tmp_path / "two").iterdir()} == {"a", "sums"}
+    assert changes()[:2] == [("rm_file", "sums"), ("rm_file", "a")]
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {"a", "c", "sums"}

@@ -21,6 +21,7 @@ from texdiff.cli.doctor import doctor
 from texdiff.errors import InputError, one_line
 from texdiff.evaluation.compare import compare
 from texdiff.inference.generate import generate
+from texdiff.storage import ConnectionBroken
 
 SUBCOMMANDS: list[Callable[..., object]] = [prepare, check, generate, layout, export, compare, report, evaluate, cache]
 SUBCOMMANDS += [blender, demo, doctor]
@@ -98,7 +99,8 @@ def _positionals(function: Callable[..., object]) -> list[inspect.Parameter]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `texdiff SUBCOMMAND ...`; returns the exit status: 2 with one line on stderr where the input is at fault."""
+    """Run `texdiff SUBCOMMAND ...`; returns the exit status: 2 with one line on stderr where the input is at fault, 1
+    where a connection to storage is broken."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # names of files may hold what the terminal cannot show
@@ -115,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except (InputError, OSError) as error:  # OSError: a full disk, no right to write, a network that is gone
         sys.stderr.write(f"texdiff: error: {one_line(error)}\n")
-        return 2
+        return 1 if isinstance(error, ConnectionBroken) else 2
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported before it is needed
             raise

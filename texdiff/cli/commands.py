@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from texdiff.errors import InputError
+from texdiff.storage import is_address
 
 
 def prepare(
@@ -27,7 +28,8 @@ def prepare(
     Args:
         source: Meshes, folders to search for them (.glb .gltf .obj .ply .dae), or datasets of images with masks: a
             folder in the layout of kohya or OneTrainer or with alpha, a kohya .toml, a table, a hub id.
-        output: Folder to write the dataset to; an earlier dataset there is replaced.
+        output: Folder to write the dataset to, or its address in object storage, such as s3://bucket/folder; an earlier
+            dataset there is replaced.
         resolution: Side in pixels of the square that textures and masks are resized to. Default: as they are.
         captions: A .jsonl or .csv with the keys mesh, text, license, author. Default: captions.jsonl or captions.csv at
             the root of the source, a .txt beside the mesh, or else words from the mesh's name.
@@ -42,10 +44,13 @@ def prepare(
         memory_limit: GiB that reading one mesh may take before it is set aside (Linux only).
     """
     from texdiff.data.prepare import prepare_dataset
+    from texdiff.data.prepare.publish import StoredOutput
 
+    stored = StoredOutput(output) if is_address(output) else None
+    folder = stored.folder if stored else Path(output)
     result = prepare_dataset(
         source,
-        Path(output),
+        folder,
         resolution=resolution,
         captions=Path(captions) if captions else None,
         caption_template=caption_template,
@@ -55,12 +60,13 @@ def prepare(
         workers=workers,
         time_limit=time_limit,
         memory_limit=memory_limit,
+        send=stored.send if stored else lambda: None,
     )
-    print(result)
+    print(f"{result}; sent to {stored.address}" if stored else result)
     if push_to_hub:
         from texdiff.data.prepare.publish import push_to_hub as push
 
-        print(push(Path(output), push_to_hub))
+        print(push(folder, push_to_hub))
     return 0
 
 

@@ -127,9 +127,16 @@ def download(address: str, file: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def upload_files(folder: Path, names: list[str], address: str) -> None:
-    """Copy these files of a folder to the folder `address`, some at a time."""
-    _together(lambda name: upload(folder / name, join(address, name)), names)
+def upload_files(
+    folder: Path, names: list[str], address: str, sent: Callable[[str], object] = lambda name: None
+) -> None:
+    """Copy these files of a folder to the folder `address`, some at a time; `sent` is told of each that is there."""
+
+    def send(name: str) -> None:
+        upload(folder / name, join(address, name))
+        sent(name)
+
+    _together(send, names)
 
 
 def download_files(address: str, names: list[str], folder: Path) -> None:

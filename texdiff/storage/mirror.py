@@ -39,13 +39,24 @@ class Mirror:
     Args:
         markers: names of files, the last parts of their paths.
         marked: a folder in it, each of whose folders counts only with a marker in it.
+        replaces: all that is there is the folder's: what it does not have is deleted, and what changes is, first.
+        without: files at the top of the folder that are not sent.
         notes: where it is noted what was sent; in the folder, if it is not said.
     """
 
     def __init__(
-        self, folder: Path, address: str, markers: Collection[str], marked: str = "", notes: Path | None = None
+        self,
+        folder: Path,
+        address: str,
+        markers: Collection[str],
+        *,
+        marked: str = "",
+        replaces: bool = False,
+        without: Collection[str] = (),
+        notes: Path | None = None,
     ) -> None:
         self.folder, self.address, self.markers, self.marked = folder, address, markers, marked
+        self.replaces, self.without = replaces, without
         self.notes = notes or folder / NOTES
         self.writer: str | None = None
         self.sent: dict[str, Note] = {}
@@ -86,13 +97,17 @@ class Mirror:
         self.sent = {name: (0, 0, "") if name in begun else self._note(name) for name in names}
         self._keep()
 
-    def begin(self, *, whole: bool = False) -> None:
-        """Say in storage that this folder is what counts there. With `whole` all else that is there goes at the next
-        `send`, and not only what was sent from here."""
+    @property
+    def is_writer(self) -> bool:
+        """Whether it is noted here that this folder is what counts in storage; another may have said so since."""
+        return self.writer is not None
+
+    def begin(self) -> None:
+        """Say in storage that this folder is what counts there."""
         there = storage.find(self.address)
         sizes = {name: stored.size for name, stored in there.items()}
         self.sent = {name: note for name, note in self.sent.items() if not note[2] or sizes.get(name) == note[0]}
-        if whole:
+        if self.replaces:
             self.sent = {name: (0, 0, "") for name in sizes if not _is_hidden(name)} | self.sent
         self.writer = self.writer or secrets.token_hex(16)
         self._keep()
@@ -124,10 +139,11 @@ class Mirror:
         for name in sorted({*self.sent} & {*changed} - {*others}):
             if any(other.startswith(name.removesuffix(name.rpartition("/")[2])) for other in others):
                 self._delete(name)
+        for name in sorted({*self.sent} & {*others}) if self.replaces else ():
+            self._delete(name)
         groups = [others[start : start + _AT_ONCE] for start in range(0, len(others), _AT_ONCE)]
         for group in [*groups, *([name] for name in sorted({*changed} - {*others}, reverse=True))]:
-            storage.upload_files(self.folder, group, self.address)
-            self.sent |= {name: changed[name] for name in group}
+            storage.upload_files(self.folder, group, self.address, lambda name: self.sent.update({name: changed[name]}))
             if time.monotonic() > self._since + _NOTED:
                 self._keep()
         for name in sorted({*self.sent} - {*there}, key=lambda name: (not self._is_marker(name), name)):
@@ -160,7 +176,7 @@ class Mirror:
         for root, folders, names in os.walk(self.folder):
             folders[:] = [name for name in folders if not name.startswith(".")]
             found += [Path(root, name).relative_to(self.folder).as_posix() for name in names if not _is_hidden(name)]
-        return sorted(found)
+        return sorted({*found} - {*self.without})
 
     def _is_marker(self, name: str) -> bool:
         return name.rpartition("/")[2] in self.markers

@@ -9,6 +9,7 @@ every result is a file, a run that was stopped continues where it stopped.
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -46,8 +47,10 @@ def prepare_dataset(
     workers: int | None = None,
     time_limit: float = 120.0,
     memory_limit: float = 4.0,
+    send: Callable[[], None] = lambda: None,
 ) -> str:
-    """Write the dataset to `output` and return a summary of one line; see `texdiff prepare --help` for the rest.
+    """Write the dataset to `output` and return a summary of one line; see `texdiff prepare --help` for the rest. `send`
+    brings it elsewhere; until that is done the work folder stays, so that the same call soon comes to it again.
 
     Raises InputError where an option makes no sense, a source is missing, `output` holds something else, or nothing
     usable is found: `output` is then as it was, or holds nothing but the audit where there was no dataset.
@@ -95,6 +98,7 @@ def prepare_dataset(
     if format == "parquet":
         to_parquet(folder)
     put_in_place(folder, output)
+    send()
     shutil.rmtree(work)
     return f"{readable(str(output))}: {summary}"
 

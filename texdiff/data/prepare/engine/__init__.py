@@ -17,6 +17,8 @@ from texdiff.data.prepare.read_stage import read, read_assets
 from texdiff.data.prepare.sources import find_assets
 from texdiff.data.prepare.work_folder import check_output, open_work_folder
 from texdiff.data.prepare.workers import Workers
+from texdiff.errors import InputError
+from texdiff.storage import is_address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class Task:
     memory_limit: float = 4.0
 
     def _assets(self) -> tuple[list[Asset], Path]:
+        if is_address(self.output):
+            raise InputError(f"{self.output}: tasks share a folder on a disk; name that")
         output = Path(os.path.abspath(self.output))
         check_output(output)
         work, _ = open_work_folder(output)
