@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt
+_PATIENCE = 30.0  # seconds after which there is none, as libraries try several times themselves
 _AT_ONCE = 8  # files on their way
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # not a drive, which has one letter
 _STAMPS = ("ETag", "etag", "md5Hash", "md5", "blob_id", "LastModified", "last_modified", "updated", "mtime", "created")
@@ -93,6 +94,13 @@ def scan(address: str, do: Callable[[IO[bytes]], Found]) -> Found:
 def write(address: str, content: bytes) -> None:
     """Give a file this content."""
     _tried(address, lambda files, path: files.pipe_file(path, content))
+
+
+def check_writable(address: str) -> None:
+    """Know before long work that files can be written to a folder, by one that is gone at once."""
+    probe = join(address, ".texdiff")
+    write(probe, b"")
+    remove(probe)
 
 
 def remove(address: str) -> None:
@@ -171,12 +179,13 @@ def _tried(address: str, do: Callable[["AbstractFileSystem", str], Found]) -> Fo
     with _explained(address):
         folders = {"auto_mkdir": True} if address.startswith("file://") else {}  # elsewhere they come with their files
         files, path = fsspec.core.url_to_fs(address, **folders)
+    end = time.monotonic() + _PATIENCE
     for wait in (*WAITS, None):
         with _explained(address):
             try:
                 found = do(files, path)
             except Exception as error:
-                if wait is None or not _may_pass(error):
+                if wait is None or time.monotonic() > end or not _may_pass(error):
                     raise
                 _Said.once(address, error)
                 time.sleep(wait)
@@ -195,7 +204,7 @@ class _Said:
     def once(cls, address: str, error: Exception) -> None:
         if not cls.failing:
             cls.failing = True
-            text = f"{address}: no answer ({one_line(error)[:200]}); trying again for {sum(WAITS):.0f} seconds"
+            text = f"{address}: no answer ({one_line(error)[:200]}); trying again for a while"
             print(text, file=sys.stderr, flush=True)
 
 

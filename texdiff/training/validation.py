@@ -71,7 +71,7 @@ class Validation:
                 self.images(step)
                 self.figures(step)  # last: where its line is, all of it was done
             if self.parallel.is_main:
-                self.log.run.send()
+                self.log.run.send("validation")
         self.parallel.wait()
         patience = self.config.run.early_stopping_patience
         if patience is not None and not self._stalled:

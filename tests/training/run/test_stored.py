@@ -64,7 +64,7 @@ def test_a_broken_connection_does_not_end_a_run_and_loses_nothing(parallel, caps
     for step in (2, 3):
         one.step()
         one.state.save(step)
-    run.send(figures_alone=True)
+    run.send("figures")
     said = capsys.readouterr().err
     assert said.count("the connection is broken") == 1
     assert said.count("training goes on") == 1
@@ -93,6 +93,15 @@ def test_places_that_are_in_use(parallel):
     with pytest.raises(InputError, match=r"run.output_dir: flaky://bucket/run holds other files and no run"):
         Run.choose(PLACE, "auto", 10, parallel)
     assert Run.choose(PLACE, "never", 10, parallel).storage.address == f"{PLACE}-2"
+
+
+def test_one_that_cannot_be_written_is_known_before_anything_is_done(parallel, monkeypatch):
+    def refuse(self, path, value, *args, **kwargs):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(FlakyFileSystem, "pipe_file", refuse)
+    with pytest.raises(InputError, match=r"flaky://bucket/run/.texdiff: is not open to you \(Access Denied\)"):
+        Run.choose(PLACE, "auto", 10, parallel)
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ class StoredOutput:
             ours = f"- {TAG}\n" in storage.read(storage.join(self.address, "README.md")).decode("utf-8", "replace")
         if not ours:
             raise InputError(f"{address}: holds something else than a dataset written by texdiff; name another folder")
+        storage.check_writable(self.address)
 
     def send(self) -> None:
         """Replace what is there with the folder. What describes the textures goes first and comes last, so that the

@@ -14,7 +14,7 @@ from texdiff.files import write_atomic
 from texdiff.models.exports import BEST, BEST_FILE, CHECKPOINTS, LAYOUT_NET, MAPS_KEY
 from texdiff.models.lora_files import LORA_FILE
 from texdiff.storage import is_address
-from texdiff.training.run.stored import SUMS, RunStorage
+from texdiff.training.run.stored import SUMS, After, RunStorage
 
 try:
     import fcntl
@@ -90,7 +90,7 @@ class Run:
                 write_atomic(self.provenance_file, _json(about), durable=False)
                 if self.storage is not None:
                     self.storage.begin()
-                    self.send()
+                    self.send("start")
             except OSError as error:
                 raise InputError(
                     f"run.output_dir: {self.folder} cannot be written ({error.strerror}); name another"
@@ -98,10 +98,10 @@ class Run:
 
         parallel.decide(write)
 
-    def send(self, *, figures_alone: bool = False) -> None:
+    def send(self, after: After) -> None:
         """Where the run is in storage, have there what is new. For rank 0 alone; see `RunStorage.send`."""
         if self.storage is not None:
-            self.storage.send(figures_alone=figures_alone)
+            self.storage.send(after)
 
     def finish(self, parallel: "Parallel") -> None:
         """Take leave of the other ranks, and say where to look."""

@@ -134,7 +134,7 @@ class Checkpointer:
                 remove(old)
             self.damaged = []
             self._rotate(newest)
-            self.run.send()
+            self.run.send("checkpoint")
         self.saved = step
         self.parallel.wait()
 

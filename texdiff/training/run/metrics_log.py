@@ -137,7 +137,7 @@ class MetricsLog:
             if self._bar is not None:
                 self._bar.set_postfix(shown, refresh=False)
         if self.parallel.is_main:
-            self.run.send(figures_alone=True)
+            self.run.send("figures")
         self._pending = []
         self._since = time.perf_counter()
 

@@ -7,7 +7,7 @@ sent is sent with the next one. Only at the end is it an error, as that is when 
 import hashlib
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from texdiff import storage
 from texdiff.errors import InputError, one_line
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from texdiff.training.parallel import Parallel
 
 SUMS = "SHA256SUMS"
+After = Literal["start", "figures", "validation", "checkpoint"]
 _LINES = 60.0  # seconds from one time that figures alone are sent to the next
 
 
@@ -43,10 +44,12 @@ class RunStorage:
             while any(found.folder.glob("[!.]*")) or storage.find(found.address):
                 found = cls(f"{address.rstrip('/')}-{number}")
                 number += 1
+            storage.check_writable(found.address)
             return found
         there = storage.find(found.address)
         if there and not {"config.yaml", ".writer"} & there.keys():
             raise InputError(f"run.output_dir: {address} holds other files and no run; name a new folder, or empty it")
+        storage.check_writable(found.address)
         found.mirror.bring()
         return found
 
@@ -80,10 +83,11 @@ class RunStorage:
         self.mirror.begin()
         self.begun = True
 
-    def send(self, *, figures_alone: bool = False) -> None:
+    def send(self, after: After) -> None:
         """Send what is new. A storage that cannot be reached is said, once, and asked again at the next checkpoint.
         Raises TakenOver where another process writes there."""
-        if figures_alone and (self._failing or time.monotonic() < self._sent + _LINES):
+        too_soon = after == "figures" and time.monotonic() < self._sent + _LINES
+        if too_soon or (self._failing and after != "checkpoint"):
             return
         try:
             self.mirror.send()
