@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from texdiff.errors import one_line
@@ -9,6 +10,8 @@ from texdiff.errors import one_line
 TAG = "texdiff"  # marks a folder as a dataset written here, which may be replaced
 
 _LOADED_AS = {"imagefolder": '"imagefolder", data_dir=', "parquet": ""}
+_AUDITS = {"imagefolder": "`audit.jsonl`", "parquet": "`audit.jsonl`, and the same as `audit.parquet`,"}
+_AUTHORS, _MODELS = 1000, 100  # in the table of them, and of each; the rows name all
 
 
 _SURFACE = [
@@ -57,7 +60,7 @@ def dataset_card(name: str, rows: list[dict[str, Any]], reasons: Counter[str], f
         f'datasets.load_dataset({_LOADED_AS[format]}"path/to/this/folder")',
         "```",
         "",
-        "`audit.jsonl` lists every texture that was looked at, with all measures; `audit.html` shows them.",
+        f"{_AUDITS[format]} lists every texture that was looked at, with all measures; `audit.html` shows them.",
         "",
         "## Licences",
         "",
@@ -83,10 +86,18 @@ def _attribution(rows: list[dict[str, Any]]) -> list[str]:
     models: dict[tuple[str, str], dict[str, None]] = {}
     for row in rows:
         models.setdefault((row["author"], row["license"]), {}).update(dict.fromkeys(row["meshes"]))
-    return [
-        f"| {_plain(author)} | {_plain(license)} | {', '.join(_plain(model) for model in sorted(used))} |"
-        for (author, license), used in sorted(models.items())
+    most = sorted(sorted(models, key=lambda key: -len(models[key]))[:_AUTHORS])
+    lines = [
+        f"| {_plain(author)} | {_plain(license)} | {_names(models[author, license])} |" for author, license in most
     ]
+    if len(models) > _AUTHORS:
+        lines.append(f"| {len(models) - _AUTHORS} others, with fewer models | | see the rows |")
+    return lines
+
+
+def _names(models: Collection[str]) -> str:
+    some = [_plain(model) for model in sorted(models)[:_MODELS]]
+    return ", ".join([*some, f"and {len(models) - _MODELS} more"] if len(models) > _MODELS else some)
 
 
 def _plain(text: str) -> str:
@@ -95,7 +106,7 @@ def _plain(text: str) -> str:
 
 
 def _size_category(count: int) -> str:
-    for limit, name in ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K")):
+    for limit, name in ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M")):
         if count < limit:
             return name
-    return "100K<n<1M"
+    return "1M<n<10M"
