@@ -4,6 +4,7 @@ It holds paths on this machine, so it is never uploaded; where it or a mesh is m
 """
 
 import json
+import re
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,10 +18,9 @@ MESHES = "meshes.json"
 
 def find_mesh(record_name: str) -> MeshUse | None:
     """The mesh that uses the texture of `Record.name`, and which of its parts do; None where it no longer exists."""
-    place = Path(record_name)
     try:
-        dataset = place.parents[2]  # DATASET/SPLIT/textures/ID.png
-        row = json.loads((dataset / MESHES).read_text("utf-8"))[place.stem]
+        dataset, asset_id = _place(record_name)
+        row = json.loads((dataset / MESHES).read_text("utf-8"))[asset_id]
         quoted = row.get("mesh_quoted")  # of a name that is not UTF-8
         mesh = dataset / (unquote(quoted, errors="surrogateescape") if quoted else row["mesh"])
         content = row["content"]
@@ -32,3 +32,22 @@ def find_mesh(record_name: str) -> MeshUse | None:
             total = sum(float(a.mesh_area.sum()) for a in atlases)
             return MeshUse(path=mesh, parts=atlas.parts, share=float(atlas.mesh_area.sum()) / total if total else 0.0)
     return None
+
+
+def _place(record_name: str) -> tuple[Path, str]:
+    """The dataset's folder and the texture's asset_id. Raises LookupError where it is of no folder."""
+    row = re.fullmatch(r"(.+) (\w+)\[(\d+)\]", record_name)  # of a table
+    if row is None:
+        place = Path(record_name)  # DATASET/SPLIT/textures/ID.png
+        return place.parents[2], place.stem
+    import pyarrow.parquet as pq
+
+    dataset, split, number = Path(row[1]), row[2], int(row[3])
+    for path in sorted(dataset.glob(f"data/{split}-*.parquet")):
+        with pq.ParquetFile(path) as shard:
+            for group in range(shard.num_row_groups):
+                count = shard.metadata.row_group(group).num_rows
+                if number < count:
+                    return dataset, shard.read_row_group(group, columns=["asset_id"]).column(0)[number].as_py()
+                number -= count
+    raise LookupError(record_name)
