@@ -2,12 +2,16 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from texdiff.config import SourceConfig
 from texdiff.data import columns
-from texdiff.data.records import kept, read_records
+from texdiff.data.cache.keys import as_keys, key_of
+from texdiff.data.columns import Column, pick
+from texdiff.data.records import kept, read_records, read_sources
 from texdiff.errors import InputError
 
 
@@ -61,6 +65,24 @@ def test_files_are_looked_at_by_every_start(dataset, tmp_path):
     lost.symlink_to(tmp_path / "elsewhere.png")
     with pytest.raises(InputError, match=f"{line}: mask_file_name .* is a link out of the dataset's folder"):
         read_records(str(dataset), "train", missing_ok=True)
+
+
+def test_what_was_seen_of_files_is_what_looking_again_gives_and_is_taken_once(dataset):
+    """Also of links inside the dataset, of several sources, and in another order."""
+    first = Path(read_records(str(dataset), "train")[0].mask.path)
+    first.rename(first.with_name("real.png"))
+    first.symlink_to(first.with_name("real.png"))
+    one, other = (SourceConfig(path=str(dataset), caption_prefix=prefix) for prefix in ("", "a"))
+    read = partial(read_sources, split="train", columns=("image", "mask", "text", None), needs_surface=False)
+    records = pick(read([one, other], missing_ok=False), [5, 0, 3])
+    for kind in ("image", "mask"):
+        column = Column(records, kind)
+        seen = column.take_looks()
+        assert seen is not None
+        assert seen.tolist() == as_keys(key_of(source.signature()) for source in column).tolist()
+        assert column.take_looks() is None
+    first.with_name("real.png").unlink()
+    assert Column(read([one], missing_ok=True), "mask").take_looks() is None
 
 
 def test_where_the_cache_cannot_be_written_records_are_in_memory(dataset, tmp_path):

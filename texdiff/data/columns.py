@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
@@ -15,6 +15,7 @@ from texdiff.data.image_source import Source, StoredFile, TableCell
 from texdiff.data.record import Record
 from texdiff.errors import InputError, readable
 
+Keys = NDArray[np.bytes_]  # [n] of 16 bytes
 _ROWS = 8192  # of a batch: what is made into objects at a time
 IN_TABLE = ""  # for an image that is no file of its own, but bytes in its table
 T = TypeVar("T")
@@ -94,10 +95,14 @@ SCHEMA = pa.schema(
 
 
 class RecordTable(Sequence[Record]):
-    """Records, each made when it is asked for; `column` gives one attribute of all of them for less."""
+    """Records, each made when it is asked for; `column` gives one attribute of all of them for less.
 
-    def __init__(self, places: Sequence[Place], table: pa.Table) -> None:
-        self.places, self.table = places, table
+    `looks`: of a kind of files, the keys of what was seen of each when the records were read [n], so that a start does
+    not look at a million files twice. They can be taken once: later they may be of the past.
+    """
+
+    def __init__(self, places: Sequence[Place], table: pa.Table, looks: dict[str, Keys] | None = None) -> None:
+        self.places, self.table, self.looks = places, table, looks or {}
         self._batches = [batch for batch in table.to_batches(max_chunksize=_ROWS) if len(batch)]
         self._starts = [0]
         for batch in self._batches:
@@ -140,13 +145,21 @@ class RecordTable(Sequence[Record]):
             yield from (self.places[place].name(row, cell) for place, row, cell in self.cells("place", "row", "image"))
         elif name in _IMAGES:
             yield from (self._image(name, *found) for found in self.cells("place", "row", name))
+        elif name == "captions":  # Arrow's own way to lists takes several times as long
+            for batch in self._batches:
+                cells = batch.column(name)
+                texts, ends = (
+                    cells.flatten().to_pylist(),
+                    (cells.offsets.to_numpy() - cells.offsets[0].as_py()).tolist(),
+                )
+                yield from (tuple(texts[begin:end]) for begin, end in pairwise(ends))
         else:
-            values = (value for (value,) in self.cells(name))
-            yield from map(tuple, values) if name == "captions" else values
+            yield from (value for (value,) in self.cells(name))
 
     def pick(self, indices: Sequence[int] | NDArray[np.int64]) -> "RecordTable":
         """These records, in this order."""
-        return RecordTable(self.places, self.table.take(pa.array(indices, pa.int64())).combine_chunks())
+        looks = {kind: seen[indices] for kind, seen in self.looks.items()}
+        return RecordTable(self.places, self.table.take(pa.array(indices, pa.int64())).combine_chunks(), looks)
 
     def without_layouts(self) -> "RecordTable":
         """The same without their maps."""
@@ -155,11 +168,14 @@ class RecordTable(Sequence[Record]):
     def with_captions(self, captions: Iterable[Sequence[str]]) -> "RecordTable":
         """The same with other captions."""
         kind = SCHEMA.field("captions").type
-        return RecordTable(self.places, self._set("captions", pa.chunked_array(list(_some(captions)), kind)))
+        return RecordTable(
+            self.places, self._set("captions", pa.chunked_array(list(_some(captions)), kind)), self.looks
+        )
 
     def of_source(self, number: int) -> "RecordTable":
         """The same as those of entry `number` of data.dataset."""
-        return RecordTable(self.places, self._set("source", pa.repeat(pa.scalar(number, pa.int32()), len(self))))
+        cells = pa.repeat(pa.scalar(number, pa.int32()), len(self))
+        return RecordTable(self.places, self._set("source", cells), self.looks)
 
     def _set(self, name: str, cells: pa.Array | pa.ChunkedArray) -> pa.Table:
         return self.table.set_column(SCHEMA.get_field_index(name), name, cells)
@@ -214,6 +230,10 @@ class Column(Sequence[T], Generic[T]):
             return [getattr(record, self.name) for record in self.records[index]]
         return getattr(self.records[index], self.name)
 
+    def take_looks(self) -> Keys | None:
+        """Of files, the keys of what was seen of them when the records were read [n], once; None where nothing was."""
+        return self.records.looks.pop(self.name, None) if isinstance(self.records, RecordTable) else None
+
     def __iter__(self) -> Iterator[T]:
         if isinstance(self.records, RecordTable):
             return self.records.column(self.name)
@@ -251,7 +271,9 @@ def join(parts: Sequence[Sequence[Record]]) -> Sequence[Record]:
         numbers = pc.add(one.table.column("place"), pa.scalar(len(places), pa.int32()))
         moved.append(one._set("place", numbers) if places else one.table)
         places += one.places
-    return RecordTable(places, pa.concat_tables(moved))
+    kinds = set(tables[0].looks).intersection(*(one.looks for one in tables))
+    looks = {kind: np.concatenate([one.looks[kind] for one in tables]) for kind in kinds}
+    return RecordTable(places, pa.concat_tables(moved), looks)
 
 
 def batches_of(place: Place, rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:

@@ -37,9 +37,14 @@ class StoredFile:
             status = os.stat(self.path)
         except OSError as error:
             raise InputError(f"{self.path}: can't be read ({error.strerror}); restore it or prepare again") from None
-        # A change that keeps size and date still shows in the time of the inode's own change, or in its number.
-        times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
-        return f"{_absolute(self.path)} {status.st_size} {times} {status.st_dev} {status.st_ino}"
+        return file_state(self.path, status)
+
+
+def file_state(path: str, status: os.stat_result) -> str:
+    """What changes whenever a file does, by what `os.stat` says of it."""
+    # A change that keeps size and date still shows in the time of the inode's own change, or in its number.
+    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{_absolute(path)} {status.st_size} {times} {status.st_dev} {status.st_ino}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -218,10 +218,14 @@ def test_a_damaged_index_is_one_line_and_costs_nothing(tmp_path, monkeypatch, ca
     assert (tmp_path / INDEX).exists()
 
 
-def test_an_index_of_an_earlier_version_is_read_and_made_anew(tmp_path, monkeypatch):
+def columns_of(folder):
+    with pa.memory_map(str(folder / INDEX)) as source:
+        return pa.ipc.open_file(source).get_batch(0)
+
+
+def test_an_index_of_an_earlier_version_is_made_anew(tmp_path, monkeypatch):
     indexed(tmp_path, monkeypatch)
-    with pa.memory_map(str(tmp_path / INDEX)) as source:
-        batch = pa.ipc.open_file(source).get_batch(0)
+    batch = columns_of(tmp_path)
     before = batch.drop_columns(["order", "halves"])
     said = before.schema.metadata | {b"crc32": str(index._sum(before.columns)).encode()}
     write_shard(tmp_path / INDEX, before.replace_schema_metadata(said))
@@ -231,10 +235,30 @@ def test_an_index_of_an_earlier_version_is_read_and_made_anew(tmp_path, monkeypa
     places = again.find(as_keys([key_of(int(n)) for n in numbers]))
     assert (places < 0).tolist() == (numbers >= 40).tolist()
     assert np.array_equal(again.column("texels", places[places >= 0]), numbers[numbers < 40])
-    assert open_shards(again) == 0
     again.write_index()
-    with pa.memory_map(str(tmp_path / INDEX)) as source:
-        assert pa.ipc.open_file(source).get_batch(0).equals(batch)
+    assert columns_of(tmp_path).schema.names == batch.schema.names
+    assert len(columns_of(tmp_path)) == 40
+
+
+def test_an_index_that_one_process_writes_twice_has_what_a_start_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_ENTRIES", 10)
+    monkeypatch.setattr(module, "INDEX_SHARDS", 1)
+    store = ArrayStore(tmp_path)
+    for numbers in (range(20), range(20, 40)):
+        for number in numbers:
+            store.add(key_of(number), entry(number))
+        store.flush()
+        store.write_index()
+    assert columns_of(tmp_path).schema.names == ["key", "order", "halves", "texels"]
+
+
+def test_an_index_with_a_shard_that_has_gone_is_made_anew(tmp_path, monkeypatch):
+    indexed(tmp_path, monkeypatch)[0].unlink()
+    monkeypatch.setattr(module, "INDEX_SHARDS", 64)
+    again = ArrayStore(tmp_path)
+    again.load()
+    again.write_index()
+    assert len(columns_of(tmp_path)) == 30
 
 
 def test_a_sorted_index_is_mapped_and_what_was_written_since_is_found_beside_it(tmp_path, monkeypatch):

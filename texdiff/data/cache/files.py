@@ -10,7 +10,7 @@ import numpy as np
 from texdiff.data.cache.encoders import ahead, fill_store
 from texdiff.data.cache.keys import KEY, Keys, as_keys, key_of
 from texdiff.data.cache.store import Arrays, ArrayStore
-from texdiff.data.columns import pick
+from texdiff.data.columns import Column, pick
 from texdiff.data.image_source import Source
 from texdiff.data.record import Record
 from texdiff.errors import InputError
@@ -27,7 +27,9 @@ def digests(
 
     `mine` picks this rank's share of the reading, and `wait` lets every rank come to the same point.
     """
-    signatures = as_keys(key_of(source.signature()) for source in sources)
+    signatures = sources.take_looks() if isinstance(sources, Column) else None
+    if signatures is None:
+        signatures = as_keys(key_of(source.signature()) for source in sources)
 
     def digest(index: int) -> Arrays:
         found = hashlib.blake2b(sources[index](), digest_size=KEY.itemsize).digest()

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from texdiff.data.columns import Column
+from texdiff.data.columns import Column, Keys
 
 FORMAT = "3"  # part of every key and folder; a change of what an entry holds changes it
 KEY = np.dtype("S16")
@@ -17,8 +16,6 @@ _AT_ONCE = 1 << 16  # keys that are Python's objects at a time
 # Settings of a model that do not change what it computes from given weights, or only what is done with it later.
 _NO_MATTER = {"scaling_factor", "shift_factor", "latents_mean", "latents_std", "sample_size", "force_upcast", "dtype"}
 _NO_MATTER |= {"torch_dtype", "transformers_version"}
-
-Keys = NDArray[np.bytes_]  # [n] of 16 bytes
 
 
 def key_of(*parts: object) -> bytes:

@@ -2,11 +2,12 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from texdiff.data.columns import Folder, RecordTable, Row
-from texdiff.data.image_source import StoredFile
+from texdiff.data.cache.keys import as_keys, key_of
+from texdiff.data.columns import Folder, Keys, RecordTable, Row
+from texdiff.data.image_source import StoredFile, file_state
 from texdiff.data.records.kept import kept_records
 from texdiff.data.rows import caption_of, read_rows, repeats_of
 from texdiff.errors import InputError
@@ -28,7 +29,9 @@ def folder_records(metadata: Path, columns: Columns, missing_ok: bool) -> Record
         raise InputError(f"{metadata}: has no texture; prepare the dataset again")
     for kind, key in zip(("image", "mask", "surface", "layout"), keys_of(columns), strict=True):
         if key is not None:
-            _look(records, kind, key, metadata, exists=kind != "surface" and not missing_ok)
+            seen = _look(records, kind, key, metadata, exists=kind != "surface" and not missing_ok)
+            if len(seen) == len(records):
+                records.looks[kind] = seen
     return records
 
 
@@ -86,20 +89,37 @@ def _named(row: dict[str, object], key: str, where: str) -> str:
     return name
 
 
-def _look(records: RecordTable, kind: str, key: str, metadata: Path, exists: bool) -> None:
-    """Look at the files of one kind, once each. Raises InputError for one that is a link out of the folder, or where it
-    has to exist and does not."""
-    folder = str(metadata.parent)
-    for line, name in records.cells("row", kind):
-        if name is None:
-            continue
-        path = f"{folder}{os.sep}{name}"
-        try:
-            is_file = stat.S_ISREG(os.lstat(path).st_mode)  # once for all: of a million textures it takes seconds
-        except OSError:
-            is_file = False
-        where = f"{metadata}, line {line}"
-        if escapes(path, os.path.dirname(folder), is_link=not is_file):
-            raise InputError(f"{where}: {key} {name} is a link out of the dataset's folder; put the file itself there")
-        if exists and not is_file and not os.path.isfile(path):
-            raise InputError(f"{path}: does not exist, but {metadata}, line {line} names it; prepare the dataset again")
+def _look(records: RecordTable, kind: str, key: str, metadata: Path, exists: bool) -> Keys:
+    """Look at the files of one kind, once each; the keys of what is seen of those that are there. Raises InputError for
+    one that is a link out of the folder, or where it has to exist and does not."""
+
+    def seen() -> Iterator[bytes]:
+        folder = str(metadata.parent)
+        for line, name in records.cells("row", kind):
+            if name is None:
+                continue
+            path = f"{folder}{os.sep}{name}"
+            status = _status(path, os.lstat)
+            is_file = status is not None and stat.S_ISREG(status.st_mode)
+            if escapes(path, os.path.dirname(folder), is_link=not is_file):
+                raise InputError(
+                    f"{metadata}, line {line}: {key} {name} is a link out of the dataset's folder; put the file itself "
+                    "there"
+                )
+            if not is_file:
+                status = _status(path, os.stat)
+            if status is not None and stat.S_ISREG(status.st_mode):
+                yield key_of(file_state(path, status))
+            elif exists:
+                raise InputError(
+                    f"{path}: does not exist, but {metadata}, line {line} names it; prepare the dataset again"
+                )
+
+    return as_keys(seen())
+
+
+def _status(path: str, ask: Callable[[str], os.stat_result]) -> os.stat_result | None:
+    try:
+        return ask(path)
+    except OSError:
+        return None

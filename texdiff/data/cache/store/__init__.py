@@ -97,7 +97,7 @@ class ArrayStore:
         if index and not self._shards and all(name in found and found[name].is_indexed for name in index.names):
             self._index = index
             self._shards = [found.pop(name) for name in index.names]
-        self._index_is_old |= index is not None and (self._index is None or not index.is_sorted)
+        self._index_is_old |= index is not None and self._index is None
         self._shards += found.values()
         return len(self._starts) < len(self._shards) + 1
 
@@ -148,16 +148,21 @@ class ArrayStore:
         Raises InputError where one is damaged.
         """
         self._sort()
-        shards, index, parts = self._shards, self._index, []
-        if index is not None and name in index.small:
-            shards = shards[len(index.names) :]
-            if (places < self._indexed).all():
-                return index.small[name][places]
-            parts.append(index.small[name])
-        for shard in shards:
+        index = self._index if self._index and name in self._index.small else None
+        known = self._indexed if index else 0
+        inside = places < known
+        if index and inside.all():
+            return index.small[name][places]
+        parts = []
+        for shard in self._shards[len(index.names) if index else 0 :]:
             with damage_in(shard):
                 parts.append(shard.small[name] if name in shard.small else shard.columns[name].all_rows())
-        return np.concatenate(parts)[places]
+        others = np.concatenate(parts)
+        found = np.empty((len(places), *others.shape[1:]), others.dtype)
+        if index:
+            found[inside] = index.small[name][places[inside]]
+        found[~inside] = others[places[~inside] - known]
+        return found
 
     def add(self, key: bytes, entry: Arrays) -> None:
         """Keep an entry; it can be found from the next `flush` on, which comes by itself now and then."""

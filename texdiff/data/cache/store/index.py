@@ -88,8 +88,7 @@ class Index:
         keys = np.frombuffer(batch.column("key").buffers()[1], KEY, len(batch))
         if sum(self._counts) != len(keys):
             raise ValueError("not what was written")
-        self.is_sorted = "order" in batch.schema.names  # which those of earlier versions are not
-        self.keys = SortedKeys(keys, *(batch.column(name).to_numpy() for name in ("order", "halves") if self.is_sorted))
+        self.keys = SortedKeys(keys, *(batch.column(name).to_numpy() for name in ("order", "halves")))
 
     def __iter__(self) -> Iterator[IndexedShard]:
         """The shards, in the order of the entries."""
@@ -120,10 +119,12 @@ def make_index(shards: Sequence[IndexedShard], made_for: Mapping[str, str]) -> p
 
 
 def read_index(path: Path) -> Index | None:
-    """The index at `path`; None where there is none. One that is damaged goes, in one line on stderr."""
+    """The index at `path`; None where there is none, or one of an earlier version, which is not in order. One that is
+    damaged goes, in one line on stderr."""
     try:
         with pa.memory_map(str(path)) as source:
-            return Index(pa.ipc.open_file(source).get_batch(0))
+            batch = pa.ipc.open_file(source).get_batch(0)
+        return Index(batch) if "order" in batch.schema.names else None
     except FileNotFoundError:
         return None
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:

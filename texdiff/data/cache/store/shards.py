@@ -67,7 +67,7 @@ class Shard:
     ) -> None:
         self.path, self.is_indexed = path, known is not None
         self.keys = _keys(shard) if known is None else known.keys
-        self.small = {} if known is None else known.small
+        self.small: Mapping[str, NDArray[Any]] = {} if known is None else known.small
         """Arrays that the index has of it."""
         self._columns = None if shard is None else _columns(shard)
 
@@ -86,11 +86,10 @@ class Shard:
     def indexed(self) -> IndexedShard:
         """What the index is to say of it. Raises OSError where its file has gone."""
         assert self.path is not None, "in memory there is no index"
-        small = self.small
         if not self.is_indexed:
             with damage_in(self):
-                small = {name: column.all_rows() for name, column in self.columns.items() if column.is_small()}
-        return IndexedShard(self.path.name, self.path.stat().st_size, self.keys, small)
+                self.small = {name: column.all_rows() for name, column in self.columns.items() if column.is_small()}
+        return IndexedShard(self.path.name, self.path.stat().st_size, self.keys, self.small)
 
 
 def _keys(shard: pa.RecordBatch) -> Keys:
