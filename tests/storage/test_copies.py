@@ -5,6 +5,10 @@ import pytest
 from flaky_storage import FlakyFileSystem
 
 from texdiff import storage
+from texdiff.errors import InputError
+from texdiff.models.exports import local_run
+from texdiff.models.lora_files import LORA_FILE
+from texdiff.models.lora_files.find import lora_file
 from texdiff.storage import copies
 from texdiff.storage.copies import LocalCopies
 
@@ -54,3 +58,26 @@ def test_what_is_in_use_stays_beyond_the_bound(tmp_path):
         storage.write(f"flaky://b/{number}", bytes(100))
         local.path(f"flaky://b/{number}", "")
     assert len([*tmp_path.glob("*/*")]) == 3
+
+
+def test_a_run_is_fetched_without_what_training_needs_and_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    copies.local_copies.cache_clear()
+    step = "flaky://b/run/checkpoints/step-00000002"
+    for name in ("state.safetensors", "weights.safetensors", "progress.json", LORA_FILE):
+        storage.write(f"{step}/{name}", b"2")
+    storage.write("flaky://b/run/config.yaml", b"a: 1")
+    folder = local_run("flaky://b/run")
+    assert lora_file(folder) == folder / "checkpoints/step-00000002" / LORA_FILE
+    assert {path.name for path in folder.rglob("*.*")} == {"config.yaml", LORA_FILE}
+    storage.remove(f"{step}/{LORA_FILE}")
+    storage.write(f"flaky://b/run/{LORA_FILE}", b"3")
+    before = len(downloads())
+    assert lora_file(local_run("flaky://b/run/")).read_bytes() == b"3"
+    assert len(downloads()) == before + 1
+    assert not (folder / "checkpoints/step-00000002" / LORA_FILE).exists()
+    assert local_run(f"flaky://b/run/{LORA_FILE}").read_bytes() == b"3"
+    assert local_run(str(tmp_path)) == tmp_path
+    with pytest.raises(InputError, match="flaky://b/none: is not there"):
+        local_run("flaky://b/none")
+    copies.local_copies.cache_clear()

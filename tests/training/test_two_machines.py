@@ -1,4 +1,4 @@
-"""A run on two machines of two processes each, which share the run's folder alone."""
+"""A run on two machines of two processes each, which share the run's folder alone, or its address."""
 
 import os
 import shutil
@@ -41,14 +41,17 @@ def train_on_two(kind: str, folders: Sequence[Path], *flags: object) -> list[tup
 
 
 @pytest.mark.slow
-def test_two_machines_that_share_the_run_folder_alone_train_as_one_process(dataset, train, tmp_path):
+def test_two_machines_that_share_the_run_folder_or_not_even_that_train_as_one_process(dataset, train, tmp_path):
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         shutil.copytree(dataset, folder / "data")
-    flags = [*QUICK, "--data.dataset", "data", "--run.output_dir", tmp_path / "run", "--run.train_batch_size", 1]
-    for kind, steps in (("accelerate", 2), ("torchrun", 4)):
-        for code, said in train_on_two(kind, folders, *flags, "--run.max_train_steps", steps):
+    flags = [*QUICK, "--data.dataset", "data", "--run.train_batch_size", 1]
+    for kind, steps, place in (("accelerate", 2, f"{tmp_path}/run"), ("torchrun", 4, f"file://{tmp_path}/run")):
+        own = ["--run.output_dir", place, "--run.max_train_steps", steps]
+        for code, said in train_on_two(kind, folders, *flags, *own):
             assert code == 0, said
+    for folder in folders:  # the second time, the run was in storage for them
+        assert len([*folder.glob("cache/texdiff/runs/run-*/checkpoints/step-00000002")]) == 1
 
     alone = ["--data.dataset", dataset, "--run.train_batch_size", 4, "--run.max_train_steps", 4]
     result = train(*alone, "--run.output_dir", tmp_path / "alone")

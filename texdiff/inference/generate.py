@@ -50,7 +50,8 @@ def generate(
         output: A .png (the atlas), or a .glb, .gltf or .obj (the mesh with the new texture; the latter two with files
             beside them); of several textures each gets a number.
         lora: Folder of a LoRA run (of one that is not finished, its newest checkpoint is taken), of a checkpoint or its
-            best, a .safetensors file in the layout of diffusers or kohya, or a PEFT adapter's folder.
+            best, a .safetensors file in the layout of diffusers or kohya, or a PEFT adapter's folder; or the address of
+            any of these in object storage.
         mesh: Mesh that gets the texture (needed but for .png); its UV map says where the void is that gets filled.
         material: Name of the material whose texture is drawn, on all of the mesh that shows the same one. Default: that
             on the most surface.
@@ -80,7 +81,7 @@ def generate(
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
     seeds = [seed] if isinstance(seed, int) else seed
-    output, lora = Path(output), None if lora is None else Path(lora)
+    output = Path(output)
     # Everything that is quick to check comes before the libraries and the weights are read.
     from_image = init_image is not None or strength is not None
     if complete is not None and (from_image or size is not None):
@@ -108,6 +109,7 @@ def generate(
     from texdiff.inference.large import parse_size
     from texdiff.inference.retexture import check_retexture, encode_png, write_mesh, write_output
     from texdiff.inference.target import finish_texture, read_seams, read_target
+    from texdiff.models.exports import local_run
     from texdiff.models.lora_files.find import lora_file
     from texdiff.models.lora_files.load import add_lora, layer_names
 
@@ -120,6 +122,7 @@ def generate(
     edges = read_seams(target) if target and seams == "close" and complete is None else None
     initial = read_initial_image(Path(init_image) if init_image else None, target, shape) if from_image else None
     partial = read_partial(Path(complete), target) if complete is not None else None
+    lora = None if lora is None else local_run(lora)
     weights = None if lora is None else lora_file(lora)
     if weights is not None:
         layer_names(weights)

@@ -5,10 +5,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from texdiff.errors import InputError
+from texdiff.storage import is_address
+from texdiff.storage.copies import local_folder
 
 CHECKPOINTS, BEST, BEST_FILE, LAYOUT_NET = "checkpoints", "best", "best.json", "controlnet"
+STATE_FILES = PROGRESS, STATE, WEIGHTS = "progress.json", "state.safetensors", "weights.safetensors"
+"""What a run continues from, in the folder of a checkpoint."""
 MAPS_KEY = "_texdiff"
 """Of a layout net's config.json: what its maps show. Other programs pass over it."""
+
+
+def local_run(name: str | Path) -> Path:
+    """The folder, or file, of a run, or part of one: where it is named by an address in object storage a local copy of
+    it, without what only training needs. Raises InputError where that cannot be had."""
+    return local_folder(name, (*STATE_FILES, "logs")) if isinstance(name, str) and is_address(name) else Path(name)
 
 
 def exports_by_step(run: Path, name: str) -> dict[int, Path]:

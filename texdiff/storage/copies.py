@@ -1,14 +1,18 @@
 """Local copies of files in storage, made when they are asked for. Those longest unused go where they are too many."""
 
 import hashlib
+import json
 import os
 import shutil
 import threading
 import time
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from texdiff.storage import default_cache_dir, download
+from texdiff.errors import InputError
+from texdiff.files import write_atomic
+from texdiff.storage import default_cache_dir, download, download_files, find
 
 GRACE = 60.0  # seconds after its last use in which no copy goes, as another process may be about to open it
 _STEP = 0.05  # share of the bound that is added between two looks at all copies
@@ -78,3 +82,34 @@ def local_copies() -> LocalCopies:
     folder.mkdir(parents=True, exist_ok=True)
     there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return LocalCopies(folder, (shutil.disk_usage(folder).free + there) // 2)
+
+
+def local_folder(address: str, without: Collection[str] = ()) -> Path:
+    """What is at an address, as it is now: the copy of a file, or a folder of the user's cache with the files of that
+    folder but for those of these names. What was fetched before and has not changed is not fetched again.
+
+    Raises InputError where there is nothing, or storage cannot be read.
+    """
+    there = find(address)
+    if not there:
+        raise InputError(f"{address}: is not there; check the name of the bucket and of the file or folder in it")
+    if "" in there:
+        return local_copies().path(address, there[""].stamp)
+    place = default_cache_dir() / "fetched" / hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:32]
+    folder, notes = place / (address.rstrip("/").rpartition("/")[2] or "folder"), place / "stamps.json"
+    try:
+        known = json.loads(notes.read_text("utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    wanted = {
+        name: stored.stamp
+        for name, stored in there.items()
+        if not {*name.split("/")} & {*without} and not any(part.startswith(".") for part in name.split("/"))
+    }
+    for name in known.keys() - wanted.keys():
+        (folder / name).unlink(missing_ok=True)
+    changed = [name for name in wanted if known.get(name) != wanted[name] or not (folder / name).is_file()]
+    write_atomic(notes, json.dumps({name: wanted[name] for name in wanted if name not in changed}).encode())
+    download_files(address, changed, folder)
+    write_atomic(notes, json.dumps(wanted).encode())
+    return folder

@@ -50,6 +50,11 @@ def find_items(folder: Path, *, everything: bool) -> list[CacheItem]:
     for path in _matching(folder / "unpacked", _UNPACKED):
         stat = path.stat()
         found.append(CacheItem(path=path, what="images", made_for="tables", size=stat.st_size, used=_read(stat)))
+    for path in [*(folder / "copies").glob("??/*"), *(folder / "fetched").glob("*/*/**/*")]:
+        if path.is_file():
+            stat = path.stat()
+            item = CacheItem(path=path, what="copies", made_for="storage", size=stat.st_size, used=stat.st_mtime)
+            found.append(item)
     return found
 
 

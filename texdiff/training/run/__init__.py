@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from texdiff.errors import InputError, one_line
 from texdiff.files import write_atomic
-from texdiff.models.exports import BEST, BEST_FILE, CHECKPOINTS, LAYOUT_NET, MAPS_KEY
+from texdiff.models.exports import BEST, BEST_FILE, CHECKPOINTS, LAYOUT_NET, MAPS_KEY, STATE_FILES
 from texdiff.models.lora_files import LORA_FILE
 from texdiff.storage import is_address
 from texdiff.training.run.stored import SUMS, After, RunStorage
@@ -20,9 +20,6 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-STATE_FILES = PROGRESS, STATE, WEIGHTS = "progress.json", "state.safetensors", "weights.safetensors"
-"""What a run continues from, in the folder of a checkpoint."""
 
 if TYPE_CHECKING:
     from texdiff.config import TrainingConfig

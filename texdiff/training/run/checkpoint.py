@@ -24,9 +24,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from texdiff.config import RENAMED, DataConfig, TrainingConfig
 from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_folder, remove, write_atomic
+from texdiff.models.exports import PROGRESS, STATE, STATE_FILES, WEIGHTS
 from texdiff.training.ema import Ema
 from texdiff.training.parallel.sharding import optimizer_state, own_part, part_of
-from texdiff.training.run import PROGRESS, STATE, STATE_FILES, SUMS, WEIGHTS, Run, step_of
+from texdiff.training.run import SUMS, Run, step_of
 from texdiff.training.run.export import Export
 from texdiff.training.run.metrics_log import MetricsLog
 from texdiff.training.run.state_file import read_state, write_state
