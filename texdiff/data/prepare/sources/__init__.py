@@ -37,7 +37,7 @@ def find_assets(
     """
     given = read_captions(captions) if captions else None
     files = [given] if given else []
-    assets: dict[tuple[Path, str], Asset] = {}
+    assets: dict[tuple[str, str], Asset] = {}
     for source in sources:
         path = Path(source)
         if not path.exists():
@@ -51,7 +51,7 @@ def find_assets(
         else:
             found = _folder(path, given, files, spool, skip)
         for asset in found:
-            assets.setdefault((Path(os.path.realpath(asset.path)), asset.key), asset)
+            assets.setdefault((os.path.realpath(asset.path), asset.key), asset)
     return list(assets.values()), files
 
 

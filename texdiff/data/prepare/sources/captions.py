@@ -28,9 +28,14 @@ class CaptionFile:
     credits: dict[str, Credit]
     unused: set[str] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self._root = os.path.join(os.path.realpath(self.path.parent), "")
+
     def find(self, mesh: Path, label: str) -> Credit | None:
         """The line about `mesh`: its path relative to the file's folder, else `label` (relative to the SOURCE)."""
-        for name in (_relative(mesh, self.path.parent), label):
+        real = os.path.realpath(mesh)
+        path = real.removeprefix(self._root) if real.startswith(self._root) else str(mesh)
+        for name in (path.replace(os.sep, "/"), label):
             if name in self.credits:
                 self.unused.discard(name)
                 return self.credits[name]
@@ -93,10 +98,3 @@ def caption_from_name(stem: str) -> str:
     """`oldOakTable_02` -> `old oak table`: split at capitals, underscores and digits, lower case."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[^\W\d_A-Z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", stem))
     return " ".join(words).lower() or stem.lower()
-
-
-def _relative(path: Path, folder: Path) -> str:
-    try:
-        return Path(os.path.realpath(path)).relative_to(os.path.realpath(folder)).as_posix()
-    except ValueError:
-        return path.as_posix()
