@@ -7,7 +7,7 @@ import pytest
 from flaky_storage import FlakyFileSystem
 
 from texdiff import storage
-from texdiff.data.cache.files import readable
+from texdiff.data.cache.files import digests, readable
 from texdiff.data.cache.store import ArrayStore
 from texdiff.data.check import check_dataset
 from texdiff.data.prepare.parquet import to_parquet
@@ -17,6 +17,7 @@ from texdiff.storage import copies
 from texdiff.training.run.provenance import _licenses
 
 PLACE = "flaky://bucket/dataset"
+ALONE = {"mine": slice(None), "wait": lambda: None, "progress": False}
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +131,34 @@ def test_a_broken_connection_says_nothing_of_a_texture(on_disk):
     assert len(readable(records, ArrayStore(None, {}), resolution=64)) == 3
 
 
+def test_a_start_that_a_broken_connection_ended_continues(on_disk, monkeypatch, tmp_path):
+    send(on_disk)
+    records = read_records(PLACE, "train")
+    images = [record.image for record in records]
+    original = FlakyFileSystem.get_file
+
+    def breaks(self, rpath, lpath, *args, **kwargs):
+        if "textures/1.png" in rpath:
+            raise ConnectionError("connection reset by peer")
+        original(self, rpath, lpath, *args, **kwargs)
+
+    monkeypatch.setattr(FlakyFileSystem, "get_file", breaks)
+
+    def start():
+        store = ArrayStore(tmp_path / "store", {})
+        return digests(images, store, **ALONE)
+
+    with pytest.raises(storage.ConnectionBroken, match=r"train/textures/1.png: the connection is broken"):
+        start()
+    monkeypatch.setattr(FlakyFileSystem, "get_file", original)
+    FlakyFileSystem.calls.clear()
+    on_a_disk = digests([record.image for record in read_records(str(on_disk), "train")], ArrayStore(None, {}), **ALONE)
+    assert start().tolist() == on_a_disk.tolist()
+    assert "train/textures/0.png" not in fetched()
+    assert "train/textures/1.png" in fetched()
+
+
+@pytest.mark.slow
 def test_a_dataset_is_checked_where_it_is(on_disk):
     (on_disk / "train/textures/1.png").write_bytes(b"no image")
     (on_disk / "train/textures/2.png").unlink()

@@ -52,6 +52,7 @@ def test_the_hub_gets_the_folder_or_says_why_not(
     assert (tmp_path / "out" / "train" / "metadata.jsonl").is_file()
 
 
+@pytest.mark.slow
 def test_storage_gets_the_dataset_whatever_breaks_off(
     meshes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
