@@ -2,10 +2,12 @@
 
 import os
 
+import numpy as np
 import pytest
 
+from texdiff.data.cache.encoders import _share
 from texdiff.data.cache.files import digests
-from texdiff.data.cache.store import ArrayStore
+from texdiff.data.cache.store import SHARD_ENTRIES, ArrayStore
 from texdiff.data.image_source import StoredFile, TableCell
 from texdiff.data.records import read_records
 
@@ -52,6 +54,16 @@ def test_ranks_share_out_files_alike_also_where_one_is_ahead(tmp_path):
     found.append(digests(sources, ArrayStore(tmp_path / "store"), slice(0, None, 2), other_rank, progress=False))
     assert found[0].tolist() == found[1].tolist()
     assert len(set(found[0].tolist())) == 9
+
+
+@pytest.mark.parametrize(("count", "ranks"), [(9, 2), (100, 3), (10_000, 4)])
+def test_ranks_share_out_all_in_runs_as_long_as_a_shard(count, ranks):
+    shares = [_share(np.arange(count), slice(rank, None, ranks)) for rank in range(ranks)]
+    assert sorted(np.concatenate(shares).tolist()) == list(range(count))
+    longest = min(SHARD_ENTRIES, max(1, count // (8 * ranks)))
+    assert max(map(len, shares)) - min(map(len, shares)) <= longest
+    for share in shares:
+        assert {int(index) // longest % ranks for index in share} == {int(share[0]) // longest}
 
 
 def test_cells_of_a_table_are_read_again_when_the_table_changed(dataset, tmp_path, monkeypatch):
