@@ -1,5 +1,6 @@
 """Runs in storage."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,20 @@ def test_a_broken_connection_does_not_end_a_run_and_loses_nothing(parallel, caps
     assert steps_there() == ["step-00000003", "step-00000004"]
     for name in storage.find(PLACE):
         assert name == ".writer" or storage.read(f"{PLACE}/{name}") == (run.folder / name).read_bytes()
+
+
+def test_nor_does_a_full_disk_here_end_it_while_it_is_sent(parallel, monkeypatch, capsys):
+    one, run = begun(parallel)
+
+    def full(self, lpath, rpath, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", lpath)
+
+    monkeypatch.setattr(FlakyFileSystem, "put_file", full)
+    one.step()
+    one.state.save(1)
+    assert "No space left on device" in capsys.readouterr().err
+    with pytest.raises(storage.ConnectionBroken, match=r"No space left on device.*nothing is lost: all is in"):
+        run.storage.finish()
 
 
 def test_one_that_cannot_be_reached_does_not_begin(parallel):

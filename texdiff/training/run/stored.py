@@ -93,10 +93,14 @@ class RunStorage:
             self.mirror.send()
         except TakenOver:
             raise
-        except InputError as error:
+        except (InputError, OSError) as error:
             if not self._failing:
-                said = f"{error}; training goes on, and the next checkpoint tries again. All is kept in {self.folder}"
-                print(said, file=sys.stderr, flush=True)
+                print(
+                    f"{one_line(error)}; training goes on, and the next checkpoint tries again. All is kept in "
+                    f"{self.folder}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             self._failing = True
         else:
             if self._failing:
@@ -112,7 +116,7 @@ class RunStorage:
             self.mirror.send()
         except TakenOver:
             raise
-        except InputError as error:
+        except (InputError, OSError) as error:
             raise storage.ConnectionBroken(
-                f"{error}; nothing is lost: all is in {self.folder}, from where the same command sends it"
+                f"{one_line(error)}; nothing is lost: all is in {self.folder}, from where the same command sends it"
             ) from None
