@@ -1,5 +1,6 @@
 """The `texdiff` command: quick help, one line per error, exit status."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -82,6 +83,23 @@ def test_prepare_prints_one_line_and_nothing_usable_is_another(
     assert said.err.splitlines()[-1].startswith("texdiff: error: ")
     assert sorted(path.name for path in (tmp_path / "no").iterdir()) == ["audit.html", "audit.jsonl"]
     assert not (tmp_path / "no.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["generate", "--model", "nano", "--prompt", "a", "--output", "s3://b/x.png"], "output"),
+        (["generate", "--model", "nano", "--prompt", "a", "--output", "x.png", "--mesh", "s3:/b/x.glb"], "mesh"),
+        (["prepare", "meshes", "gs://b/meshes", "--output", "x"], "source"),
+        (["export", "s3://b/run", "--output", "s3://b/x.safetensors"], "output"),
+        (["compare", "s3://b/run", "meshes", "--output", "x.png"], "run"),
+        (["report", "s3://b/run"], "run"),
+    ],
+)
+def test_an_address_is_no_folder_here(words: list[str], name: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(words) == 2
+    said = rf"texdiff: error: {name} must be on a disk \(got (s3|gs):/.*\): .* does not go to storage for it; copy it\n"
+    assert re.fullmatch(said, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from texdiff.config import DataConfig, TrainingConfig
+from texdiff.config import DataConfig, LayoutConfig, LoraConfig, ModelConfig, TrainingConfig
 from texdiff.data.prepare.sources import find_assets
 from texdiff.errors import InputError
 
@@ -11,6 +11,10 @@ from texdiff.errors import InputError
     ("key", "sections"),
     [
         ("data.cache_dir", {"data": DataConfig(dataset="x", cache_dir="s3://bucket/a")}),
+        ("model.pretrained_model_name_or_path", {"model": ModelConfig(pretrained_model_name_or_path="s3://bucket/a")}),
+        ("model.vae", {"model": ModelConfig(vae="s3://bucket/a")}),
+        ("lora.init", {"lora": LoraConfig(init="s3://bucket/a")}),
+        ("layout.init", {"layout": LayoutConfig(init="s3://bucket/a")}),
     ],
 )
 def test_settings_name_folders(key, sections):

@@ -101,6 +101,9 @@ def test_a_changed_image_is_fetched_anew(on_disk):
 
 
 def test_what_is_missing_is_said_at_the_start(on_disk, tmp_path):
+    with pytest.raises(InputError, match=r"data.dataset: flaky://bucket/dataset is not there; check the name of the"):
+        read_records(PLACE, "train")
+    storage.write(f"{PLACE}/photo.png", b"")
     with pytest.raises(InputError, match=r"flaky://bucket/dataset has neither train/metadata.jsonl nor data/train-\*"):
         read_records(PLACE, "train")
     (on_disk / "train/masks/1.png").unlink()

@@ -15,7 +15,9 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "WAITS", (0.0, 0.0, 0.0))
 
 
-@pytest.mark.parametrize("name", ["s3://bucket/data", "hf://datasets/a/b", "gs://b", "memory://x", "S3://b"])
+@pytest.mark.parametrize(
+    "name", ["s3://bucket/data", "hf://datasets/a/b", "gs://b", "memory://x", "S3://b", "s3:/b/x", "s3://"]
+)
 def test_addresses_are_told_from_paths_and_ids(name):
     assert storage.is_address(name)
 
@@ -71,6 +73,11 @@ def test_what_cannot_pass_is_not_tried_again(tmp_path, capsys):
         storage.find("s4://b")
     with pytest.raises(InputError, match=r"adl://b: needs a package that is not installed .*pip install adlfs"):
         storage.find("adl://b")
+    for incomplete in ("s3://", "s3:/bucket/x"):
+        with pytest.raises(
+            InputError, match=rf"^{incomplete}: is not a complete address; give one such as s3://bucket"
+        ):
+            storage.find(incomplete)
     with pytest.raises(FileNotFoundError):
         storage.upload(tmp_path / "none", "memory://b/x")
     with pytest.raises(InputError, match=r"its name leads out of its folder"):

@@ -21,10 +21,12 @@ from texdiff.cli.doctor import doctor
 from texdiff.errors import InputError, one_line
 from texdiff.evaluation.compare import compare
 from texdiff.inference.generate import generate
-from texdiff.storage import ConnectionBroken
+from texdiff.storage import ConnectionBroken, is_address
 
 SUBCOMMANDS: list[Callable[..., object]] = [prepare, check, generate, layout, export, compare, report, evaluate, cache]
 SUBCOMMANDS += [blender, demo, doctor]
+_IN_STORAGE = ["prepare output", "check source", "generate lora", "export run", "evaluate run", "evaluate dataset"]
+_TEXTS = ("prompt", "negative_prompt", "caption_template")
 
 
 class OneLineParser(ArgumentParser):
@@ -110,8 +112,9 @@ def main(arguments: list[str] | None = None) -> int:
     parsed: Namespace = build_parser().parse_args(words)
     given = {name: value for name, value in parsed[parsed.subcommand].as_dict().items() if value is not None}
     function = next(function for function in SUBCOMMANDS if function.__name__ == parsed.subcommand)
-    positionals = [given.pop(parameter.name) for parameter in _positionals(function)]
     try:
+        _check_addresses(parsed.subcommand, given)
+        positionals = [given.pop(parameter.name) for parameter in _positionals(function)]
         with _stopped_by_signals():
             status = function(*positionals, **given)
         return status if isinstance(status, int) else 0
@@ -129,6 +132,17 @@ def main(arguments: list[str] | None = None) -> int:
         with contextlib.suppress(OSError):  # the terminal has gone
             sys.stderr.write("texdiff: stopped\n")
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+
+
+def _check_addresses(subcommand: str, given: dict[str, Any]) -> None:
+    """Raises InputError for an address where a path is needed, which would be taken for a folder of that name here."""
+    for name, value in given.items():
+        if f"{subcommand} {name}" in _IN_STORAGE or name in _TEXTS:
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, (str, Path)) and is_address(str(one)):
+                said = f"texdiff {subcommand} does not go to storage for it; copy it"
+                raise InputError(f"{name} must be on a disk (got {one}): {said}")
 
 
 @contextlib.contextmanager

@@ -176,11 +176,18 @@ class TrainingConfig:
 
     def _addresses(self) -> Iterator[tuple[bool, str]]:
         """What has to be on a disk."""
-        name = self.data.cache_dir or ""
-        yield (
-            "://" in name,
-            f"data.cache_dir must be on a disk (got {name}): storage that has an address is not read; copy it",
-        )
+        model, lora, layout = self.model, self.lora, self.layout
+        for key, name in {
+            "data.cache_dir": self.data.cache_dir,
+            "model.pretrained_model_name_or_path": model.pretrained_model_name_or_path,
+            "model.vae": model.vae,
+            "lora.init": lora.init,
+            "layout.init": layout.init,
+        }.items():
+            yield (
+                "://" in (name or ""),
+                f"{key} must be on a disk (got {name}): storage that has an address is not read; copy it",
+            )
 
     def _window_combinations(self) -> Iterator[tuple[bool, str]]:
         """The same of atlases that are cut to windows."""

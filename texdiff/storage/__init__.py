@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt
 _PATIENCE = 30.0  # seconds after which there is none, as libraries try several times themselves
 _AT_ONCE = 8  # files on their way
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # not a drive, which has one letter
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # not a drive, which has one letter
+_COMPLETE = re.compile(r"[^/]+:///?[^/]")
 _STAMPS = ("ETag", "etag", "md5Hash", "md5", "blob_id", "LastModified", "last_modified", "updated", "mtime", "created")
 _ON_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 Found = TypeVar("Found")
@@ -51,7 +52,8 @@ def default_cache_dir() -> Path:
 
 
 def is_address(name: str) -> bool:
-    """Whether a name is an address in storage, rather than a path or an id of the hub."""
+    """Whether a name is an address in storage, rather than a path or an id of the hub. Also one that lacks a slash, so
+    that it is not taken for a folder."""
     return _ADDRESS.match(name) is not None
 
 
@@ -176,6 +178,8 @@ def _tried(address: str, do: Callable[["AbstractFileSystem", str], Found]) -> Fo
     """What `do` returns, given the file system that an address is on and the path there, after some attempts."""
     import fsspec
 
+    if not _COMPLETE.match(address):
+        raise InputError(f"{address}: is not a complete address; give one such as s3://bucket/folder")
     with _explained(address):
         folders = {"auto_mkdir": True} if address.startswith("file://") else {}  # elsewhere they come with their files
         files, path = fsspec.core.url_to_fs(address, **folders)

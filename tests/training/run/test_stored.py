@@ -107,6 +107,10 @@ def test_places_that_are_in_use(parallel):
     storage.write(f"{PLACE}/photo.png", b"x")
     with pytest.raises(InputError, match=r"run.output_dir: flaky://bucket/run holds other files and no run"):
         Run.choose(PLACE, "auto", 10, parallel)
+    storage.write(f"{PLACE}/.writer", b"x")
+    storage.write(f"{PLACE}/audit.html", b"a dataset, which has a writer as well")
+    with pytest.raises(InputError, match=r"run.output_dir: flaky://bucket/run holds other files and no run"):
+        Run.choose(PLACE, "auto", 10, parallel)
     assert Run.choose(PLACE, "never", 10, parallel).storage.address == f"{PLACE}-2"
 
 

@@ -46,6 +46,10 @@ def stored_records(address: str, split: str, columns: Columns, missing_ok: bool)
         if shards := find_shards(address, split):
             return shard_records(address, split, shards, columns)
         if split == "train":
+            if not storage.find(address):
+                raise InputError(
+                    f"data.dataset: {address} is not there; check the name of the bucket and of the folder in it"
+                )
             raise InputError(
                 f"data.dataset: {address} has neither train/{_METADATA} nor data/train-*.parquet; in storage texdiff "
                 "reads what texdiff prepare writes: make it with that, or copy this to a disk"

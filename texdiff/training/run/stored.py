@@ -47,7 +47,8 @@ class RunStorage:
             storage.check_writable(found.address)
             return found
         there = storage.find(found.address)
-        if there and not {"config.yaml", ".writer"} & there.keys():
+        dataset = "audit.html" in there  # or the beginning of one
+        if there and (dataset or not {"config.yaml", ".writer"} & there.keys()):
             raise InputError(f"run.output_dir: {address} holds other files and no run; name a new folder, or empty it")
         storage.check_writable(found.address)
         found.mirror.bring()
