@@ -171,5 +171,5 @@ def test_a_dataset_is_checked_where_it_is(on_disk):
     assert said.replace(str(on_disk), f"file://{on_disk}") == said_there
     assert [line.split(":")[0] for line in here] == [line.split(":")[0] for line in there]
     assert any(f"file://{on_disk}/train/textures/2.png: is not there" in line for line in there)
-    with pytest.raises(InputError, match=r"memory://nothing: has no metadata.jsonl"):
+    with pytest.raises(InputError, match=r"memory://nothing: is not there; check the name of the bucket"):
         [*check_dataset("memory://nothing")]

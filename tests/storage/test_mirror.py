@@ -1,9 +1,11 @@
+import shutil
 from pathlib import Path
 
 import pytest
 from flaky_storage import FlakyFileSystem
 
 from texdiff import storage
+from texdiff.storage.copies import local_folder
 from texdiff.storage.mirror import Mirror, TakenOver
 
 PLACE = "flaky://bucket/run"
@@ -156,6 +158,26 @@ def test_a_folder_stays_as_it_was_where_storage_cannot_be_read(tmp_path):
         with pytest.raises(storage.ConnectionBroken):
             mirror(tmp_path / "two").bring()
         assert [path.name for path in tmp_path.rglob("*") if path.name[0] != "."] == ["one", "two", "a", "b"]
+
+
+@pytest.mark.parametrize("fetch", [lambda folder: mirror(folder).bring(), lambda folder: local_folder(PLACE)])
+def test_what_goes_while_it_is_fetched_is_done_without(fetch, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write(tmp_path / "here", a="1", **{f"steps__{step}__{name}": "x" for step in (1, 2) for name in ("sums", "x")})
+    one = sent(tmp_path / "here")
+    get_file = FlakyFileSystem.get_file
+
+    def get(self, rpath, lpath, *args, **kwargs):
+        if (tmp_path / "here/steps/1").exists():
+            shutil.rmtree(tmp_path / "here/steps/1")
+            one.send()
+        return get_file(self, rpath, lpath, *args, **kwargs)
+
+    monkeypatch.setattr(storage, "_AT_ONCE", 1)
+    monkeypatch.setattr(FlakyFileSystem, "get_file", get)
+    folder = fetch(tmp_path / "there") or tmp_path / "there"
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*") if path.is_file())
+    assert found == ["a", "steps/2/sums", "steps/2/x"]
 
 
 def test_all_of_a_place_is_replaced(tmp_path):

@@ -36,6 +36,10 @@ class ConnectionBroken(InputError):
     """Storage that did not answer, also when it was asked again. The same may work later."""
 
 
+class Missing(InputError):
+    """What is not in storage."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What a listing says of a file."""
@@ -157,6 +161,17 @@ def download_files(address: str, names: list[str], folder: Path) -> None:
     _together(lambda name: download(join(address, name), folder / name), names)
 
 
+def settled(fetch: Callable[[], Found]) -> Found:
+    """What `fetch` returns, which lists a folder and reads its files: again where one of them has gone meanwhile, as
+    somebody writes there. Raises Missing where that does not end."""
+    for _ in range(4):
+        try:
+            return fetch()
+        except Missing:
+            continue
+    return fetch()
+
+
 def _together(do: Callable[[str], None], names: list[str]) -> None:
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         asked = [threads.submit(do, name) for name in names]
@@ -243,11 +258,12 @@ def _explained(address: str) -> Iterator[None]:
         elif isinstance(error, ValueError) and "not known" in said:
             what = f"no storage of a kind that fsspec knows ({said}); give a path, or an address such as s3://bucket/x"
         elif isinstance(error, FileNotFoundError) or _status(error) == 404:
+            kind = Missing
             what = f"is not there ({said}); check the name of the bucket and of the file or folder in it"
         elif isinstance(error, PermissionError) or _status(error) in (401, 403) or "Credential" in type(error).__name__:
             what = f"is not open to you ({said}); give credentials, as the environment or the storage's own files do"
         elif not _may_pass(error):
-            what = f"cannot be used so ({said}); check the address"
+            what = f"cannot be used so ({said}); check the address, and what is there"
         else:
             kind, what = ConnectionBroken, f"the connection is broken ({said}); try again once the storage answers"
         raise kind(f"{address}: {what}") from None

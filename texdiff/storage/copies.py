@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from texdiff.errors import InputError
 from texdiff.files import write_atomic
-from texdiff.storage import default_cache_dir, download, download_files, find
+from texdiff.storage import default_cache_dir, download, download_files, find, settled
 
 GRACE = 60.0  # seconds after its last use in which no copy goes, as another process may be about to open it
 _STEP = 0.05  # share of the bound that is added between two looks at all copies
@@ -90,6 +90,10 @@ def local_folder(address: str, without: Collection[str] = ()) -> Path:
 
     Raises InputError where there is nothing, or storage cannot be read.
     """
+    return settled(lambda: _local_folder(address, without))
+
+
+def _local_folder(address: str, without: Collection[str]) -> Path:
     there = find(address)
     if not there:
         raise InputError(f"{address}: is not there; check the name of the bucket and of the file or folder in it")

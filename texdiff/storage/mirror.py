@@ -73,6 +73,9 @@ class Mirror:
         What the folder holds then and was never sent stays beside it, under another name, which is said. Raises
         InputError where storage cannot be read, with the folder as it was.
         """
+        storage.settled(self._bring)
+
+    def _bring(self) -> None:
         there = storage.find(self.address)
         who = storage.read(self._at(WRITER)).decode("ascii", "replace") if WRITER in there else None
         if (who is not None and who == self.writer) or not (there or self.sent):

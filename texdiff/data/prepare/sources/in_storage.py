@@ -20,7 +20,10 @@ def stored_assets(address: str, folder: Path) -> list[Asset]:
 
     Raises InputError where there is no table, or storage cannot be read.
     """
-    names = [name for name in storage.find(address) if name.split("/")[-1] in _TABLES and name.count("/") <= 1]
+    there = storage.find(address)
+    names = [name for name in there if name.split("/")[-1] in _TABLES and name.count("/") <= 1]
+    if not there:
+        raise InputError(f"{address}: is not there; check the name of the bucket and of the folder in it")
     if not names:
         raise InputError(f"{address}: has no {_TABLES[0]}; of other datasets, such as Parquet, check a copy on a disk")
     storage.download_files(address, names, folder)
