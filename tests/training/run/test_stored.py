@@ -11,6 +11,7 @@ from small_run import CONFIG, a_run
 from texdiff import storage
 from texdiff.errors import InputError
 from texdiff.training.run import Run
+from texdiff.training.run.stop_signals import StopSignals
 
 PLACE = "flaky://bucket/run"
 
@@ -95,6 +96,19 @@ def test_nor_does_a_full_disk_here_end_it_while_it_is_sent(parallel, monkeypatch
     assert "No space left on device" in capsys.readouterr().err
     with pytest.raises(storage.ConnectionBroken, match=r"No space left on device.*nothing is lost: all is in"):
         run.storage.finish()
+
+
+def test_that_another_process_has_begun_is_said_once(parallel, capsys):
+    _, run = begun(parallel)
+    storage.write(f"{PLACE}/.writer", b"another")
+    with pytest.raises(InputError, match="another process has begun to write there"), StopSignals() as stop:  # noqa: PT012
+        stop.run = run
+        run.send("checkpoint")
+    assert "has begun" not in capsys.readouterr().err  # as the program says what is raised
+    with pytest.raises(RuntimeError), StopSignals() as stop:  # noqa: PT012
+        stop.run = run
+        raise RuntimeError("something else")
+    assert capsys.readouterr().err.count("another process has begun to write there") == 1
 
 
 def test_one_that_cannot_be_reached_does_not_begin(parallel):

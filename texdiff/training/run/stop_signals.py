@@ -109,7 +109,7 @@ class StopSignals:
                 )
             self._finish()
             unsent = self._send()
-            if unsent is not None and error is not None:
+            if unsent is not None and error is not None and str(unsent) != str(error):  # which is said by the caller
                 print(f"\n{training_program()}: error: {unsent}", file=sys.stderr, flush=True)
             if isinstance(error, Stopped):
                 done = f" after {error.args[0]} steps" if error.args else ""
