@@ -64,14 +64,13 @@ if [[ $parts == *" nano "* ]]; then
     copying=$!
     {
         # Painted on all cores for the second training, while the first one runs.
-        python3 -m benchmarks.nano.samples --count "${unet[1]:-6000}" &
+        python3 -m benchmarks.nano.samples ${unet[1]:+--count "${unet[1]}"} &
         painting=$!
         python3 -m benchmarks.nano.train_vae --seconds $((seconds * 9 / 20)) --begin texdiff/assets/nano/vae \
             ${TEXTURES:+--pictures "$TEXTURES"} "${vae[@]}"
         wait "$painting"
-        # Its windows change their size, so a step can't be recorded: told so, it need not find out.
         left=$((seconds - (SECONDS - begun) - 10))
-        NANO_EAGER=1 python3 -m benchmarks.nano.train_unet --seconds $((left > 20 ? left : 20)) \
+        python3 -m benchmarks.nano.train_unet --seconds $((left > 20 ? left : 20)) \
             --begin texdiff/assets/nano "${unet[@]}"
     } >"$out/nano.log" 2>&1
     say "nano: exit $?; $(grep -E 'vae: |unet: |Error' "$out/nano.log" | cut -c1-200 | tail -4)"

@@ -11,7 +11,10 @@ rows of what the look is, and the three drawings.
     r2: of the variance of the drawn colour, over squares of 8 x 8 texels, what a linear function of the look's own
         field explains; where the field is wrong, nothing
     seams: mean CIEDE2000 across the seams, and over that of edges inside the islands
-    void: share of covered texels in flat patches of black
+    void: share of covered texels in flat patches of black, of the looks that have no black in them
+
+Layout gain, as in `texdiff evaluate`: by how much the error of the predicted noise on covered cells is larger with the
+map of another mesh than with its own, and with no map, each with its 95 % interval over the atlases.
 """
 
 import argparse
@@ -35,6 +38,9 @@ from texdiff.demo.looks import Look, accent_share, describe, island_map, paint_l
 from texdiff.demo.make import write_glb
 from texdiff.demo.palette import COLOURS
 from texdiff.demo.shapes import Mesh
+from texdiff.diffusion.loss import masked_error
+from texdiff.diffusion.mask import downsample
+from texdiff.evaluation.layout_gain import ratio_interval
 from texdiff.evaluation.metrics.seams import SeamError, seam_error
 from texdiff.models.exports import LAYOUT_NET
 from texdiff.models.nano import nano_folder
@@ -118,6 +124,46 @@ def draw(folder: Path, made: Sequence[Case], arm: str, steps: int, guidance: flo
     return textures
 
 
+@torch.no_grad()
+def layout_gains(folder: Path, made: Sequence[Case]) -> dict[str, dict[str, float]]:
+    """Layout gain against another mesh's map, and against none: the figure, and where its interval begins and ends."""
+    net = ControlNetModel.from_pretrained(folder / LAYOUT_NET, torch_dtype=torch.float32)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, torch_dtype=torch.float32)
+    times = torch.linspace(50, 950, 8).long()
+    maps = torch.from_numpy(np.stack([case.positions for case in made])).permute(0, 3, 1, 2)
+    errors, cells = torch.zeros(len(made), len(ARMS)), torch.zeros(len(made))
+    for i, case in enumerate(tqdm(made, "layout gain")):
+        picture = torch.from_numpy(case.painted.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+        latents = pipeline.vae.encode(picture).latent_dist.mean * pipeline.vae.config.scaling_factor
+        covered = downsample(torch.from_numpy(case.mask)[None, None].float(), latents.shape[2:])
+        tokens = pipeline.tokenizer(
+            describe(case.look, case.shape), padding="max_length", max_length=77, return_tensors="pt"
+        )
+        prompts = pipeline.text_encoder(tokens.input_ids)[0].expand(len(times), -1, -1)
+        noise = torch.randn(len(times), *latents.shape[1:], generator=torch.Generator().manual_seed(i))
+        noisy = pipeline.scheduler.add_noise(latents.expand_as(noise), noise, times)
+        for arm, shown in enumerate((maps[i], None, maps[(i + 1) % len(made)])):
+            residuals: dict[str, Any] = {}
+            if shown is not None:
+                shown = shown.expand(len(times), -1, -1, -1)
+                down, middle = net(noisy, times, prompts, shown, return_dict=False)
+                residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+            predicted = pipeline.unet(noisy, times, prompts, **residuals).sample
+            errors[i, arm] = masked_error(predicted, noise, covered.expand(len(times), -1, -1, -1)).mean()
+        cells[i] = covered.sum()
+    own = errors[:, 0]
+    return {
+        arm: dict(
+            zip(
+                ("gain", "low", "high"),
+                ratio_interval((error - own).double().numpy(), cells.double().numpy()),
+                strict=True,
+            )
+        )
+        for arm, error in zip(ARMS[1:], errors.T[1:], strict=True)
+    }
+
+
 def colour_of(texels: Texels) -> str:
     """The named colour that is nearest to most of the texels [N, 3]."""
     away = np.abs(texels[:, None] / 255 - np.array(list(COLOURS.values()))).sum(axis=-1)
@@ -144,7 +190,7 @@ def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def figures(made: Sequence[Case], textures: Sequence[Texels], edges: Sequence[MeshEdges]) -> dict[str, float | None]:
     """What the module's docstring lists."""
-    both, islands, seams = [], [], SeamError(np.zeros(0), np.zeros(0))
+    both, islands, voids, seams = [], [], [], SeamError(np.zeros(0), np.zeros(0))
     for case, texture, edge in zip(made, textures, edges, strict=True):
         assert case.look.accent is not None
         asked = case.look.pattern.colour, case.look.accent.colour
@@ -155,6 +201,8 @@ def figures(made: Sequence[Case], textures: Sequence[Texels], edges: Sequence[Me
             part = here & ((case.share >= 0.5) == (case.share[here].mean() >= 0.5))
             if here.sum() >= 64:
                 islands.append(colour_of(texture[part]) == asked[int(case.share[here].mean() >= 0.5)])
+        if "black" not in asked:
+            voids.append(void_on_surface(texture, case.mask, [(0, 0, 0)]))
         seams += seam_error(edge, texture)
     across = seams.metrics()
     return {
@@ -164,7 +212,7 @@ def figures(made: Sequence[Case], textures: Sequence[Texels], edges: Sequence[Me
         "seams": across["mean"],
         "relative_seams": across["relative_mean"],
         "inner": across["inner_mean"],
-        "void": float(np.mean([void_on_surface(t, c.mask, [(0, 0, 0)]) for t, c in zip(textures, made, strict=True)])),
+        "void": float(np.mean(voids)),
     }
 
 
@@ -185,7 +233,9 @@ def main() -> None:
     drawings |= {arm: draw(folder, made, arm, given.steps, given.guidance) for arm in ARMS}
     table = {name: figures(made, textures, edges) for name, textures in drawings.items()}
     OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "layout.json").write_text(json.dumps({"atlases": len(made)} | table, indent=1) + "\n")
+    gains = layout_gains(folder, made)
+    found = {"atlases": len(made), **table, "layout_gain": gains}
+    (OUT / "layout.json").write_text(json.dumps(found, indent=1) + "\n")
     masks = [case.mask[..., None] for case in made[:24]]
     rows = [np.hstack([np.where(m, drawings[name][i], 0) for name in drawings]) for i, m in enumerate(masks)]
     half = -(-len(rows) // 2)
@@ -194,6 +244,8 @@ def main() -> None:
     print(f"{'':<9}" + "".join(f"{name:>16}" for name in next(iter(table.values()))))
     for name, row in table.items():
         print(f"{name:<9}" + "".join(f"{'-' if value is None else format(value, '.3f'):>16}" for value in row.values()))
+    for arm, gain in gains.items():
+        print(f"layout gain over {arm}: {gain['gain']:.4f} ({gain['low']:.4f} to {gain['high']:.4f})")
 
 
 if __name__ == "__main__":

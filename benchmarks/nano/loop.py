@@ -144,13 +144,15 @@ class Training:
         seconds: float,
         pictures: int,
         words: Callable[[float], str],
+        record: bool = True,
     ) -> int:
         """Train until the seconds are over: all calls together, with their starts. SIGTERM saves and ends it.
 
         Returns the program's exit status, 143 after SIGTERM.
 
         `objective()` draws a batch of `pictures` on the device and returns what is minimised and what is reported,
-        both scalars there; `words` puts the mean of the latter into words.
+        both scalars there; `words` puts the mean of the latter into words. `record`: whether all steps are alike but
+        for what is drawn, so that a GPU can record one and replay it.
         """
         stopped: list[int] = []
 
@@ -163,7 +165,7 @@ class Training:
             tell(f"{self.name}: no time left of {seconds:.0f} s")
             return 0
         first = self.step
-        step = self._recorded(lambda: self._one_step(objective))
+        step = self._recorded(lambda: self._one_step(objective), record)
         saved = reported = time.monotonic()
         begun = spent(self.device)
         whole = max(seconds - begun, before + 1)  # what is left for training, earlier calls' with it
@@ -228,11 +230,12 @@ class Training:
             torch._foreach_add_(self.averages, difference)
             self.total += reported.detach()
 
-    def _recorded(self, step: Callable[[], None]) -> Callable[[], None]:
-        """The step as a CUDA graph, after three as they are; where that fails, the program starts again without."""
+    def _recorded(self, step: Callable[[], None], record: bool) -> Callable[[], None]:
+        """The step, as a CUDA graph where it is to be one, after three as they are; where that fails, the program
+        starts again without."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate if self.device == "cuda" else self.peak  # loading has put a copy there
-        if self.device != "cuda" or EAGER in os.environ:
+        if self.device != "cuda" or EAGER in os.environ or not record:
             return step
         try:
             self._set(0, 0.0)

@@ -26,7 +26,7 @@ from texdiff.uv.gutter import fill
 
 SEED = 1000
 """Apart from the autoencoder's seeds, so that these are pictures of their own."""
-COUNT, SIDE = 6000, 256
+COUNT, SIDE = 18000, 256
 FULL = 3
 """One in so many fills the picture."""
 
