@@ -10,7 +10,6 @@ from texdiff.errors import InputError
 @pytest.mark.parametrize(
     ("key", "sections"),
     [
-        ("data.cache_dir", {"data": DataConfig(dataset="x", cache_dir="s3://bucket/a")}),
         ("model.pretrained_model_name_or_path", {"model": ModelConfig(pretrained_model_name_or_path="s3://bucket/a")}),
         ("model.vae", {"model": ModelConfig(vae="s3://bucket/a")}),
         ("lora.init", {"lora": LoraConfig(init="s3://bucket/a")}),

@@ -44,7 +44,10 @@ def main() -> None:
         "alike": refusal(lambda: parallel.agree("a", "data.dataset: the files")),
         "any": [parallel.any(False), parallel.any(parallel.rank == 1)],
         "gathered": parallel.gather([parallel.rank]),
-        "share": [[0, 1, 2, 3, 4][parallel.share_of(Path(cache))] for cache in (f"{shared}/cache", "cache")],
+        "share": [
+            [0, 1, 2, 3, 4][parallel.share_of(cache)]
+            for cache in (shared / "cache", Path("cache"), "s3://bucket/cache")
+        ],
         "bucket_view": parallel.accelerator.ddp_handler.gradient_as_bucket_view,
     }
     parallel.wait()

@@ -60,7 +60,7 @@ def test_ranks_that_see_different_disks_do_what_rank_0_decides(tmp_path):
             "alike": "",
             "any": [False, True],
             "gathered": [0, 1],
-            "share": [[0, 1, 2, 3, 4][rank::2], [0, 1, 2, 3, 4]],
+            "share": [[0, 1, 2, 3, 4][rank::2], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4][rank::2]],
             "bucket_view": True,
             "left": [],
         }

@@ -26,6 +26,7 @@ from texdiff.storage import ConnectionBroken, is_address
 SUBCOMMANDS: list[Callable[..., object]] = [prepare, check, generate, layout, export, compare, report, evaluate, cache]
 SUBCOMMANDS += [blender, demo, doctor]
 _IN_STORAGE = ["prepare output", "check source", "generate lora", "export run", "evaluate run", "evaluate dataset"]
+_IN_STORAGE += ["cache cache_dir"]  # which says itself what to do there
 _TEXTS = ("prompt", "negative_prompt", "caption_template")
 
 

@@ -197,8 +197,13 @@ def cache(*, prune: int | None = None, cache_dir: str | None = None) -> int:
         cache_dir: The folder that data.cache_dir names. Default: texdiff/ in the user's cache folder.
     """
     from texdiff.data.cache import upkeep
-    from texdiff.storage import default_cache_dir
+    from texdiff.storage import default_cache_dir, is_address
 
+    if cache_dir and is_address(cache_dir):
+        raise InputError(
+            f"--cache_dir must be a folder on a disk (got {cache_dir}): see and delete what is in storage with its own "
+            "tools; copies here are shown without --cache_dir"
+        )
     if prune is not None and prune < 0:
         raise InputError(f"--prune must be at least 0 days (got {prune})")
     folder = Path(cache_dir) if cache_dir else default_cache_dir()

@@ -178,7 +178,6 @@ class TrainingConfig:
         """What has to be on a disk."""
         model, lora, layout = self.model, self.lora, self.layout
         for key, name in {
-            "data.cache_dir": self.data.cache_dir,
             "model.pretrained_model_name_or_path": model.pretrained_model_name_or_path,
             "model.vae": model.vae,
             "lora.init": lora.init,

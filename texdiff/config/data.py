@@ -101,7 +101,8 @@ class DataConfig:
     at every visit, with VAE and text encoder staying loaded. The numbers are the same, on a GPU with `off` up to
     rounding."""
     cache_dir: str | None = None
-    """Folder for encoded textures and captions. Default: texdiff/ in the user's cache folder."""
+    """Folder for encoded textures and captions, or an address such as s3://bucket/cache. Default: texdiff/ in the
+    user's cache folder."""
 
     @property
     def sources(self) -> tuple[SourceConfig, ...]:

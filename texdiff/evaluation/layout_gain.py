@@ -25,7 +25,7 @@ class _Alone:
     device: torch.device
     is_main: bool = True
 
-    def share_of(self, folder: Path) -> slice:
+    def share_of(self, folder: Path | str) -> slice:
         """All of it."""
         return slice(None)
 

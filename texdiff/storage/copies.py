@@ -35,12 +35,18 @@ class LocalCopies:
             os.utime(file)
         except FileNotFoundError:
             download(address, file)
-            with self._lock:
-                self._added += file.stat().st_size
-                if self._added > _STEP * self.bound:
-                    self._added = 0
-                    self._make_room()
+            self._count(file.stat().st_size)
         return file
+
+    def adopt(self, file: Path, address: str, stamp: str) -> None:
+        """Take `file`, which has just been sent to `address`, for its copy; where it cannot be moved, it goes."""
+        place = self.place(address, stamp)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
+            self._count(place.stat().st_size)
+        except OSError:
+            file.unlink(missing_ok=True)
 
     def read(self, address: str, stamp: str) -> bytes:
         """The bytes of the file at `address`. Raises as `path` does."""
@@ -55,6 +61,13 @@ class LocalCopies:
         name = hashlib.sha256(f"{address}\n{stamp}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
         suffix = PurePosixPath(address).suffix
         return self.folder / name[:2] / f"{name}{suffix if suffix[1:].isalnum() and len(suffix) < 9 else ''}"
+
+    def _count(self, size: int) -> None:
+        with self._lock:
+            self._added += size
+            if self._added > _STEP * self.bound:
+                self._added = 0
+                self._make_room()
 
     def _make_room(self) -> None:
         """Delete the copies that have been unused for longest, until the others have no more than the bound."""

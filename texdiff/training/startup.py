@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from texdiff.config import TrainingConfig
 from texdiff.data.batch import LatentDataset
 from texdiff.data.cache.files import readable
 from texdiff.data.cache.keys import key_of_lists
-from texdiff.data.cache.store import ArrayStore
+from texdiff.data.cache.store import ArrayStore, cache_place
 from texdiff.data.caption_length import find_long_captions
 from texdiff.data.columns import Column
 from texdiff.data.mask_weights import MUCH_GREY, THRESHOLD, MaskKind
@@ -31,7 +30,6 @@ from texdiff.files import write_atomic
 from texdiff.models.family import Family, load_family
 from texdiff.models.inpainting import describe_hiding
 from texdiff.models.trainable import describe_training
-from texdiff.storage import default_cache_dir
 from texdiff.training.batching import BatchPlan
 from texdiff.training.optimizer import check_installed
 from texdiff.training.parallel import Parallel
@@ -69,7 +67,7 @@ def read_splits(config: TrainingConfig, parallel: Parallel) -> tuple[Sequence[Re
     if skip:
         # On a disk each rank reads a share for all that see it; what is kept in memory each must find out for itself.
         on_disk = data.cache == "disk"
-        folder = Path(data.cache_dir) if data.cache_dir else default_cache_dir() / "readable"
+        folder = cache_place(data.cache_dir, "readable")
         keep_readable = partial(
             readable,
             store=ArrayStore(folder if on_disk else None, {"dataset": paths_of(data.sources)}),

@@ -82,7 +82,7 @@ def test_nothing_is_encoded_twice(dataset, store, base, family, tmp_path, monkey
         os.utime(path, (1, 1))
     monkeypatch.setattr(type(base.vae), "encode", lambda *a: pytest.fail("encoded again"))
     assert np.array_equal(fill(store, moved, family), places)
-    again = ArrayStore(store.folder)
+    again = ArrayStore(store.place)
     assert (fill(again, moved, family) >= 0).all()
 
 

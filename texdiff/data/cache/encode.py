@@ -20,7 +20,7 @@ from texdiff.data.cache.keys import Keys, as_keys, each, key_of, key_of_lists
 from texdiff.data.cache.known import encode_known, known_keys
 from texdiff.data.cache.masks import LatentMasks, mask_entries, mask_kinds, read_as
 from texdiff.data.cache.settings import DataSettings, MaskSettings, Ranks
-from texdiff.data.cache.store import Arrays, ArrayStore, Stores
+from texdiff.data.cache.store import Arrays, ArrayStore, Stores, cache_place
 from texdiff.data.caption_length import CLIP_TOKENS
 from texdiff.data.columns import Column, pick
 from texdiff.data.image_source import Source
@@ -29,7 +29,7 @@ from texdiff.data.record import Record
 from texdiff.data.records.captions import distinct_captions
 from texdiff.diffusion.crops import ROUNDS
 from texdiff.errors import InputError
-from texdiff.storage import default_cache_dir, is_address
+from texdiff.storage import is_address
 
 
 def encode_dataset(
@@ -91,7 +91,7 @@ class _Encoding:
         self.mask_setting = (self.window, mask.outside_weight, *in_cells, *in_windows)
         self.latent_mask = LatentMasks(mask, family.latent_factor)
         self.on_disk = data.cache == "disk"
-        root = Path(data.cache_dir) if data.cache_dir else default_cache_dir() / "encoded"
+        root = cache_place(data.cache_dir, "encoded")
         # On a disk each rank makes a share for all that see it; what is kept in memory each must make for itself.
         self.share: dict[str, Any] = {
             "mine": ranks.share_of(root) if self.on_disk else slice(None),
@@ -252,7 +252,7 @@ class _Encoding:
         places = encoders.fill_store(store, entry_keys, make, what=what, **self.share)
         if (places < 0).any():  # another rank's file system may not show yet what this rank has written
             name = names[int(np.argmin(places)) // each]
-            raise InputError(f"{store.folder}: the cache entry of {name!r} has gone; start again to rebuild it")
+            raise InputError(f"{store.place}: the cache entry of {name!r} has gone; start again to rebuild it")
         return places
 
     def _live(self, records: Sequence[Record]) -> _Encoded:

@@ -122,7 +122,7 @@ class CachedEncodings:
         places = self.caption_store.find(caption_keys(captions, self.text_weights))
         if (places < 0).any():
             lost = captions[int(np.argmin(places))]
-            raise InputError(f"{self.caption_store.folder}: the cache entry of {lost!r} has gone; start again")
+            raise InputError(f"{self.caption_store.place}: the cache entry of {lost!r} has gone; start again")
         return [self.caption_store.get(int(place)) for place in places]
 
     def known(self, choices: Sequence[Choice]) -> list[Array]:

@@ -48,7 +48,7 @@ def digests(
     )
     if (places < 0).any():  # a rank's file system does not show yet what another has written
         missing = sources[int(np.argmin(places))].signature()
-        raise InputError(f"{store.folder}: lacks what another rank wrote about {missing}; start again")
+        raise InputError(f"{store.place}: lacks what another rank wrote about {missing}; start again")
     return np.ascontiguousarray(store.column("digest", places)).view(KEY).reshape(-1)
 
 

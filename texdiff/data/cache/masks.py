@@ -39,7 +39,7 @@ def mask_kinds(
         progress=progress,
     )
     if (places < 0).any():  # a rank's file system does not show yet what another has written
-        raise InputError(f"{store.folder}: lacks what another rank wrote about masks; start again")
+        raise InputError(f"{store.place}: lacks what another rank wrote about masks; start again")
     return store.column("kind", places)[:, 0]
 
 

@@ -42,6 +42,8 @@ def find_items(folder: Path, *, everything: bool) -> list[CacheItem]:
     if not everything:
         return [*_shards(folder, "readable"), *_stores(folder)]
     found = [*_stores(folder / "encoded"), *_shards(folder / "readable", "readable")]
+    for place in (folder / "unsent").glob("*"):
+        found += _stores(place)
     found += _shards(folder / "records", "records")
     for path in _matching(folder, _BASE):
         files = [file.stat() for file in path.rglob("*") if file.is_file()]

@@ -120,9 +120,12 @@ class Parallel:
             markers[self.rank].unlink()
         return found
 
-    def share_of(self, folder: Path) -> slice:
+    def share_of(self, folder: Path | str) -> slice:
         """This rank's part of the work on a sequence whose results go to `folder`, which is made where it is missing:
-        it is shared out among the ranks that see the same folder. Every rank must call it."""
+        it is shared out among the ranks that see the same folder, at an address in storage among all. Every rank must
+        call it."""
+        if isinstance(folder, str):
+            return slice(self.rank, None, self.world)
         with suppress(OSError):  # whoever writes there says what is wrong
             folder.mkdir(parents=True, exist_ok=True)
         ranks = self.together(folder)

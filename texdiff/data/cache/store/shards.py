@@ -1,6 +1,7 @@
 """Shards: immutable Arrow files of a few entries each. Reading copies nothing."""
 
 import os
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from texdiff.data.cache.keys import KEY, Keys
 from texdiff.data.cache.store.index import SMALL, IndexedShard
 from texdiff.errors import InputError, one_line
 
+_ABANDONED = 24 * 3600.0  # seconds after which a file that is still being written belongs to a process that was killed
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -66,10 +68,20 @@ class Shard:
         self, path: Path | None, shard: pa.RecordBatch | None = None, known: IndexedShard | None = None
     ) -> None:
         self.path, self.is_indexed = path, known is not None
-        self.keys = _keys(shard) if known is None else known.keys
+        self.keys = keys_of(shard) if known is None else known.keys
         self.small: Mapping[str, NDArray[Any]] = {} if known is None else known.small
         """Arrays that the index has of it."""
-        self._columns = None if shard is None else _columns(shard)
+        self._columns = None if shard is None else columns_of(shard)
+
+    @property
+    def where(self) -> str:
+        """What it is called in messages."""
+        return str(self.path)
+
+    def drop(self) -> None:
+        """Delete its file."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -78,9 +90,9 @@ class Shard:
         if self._columns is None:
             assert self.path is not None, "the index knows files"
             shard = open_shard(self.path)
-            if not np.array_equal(_keys(shard), self.keys):
+            if not np.array_equal(keys_of(shard), self.keys):
                 raise ValueError("not what the index says")
-            self._columns = _columns(shard)
+            self._columns = columns_of(shard)
         return self._columns
 
     def indexed(self) -> IndexedShard:
@@ -92,11 +104,13 @@ class Shard:
         return IndexedShard(self.path.name, self.path.stat().st_size, self.keys, self.small)
 
 
-def _keys(shard: pa.RecordBatch) -> Keys:
+def keys_of(shard: pa.RecordBatch) -> Keys:
+    """The keys [n] of its entries."""
     return np.frombuffer(shard.column("key").buffers()[1], KEY, len(shard))
 
 
-def _columns(shard: pa.RecordBatch) -> dict[str, Column]:
+def columns_of(shard: pa.RecordBatch) -> dict[str, Column]:
+    """Its arrays by name."""
     dtypes = {field.name: (field.metadata or {}).get(b"dtype") for field in shard.schema}
     return {name: Column(shard, name, dtype.decode()) for name, dtype in dtypes.items() if dtype}
 
@@ -107,10 +121,9 @@ def damage_in(shard: Shard) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, OSError, pa.ArrowException) as error:
-        if shard.path is not None:
-            shard.path.unlink(missing_ok=True)
+        shard.drop()
         raise InputError(
-            f"{shard.path}: is damaged ({one_line(error)[:120]}) and has been deleted; start again to rebuild it"
+            f"{shard.where}: is damaged ({one_line(error)[:120]}) and has been deleted; start again to rebuild it"
         ) from None
 
 
@@ -156,3 +169,12 @@ def open_shard(path: Path) -> pa.RecordBatch:
     if shard.schema.field("key").type != pa.binary(KEY.itemsize) or not len(shard):
         raise ValueError("no keys")
     return shard
+
+
+def remove_abandoned(path: Path) -> None:
+    """Delete a file that a process was killed over while it wrote it."""
+    try:
+        if time.time() - path.stat().st_mtime > _ABANDONED:
+            path.unlink()
+    except OSError:  # gone already, or not ours to delete
+        return
