@@ -13,7 +13,8 @@ from diffusers import UNet2DConditionModel
 from ports import free_ports
 from safetensors.torch import load_file
 
-from texdiff.training.run import STATE, WEIGHTS, Run
+from texdiff.models.exports import STATE, WEIGHTS
+from texdiff.training.run import Run
 from texdiff.training.run.state_file import read_state
 
 ROOT = Path(__file__).parents[2]
