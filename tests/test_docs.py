@@ -63,6 +63,12 @@ def test_links_between_pages_lead_somewhere(path):
             assert anchor in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, anchor
 
 
+@pytest.mark.parametrize("path", [README, *PAGES], ids=lambda path: path.name)
+def test_configs_that_a_page_names_are_there(path):
+    for name in re.findall(r"\bconfigs/\w+\.yaml", path.read_text("utf-8")):
+        assert (README.parent / name).is_file(), name
+
+
 def test_the_page_of_settings_is_what_its_command_makes():
     page = runpy.run_path(str(DOCS / "settings_page.py"))["page"]()
     assert (DOCS / "settings.md").read_text("utf-8") == page, "run python docs/settings_page.py"
