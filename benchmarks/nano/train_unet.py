@@ -202,7 +202,7 @@ class Samples:
         latents [B, 4, side, side], covered cells [B, side, side], tokens [B, 77], maps [N, 3, 8 side, 8 side]."""
         share = torch.tensor(mix.kinds) / self.kind.bincount(minlength=len(KINDS))
         atlases = self.atlases[torch.multinomial(share[self.kind], int(mix.atlases * count), replacement=True)]
-        mapped = int(mix.maps * count)
+        mapped = max(1, int(mix.maps * count))
         chosen = torch.cat([atlases, self.full[torch.randint(len(self.full), (count - len(atlases),))]])
         shown = (torch.rand(count) < SHOWN) & (torch.arange(count) < mapped)  # those that show their map
         chosen = torch.where(shown, self.encoded_maps[torch.randint(len(self.encoded_maps), (count,))], chosen)
