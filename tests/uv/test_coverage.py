@@ -121,7 +121,7 @@ def test_whole_tiles_change_nothing(triangles: np.ndarray, shift: np.ndarray, si
 )
 def test_wrapping_is_a_sum_over_tiles(corners: np.ndarray, size: tuple[int, int], mode: Mode) -> None:
     """The texture repeated 8 x 8 times, rasterised as one large picture, then folded."""
-    triangles = (corners + 0.3718) / 100  # off the texels' borders, where rounding would decide
+    triangles = (corners + np.array([0.37182818, 0.2236068])) / 100  # no edge through a texel's corner, which rounds
     height, width = size
     large = (triangles + 4) / 8, (8 * height, 8 * width)
     folded = overlap_count(*large, mode).reshape(8, height, 8, width).sum(axis=(0, 2))
