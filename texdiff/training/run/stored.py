@@ -90,34 +90,30 @@ class RunStorage:
         too_soon = after == "figures" and time.monotonic() < self._sent + _LINES
         if too_soon or (self._failing and after != "checkpoint"):
             return
-        try:
-            self.mirror.send()
-        except TakenOver:
-            raise
-        except (InputError, OSError) as error:
-            if not self._failing:
-                print(
-                    f"{one_line(error)}; training goes on, and the next checkpoint tries again. All is kept in "
-                    f"{self.folder}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            self._failing = True
-        else:
-            if self._failing:
-                print(f"{self.address}: has all again", file=sys.stderr, flush=True)
-            self._failing = False
-        self._sent = time.monotonic()
+        said, problem = "", self._problem_in_sending()
+        if problem and not self._failing:
+            said = f"{problem}; training goes on, and the next checkpoint tries again. All is kept in {self.folder}"
+        elif self._failing and not problem:
+            said = f"{self.address}: has all again"
+        if said:
+            print(said, file=sys.stderr, flush=True)
+        self._failing, self._sent = bool(problem), time.monotonic()
 
     def finish(self) -> None:
         """Send what is left. Raises ConnectionBroken where that cannot be done."""
         if not self.begun:
             return
+        if problem := self._problem_in_sending():
+            raise storage.ConnectionBroken(
+                f"{problem}; nothing is lost: all is in {self.folder}, from where the same command sends it"
+            )
+
+    def _problem_in_sending(self) -> str:
+        """Send what is new, and return in one line why not all could be sent, '' where it was. Raises TakenOver."""
         try:
             self.mirror.send()
         except TakenOver:
             raise
         except (InputError, OSError) as error:
-            raise storage.ConnectionBroken(
-                f"{one_line(error)}; nothing is lost: all is in {self.folder}, from where the same command sends it"
-            ) from None
+            return one_line(error)
+        return ""
