@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from texdiff.data.columns import IN_TABLE, RecordTable, Row, TableOfImages
-from texdiff.data.records.folder import Columns, captions_of
-from texdiff.data.rows import CAPTION_COLUMNS, repeats_of
+from texdiff.data.records.folder import Columns
+from texdiff.data.records.tables import TOLD, caption_column_of, table_row
 from texdiff.errors import InputError, one_line
 
-_OTHERS = ("coverage", "repeats", "regularisation")
 _ROWS = 8192  # whose captions are in memory at a time
 
 
@@ -17,7 +16,7 @@ def loaded_records(dataset: str, split: str, columns: Columns) -> RecordTable | 
     """The records of a split; None of an absent one, but for `train`. Raises InputError in one line otherwise."""
     import datasets
 
-    image_column, mask_column, caption_column, layout_column = columns
+    image_column, mask_column, _, layout_column = columns
 
     datasets.disable_progress_bars()
     try:
@@ -33,13 +32,7 @@ def loaded_records(dataset: str, split: str, columns: Columns) -> RecordTable | 
             raise InputError(f"data.dataset: {dataset} has no split `train`; it has {', '.join(map(str, table))}")
         return None
     rows = table[split]
-    if caption_column == CAPTION_COLUMNS[0]:
-        caption_column = next((name for name in CAPTION_COLUMNS if name in rows.column_names), caption_column)
-    for key, column in (("image", image_column), ("mask", mask_column), ("caption", caption_column)):
-        if column not in rows.column_names:
-            raise InputError(
-                f"data.{key}_column: {dataset} has no column {column}; it has {', '.join(rows.column_names)}"
-            )
+    caption_column = caption_column_of(dataset, rows.column_names, columns)
     called = {"image": image_column, "mask": mask_column}
     for kind, wanted in (("surface", "surface"), ("layout", layout_column)):
         if wanted and isinstance(rows.features.get(wanted), datasets.Image):
@@ -53,29 +46,14 @@ def loaded_records(dataset: str, split: str, columns: Columns) -> RecordTable | 
 
 
 def _rows(place: TableOfImages, rows: Any, caption_column: str) -> Iterator[Row]:
-    told = rows.select_columns([caption_column, *(name for name in _OTHERS if name in rows.column_names)])
+    told = rows.select_columns([caption_column, *(name for name in TOLD if name in rows.column_names)])
     for start in range(0, len(rows), _ROWS):
         count = min(_ROWS, len(rows) - start)
         cells = told[start : start + count]
         images = {kind: _cells(place.rows[kind], place.called[kind], start, count) for kind in place.called}
         for number in range(count):
-            name = place.name(start + number, "")
-            row = {key: of[number] for key, of in cells.items()}
-            image, mask, coverage = images["image"][number], images["mask"][number], row.get("coverage")
-            if image is None or mask is None:
-                lacks = "image" if image is None else "mask"
-                raise InputError(f"{name}: has no {lacks}; give it one, or take it out of the dataset")
-            yield Row(
-                row=start + number,
-                image=image,
-                mask=mask,
-                captions=captions_of(row[caption_column], caption_column, name),
-                coverage=coverage if isinstance(coverage, float | int) else None,
-                repeats=repeats_of(row, name),
-                regularisation=row.get("regularisation") is True,
-                surface=images["surface"][number] if "surface" in images else None,
-                layout=images["layout"][number] if "layout" in images else None,
-            )
+            row, there = ({key: of[number] for key, of in all_of.items()} for all_of in (cells, images))
+            yield table_row(start + number, place.name(start + number, ""), there, row, caption_column)
 
 
 def _cells(rows: Any, column: str, start: int, count: int) -> list[str | None]:

@@ -12,12 +12,11 @@ from typing import Any
 from texdiff import storage
 from texdiff.data.columns import IN_TABLE, RecordTable, Row
 from texdiff.data.image_source import Source
-from texdiff.data.records.folder import Columns, captions_of
-from texdiff.data.rows import CAPTION_COLUMNS, repeats_of
+from texdiff.data.records.folder import Columns
+from texdiff.data.records.tables import TOLD, caption_column_of, table_row
 from texdiff.errors import InputError, one_line
 from texdiff.storage.copies import local_copies
 
-_OTHERS = ("coverage", "repeats", "regularisation")
 _GROUPS = 8  # of rows, of one column each, that stay in memory
 
 
@@ -74,16 +73,12 @@ def find_shards(address: str, split: str) -> list[Shard]:
 
 def shard_records(address: str, split: str, shards: Sequence[Shard], columns: Columns) -> RecordTable:
     """The records of a split. Raises InputError in one line where a column is missing, or an image."""
-    image_column, mask_column, caption_column, layout_column = columns
+    image_column, mask_column, _, layout_column = columns
     names = _names(shards[0])
-    if caption_column == CAPTION_COLUMNS[0]:
-        caption_column = next((name for name in CAPTION_COLUMNS if name in names), caption_column)
-    for key, column in (("image", image_column), ("mask", mask_column), ("caption", caption_column)):
-        if column not in names:
-            raise InputError(f"data.{key}_column: {address} has no column {column}; it has {', '.join(names)}")
+    caption_column = caption_column_of(address, names, columns)
     called = {"image": image_column, "mask": mask_column, "surface": "surface", "layout": layout_column or ""}
     called = {kind: column for kind, column in called.items() if column in names}
-    wanted = [caption_column, *(name for name in _OTHERS if name in names)]
+    wanted = [caption_column, *(name for name in TOLD if name in names)]
     tables = [_columns(shard, [*wanted, *(f"{column}.path" for column in called.values())]) for shard in shards]
     place = StoredTable(f"{address} {split}", shards, [len(table) for table in tables], called)
     return RecordTable.of(place, _rows(place, tables, caption_column))
@@ -99,23 +94,9 @@ def _rows(place: StoredTable, tables: Sequence[Any], caption_column: str) -> Ite
     row = 0
     for table in tables:
         for cells in table.to_pylist():
-            name = place.name(row, "")
             there = {kind: IN_TABLE if cells[column] is not None else None for kind, column in place.called.items()}
-            image, mask, coverage = there["image"], there["mask"], cells.get("coverage")
-            if image is None or mask is None:
-                lacks = "image" if image is None else "mask"
-                raise InputError(f"{name}: has no {lacks}; give it one, or take it out of the dataset")
-            yield Row(
-                row=row,
-                image=image,
-                mask=mask,
-                captions=captions_of(cells[caption_column], caption_column, name),
-                coverage=coverage if isinstance(coverage, float | int) else None,
-                repeats=repeats_of({key: cell for key, cell in cells.items() if cell is not None}, name),
-                regularisation=cells.get("regularisation") is True,
-                surface=there.get("surface"),
-                layout=there.get("layout"),
-            )
+            said = {key: cell for key, cell in cells.items() if cell is not None or key == caption_column}
+            yield table_row(row, place.name(row, ""), there, said, caption_column)
             row += 1
 
 
