@@ -197,7 +197,6 @@ def cache(*, prune: int | None = None, cache_dir: str | None = None) -> int:
         cache_dir: The folder that data.cache_dir names. Default: texdiff/ in the user's cache folder.
     """
     from texdiff.data.cache import upkeep
-    from texdiff.storage import default_cache_dir, is_address
 
     if cache_dir and is_address(cache_dir):
         raise InputError(
@@ -206,7 +205,7 @@ def cache(*, prune: int | None = None, cache_dir: str | None = None) -> int:
         )
     if prune is not None and prune < 0:
         raise InputError(f"--prune must be at least 0 days (got {prune})")
-    folder = Path(cache_dir) if cache_dir else default_cache_dir()
+    folder = Path(cache_dir) if cache_dir else storage.default_cache_dir()
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, so nothing is cached there")
     items = upkeep.find_items(folder, everything=cache_dir is None)
