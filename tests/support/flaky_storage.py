@@ -3,7 +3,7 @@
 from typing import Any
 
 import fsspec
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 
 class FlakyFileSystem(MemoryFileSystem):
@@ -31,6 +31,11 @@ class FlakyFileSystem(MemoryFileSystem):
         if self.failures > 0 and (not self.of or function in self.of):
             type(self).failures -= 1
             raise ConnectionError("connection reset by peer")
+
+    def _open(self, path, mode="rb", *args, **kwargs):
+        file = super()._open(path, mode, *args, **kwargs)
+        # fsspec gives every reader the same file with one position: two threads would read half of it each.
+        return MemoryFile(self, file.path, file.getvalue()) if mode == "rb" else file
 
     def find(self, path, *args, **kwargs):
         self._answer("find", path)
