@@ -4,12 +4,15 @@
 
 Each is drawn with the map of its mesh, without a map, and with the map of another mesh. FOLDER is a pipeline's, with
 the layout net in FOLDER/controlnet; the shipped one where left out. Writes outputs/nano/layout.json and layout.png: 24
-rows of what the look is, and the three drawings.
+rows of what the look is, and the three drawings. Beside these the table has the painted textures themselves, and
+`repainted` ones, which have all that caption and mesh say, but borders of their own: a painter who makes no mistake.
 
     colours: share of the atlases whose two regions are, by most of their texels, in the two colours asked for
     islands: share of the islands with the colour that most of the island should have
     r2: of the variance of the drawn colour, over squares of 8 x 8 texels, what a linear function of the look's own
         field explains; where the field is wrong, nothing
+    r2_said: the same by whichever of the fields that the caption names explains most, as no caption says how wide its
+        bands are or how far down its top reaches
     seams: mean CIEDE2000 across the seams, and over that of edges inside the islands
     void: share of covered texels in flat patches of black, of the looks that have no black in them
 
@@ -21,7 +24,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +92,13 @@ def cases(count: int) -> list[Case]:
         if 0.1 < share[mask].mean() < 0.9:
             found.append(Case(shape, mesh, look, fill(painted, mask), positions, islands, share))
     return found
+
+
+def repainted(case: Case) -> Texels:
+    """Another texture of the same caption: its accent begins elsewhere."""
+    rng = np.random.default_rng(SEED + int(1e6 * case.look.limit))
+    look = replace(case.look, limit=float(rng.uniform()))
+    return fill(paint_look(look, case.mesh, SIDE, rng)[0], case.mask)
 
 
 def draw(folder: Path, made: Sequence[Case], arm: str, steps: int, guidance: float) -> list[Texels]:
@@ -170,11 +180,18 @@ def colour_of(texels: Texels) -> str:
     return NAMES[np.bincount(away.argmin(axis=1), minlength=len(NAMES)).argmax()]
 
 
-def explained(texture: Texels, case: Case) -> float:
-    """R² of the texture's colour on the look's field, over the squares of 8 x 8 texels that are covered by half."""
+LIMITS = np.linspace(0, 1, 9)
+
+
+def explained(texture: Texels, case: Case, limit: float | None = None) -> float:
+    """R² of the texture's colour on the look's field, over the squares of 8 x 8 texels that are covered by half. With
+    `limit`, the field of the look whose accent begins there."""
+    share = case.share
+    if limit is not None:
+        share = accent_share(replace(case.look, limit=limit), case.positions, case.islands)
     weight = _means(case.mask.astype(np.float64))
     used = weight > 0.5
-    field = (_means(case.share * case.mask) / np.maximum(weight, 1e-9))[used]
+    field = (_means(share * case.mask) / np.maximum(weight, 1e-9))[used]
     colours = np.stack(
         [_means(c * case.mask) / np.maximum(weight, 1e-9) for c in np.moveaxis(texture / 255, 2, 0)], -1
     )[used]
@@ -209,6 +226,9 @@ def figures(made: Sequence[Case], textures: Sequence[Texels], edges: Sequence[Me
         "colours": float(np.mean(both)),
         "islands": float(np.mean(islands)),
         "r2": float(np.mean([explained(t, c) for t, c in zip(textures, made, strict=True)])),
+        "r2_said": float(
+            np.mean([max(explained(t, c, at) for at in LIMITS) for t, c in zip(textures, made, strict=True)])
+        ),
         "seams": across["mean"],
         "relative_seams": across["relative_mean"],
         "inner": across["inner_mean"],
@@ -229,7 +249,7 @@ def main() -> None:
         files = [write_glb(Path(aside), str(i), case.mesh, case.painted) for i, case in enumerate(made)]
         edges = [MeshEdges(file, [part.key for part in read_parts(file)]) for file in files]
     folder = given.model or nano_folder()
-    drawings = {"painted": [case.painted for case in made]}
+    drawings = {"painted": [case.painted for case in made], "repainted": [repainted(case) for case in made]}
     drawings |= {arm: draw(folder, made, arm, given.steps, given.guidance) for arm in ARMS}
     table = {name: figures(made, textures, edges) for name, textures in drawings.items()}
     OUT.mkdir(parents=True, exist_ok=True)
@@ -237,7 +257,7 @@ def main() -> None:
     found = {"atlases": len(made), **table, "layout_gain": gains}
     (OUT / "layout.json").write_text(json.dumps(found, indent=1) + "\n")
     masks = [case.mask[..., None] for case in made[:24]]
-    rows = [np.hstack([np.where(m, drawings[name][i], 0) for name in drawings]) for i, m in enumerate(masks)]
+    rows = [np.hstack([np.where(m, drawings[name][i], 0) for name in ("painted", *ARMS)]) for i, m in enumerate(masks)]
     half = -(-len(rows) // 2)
     columns = [np.vstack(rows[:half]), np.vstack([*rows[half:], *[np.zeros_like(rows[0])] * (2 * half - len(rows))])]
     cv2.imwrite(str(OUT / "layout.png"), np.hstack(columns)[..., ::-1])
