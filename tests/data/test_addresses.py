@@ -21,8 +21,7 @@ def test_settings_name_folders(key, sections):
         TrainingConfig(**{"data": DataConfig(dataset="x")} | sections)
 
 
-def test_sources_are_on_a_disk(tmp_path):
-    with pytest.raises(
-        InputError, match=r"^s3://bucket/meshes: storage that has an address is not read; copy it to a disk$"
-    ):
-        find_assets(["s3://bucket/meshes"], None, tmp_path)
+@pytest.mark.parametrize("source", ["s3://bucket/meshes", "s3:/bucket/meshes"])
+def test_sources_are_on_a_disk(source, tmp_path):
+    with pytest.raises(InputError, match=rf"^{source}: storage that has an address is not read; copy it to a disk$"):
+        find_assets([source], None, tmp_path)

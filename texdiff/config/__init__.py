@@ -11,6 +11,7 @@ from texdiff.config.model import LoraConfig, ModelConfig
 from texdiff.config.objective import MaskConfig, NoiseConfig
 from texdiff.config.run import OptimConfig, RunConfig, ValidationConfig
 from texdiff.errors import InputError
+from texdiff.storage import is_address
 
 __all__ = [
     "RENAMED",
@@ -184,7 +185,7 @@ class TrainingConfig:
             "layout.init": layout.init,
         }.items():
             yield (
-                "://" in (name or ""),
+                is_address(name or ""),
                 f"{key} must be on a disk (got {name}): storage that has an address is not read; copy it",
             )
 

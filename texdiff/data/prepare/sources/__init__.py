@@ -18,6 +18,7 @@ from texdiff.data.prepare.sources.image_folders import find_images
 from texdiff.data.prepare.sources.kohya_config import read_kohya_config
 from texdiff.data.prepare.sources.tables import find_metadata, read_metadata, read_table
 from texdiff.errors import InputError
+from texdiff.storage import is_address
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".dae")
 _TEXT_SUFFIXES = (".txt", ".jsonl", ".csv", ".md", ".html")  # never part of how a mesh is drawn
@@ -41,7 +42,7 @@ def find_assets(
     for source in sources:
         path = Path(source)
         if not path.exists():
-            if "://" in source:
+            if is_address(source):
                 raise InputError(f"{source}: storage that has an address is not read; copy it to a disk")
             if not re.fullmatch(_HUB_ID, source):
                 raise InputError(f"{source}: no such file or folder; give a mesh or a folder with meshes")
