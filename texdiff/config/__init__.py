@@ -11,7 +11,6 @@ from texdiff.config.model import LoraConfig, ModelConfig
 from texdiff.config.objective import MaskConfig, NoiseConfig
 from texdiff.config.run import OptimConfig, RunConfig, ValidationConfig
 from texdiff.errors import InputError
-from texdiff.storage import is_address
 
 __all__ = [
     "RENAMED",
@@ -185,7 +184,7 @@ class TrainingConfig:
             "layout.init": layout.init,
         }.items():
             yield (
-                is_address(name or ""),
+                "://" in (name or ""),
                 f"{key} must be on a disk (got {name}): storage that has an address is not read; copy it",
             )
 
