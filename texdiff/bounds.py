@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from texdiff.errors import InputError
 
@@ -33,6 +33,22 @@ Scales = Annotated[
     Must("one or more numbers from 0 to 1", lambda value: len(value) > 0 and all(0 <= part <= 1 for part in value)),
 ]
 Names = Annotated[tuple[str, ...], Must("at least one name", bool)]
+
+
+_IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
+
+
+def in_words(kind: Any) -> str:
+    """What a value of this type must be, as one says it of a setting: `a whole number, at least 1, or null`."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return f"{in_words(parts[0])}, {parts[1]}"
+    if origin is Literal:
+        return " or ".join(map(str, parts))
+    if origin is tuple:
+        return f"a list such as {'[1, 0.5]' if parts[0] is float else '[a, b]'}"
+    words = [in_words(part) for part in parts] or [_IN_WORDS.get(kind, "a text")]
+    return f"{words[0]}{', or' if ',' in words[0] else ' or'} {words[1]}" if words[1:] else words[0]
 
 
 _INTEGERS = range(-(2**63), 2**64)  # what generators of random numbers take as a seed

@@ -23,6 +23,11 @@ def test_an_empty_section_is_its_defaults(tmp_path: Path, text: str) -> None:
     assert parse(tmp_path, text) == DEFAULTS
 
 
+def test_a_section_may_take_in_another_mapping(tmp_path: Path) -> None:
+    config = parse(tmp_path, "lora: &lora {rank: 4}\nlayout:\n  <<: {maps: none}\n")
+    assert (config.lora.rank, config.layout) == (4, DEFAULTS.layout)
+
+
 def test_beside_an_empty_section_the_others_hold(tmp_path: Path) -> None:
     config = parse(tmp_path, "lora:\ndata:\n  resolution: 128\noptim: {learning_rate: 5e-4}\nmodel: {revision: x}\n")
     assert (config.data.resolution, config.optim.learning_rate, config.model.revision) == (128, 5e-4, "x")
@@ -57,6 +62,10 @@ def test_null_where_the_type_allows_it(tmp_path: Path, key: str) -> None:
         ("- 1", "holds no settings"),
         ("config: other.yaml", "line 1: config is not a setting"),
         ("? [a]\n: 1", "line 1: a key must be a name"),
+        ("lora:\n  rnak: 4", "settings.yaml, line 2: lora.rnak is not a setting; nearest is lora.rank"),
+        ("xyzzy: 4", "settings.yaml, line 1: xyzzy is not a setting; see --help"),
+        ("run: {output_dir: 5}", "run.output_dir must be a text (got 5)"),
+        ("lora: {rank: !!python/name:os.system x}", "settings.yaml: not a valid YAML file (could not determine"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line_and_exit_2(tmp_path: Path, capsys: Any, text: str, said: str) -> None:

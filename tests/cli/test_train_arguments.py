@@ -98,6 +98,17 @@ def test_shipped_configurations_are_valid(path):
             "optim.lr_warmup_steps must be at most run.max_train_steps, 100 (got 101)",
         ),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--run.max_train_steps", "1e3"], "run.max_train_steps must be a whole number, at least 1 (got 1000.0)"),
+        (["--lora.use_dora", "maybe"], "lora.use_dora must be true or false (got maybe)"),
+        (["--mask.reduction", "mean"], "mask.reduction must be texel or sample (got mean)"),
+        (["--lora.alpha", "x"], "lora.alpha must be a number, above 0, or null (got x)"),
+        (["--validation.prompts", "a red, b"], "validation.prompts must be a list such as [a, b] (got a red, b)"),
+        (
+            ["--lora.target_modules", "to_q"],
+            "lora.target_modules must be a list such as [a, b], at least one name, or null (got to_q)",
+        ),
+        (["--data.scales", "[a]"], "data.scales must be a list such as [1, 0.5], one or more numbers from 0 to 1"),
+        (["--lora.ran", "4"], "--lora.ran"),  # no beginning of a key stands for it: another key may begin so one day
     ],
 )
 def test_a_wrong_setting_is_one_line_and_exit_2(flags, said, capsys):

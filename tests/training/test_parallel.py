@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from texdiff.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainingConfig
 from texdiff.errors import InputError
@@ -110,6 +111,13 @@ def test_a_pytorch_that_shards_on_gpus_alone_is_named(monkeypatch):
     sharding.check(config, "bf16", torch.device("cuda"))
     with pytest.raises(InputError, match=r"^accelerate's configuration: FSDP on CPUs needs a newer PyTorch than 2\."):
         sharding.check(config, "bf16", torch.device("cpu"))
+
+
+def test_half_precision_without_a_gpu_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    monkeypatch.setattr(AcceleratorState, "_shared_state", {})
+    with pytest.raises(InputError, match=r"^mixed_precision: fp16 needs a GPU; use no or bf16$"):
+        Parallel(cpu=True)
 
 
 def test_a_single_process_has_nothing_to_shard(monkeypatch):

@@ -85,6 +85,7 @@ def bomb(width: int, height: int) -> bytes:
         (b"not a picture at all", "is not an image in a known format"),
         (png(PAINT)[: len(png(PAINT)) // 2], "cannot be decoded"),
         (saved(Image.fromarray(PAINT), "JPEG")[:-400], "cannot be decoded"),
+        (saved(Image.fromarray(np.float32([[0.5, np.nan]])), "TIFF"), "holds values that are infinite or not a number"),
         (bomb(16385, 4), "claims 16385x4 pixels"),
         (bomb(16384, 16384 + 1), "claims 16384x16385 pixels"),
         (bomb(2**31 - 1, 2**31 - 1), "claims 2147483647x2147483647 pixels"),

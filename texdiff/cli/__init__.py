@@ -5,9 +5,9 @@ import inspect
 import io
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import FrameType, NoneType
+from types import FrameType, MappingProxyType, NoneType
 from typing import Any, NoReturn, get_args, get_origin
 
 import docstring_parser
@@ -18,6 +18,7 @@ from texdiff.cli.blender import blender
 from texdiff.cli.commands import cache, check, evaluate, export, layout, prepare, report
 from texdiff.cli.demo import demo
 from texdiff.cli.doctor import doctor
+from texdiff.cli.train_arguments import of_wrong_type
 from texdiff.errors import InputError, one_line
 from texdiff.evaluation.compare import compare
 from texdiff.inference.generate import generate
@@ -31,23 +32,26 @@ _TEXTS = ("prompt", "negative_prompt", "caption_template")
 
 
 class OneLineParser(ArgumentParser):
-    """A parser whose errors are one line on stderr and exit 2."""
+    """A parser whose errors are one line on stderr and exit 2; `types` are those of its flags, by name."""
+
+    types: Mapping[str, Any] = MappingProxyType({})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
-        sys.stderr.write(f"texdiff: error: {one_line(message)}\n")
+        sys.stderr.write(f"texdiff: error: {one_line(of_wrong_type(message, self.types.get))}\n")
         raise SystemExit(2)
 
 
 def build_parser() -> ArgumentParser:
     """The parser of `texdiff` and its subcommands: positional-only parameters are positional, the others are flags."""
-    parser = OneLineParser(prog="texdiff", description="Stable Diffusion on UV texture atlases.")
+    parser = OneLineParser(prog="texdiff", description="Stable Diffusion on UV texture atlases.", allow_abbrev=False)
     subcommands = parser.add_subcommands(required=True, dest="subcommand")
     for function in SUBCOMMANDS:
         described = docstring_parser.parse(inspect.getdoc(function) or "")
         helps = {parameter.arg_name: parameter.description for parameter in described.params}
-        subparser = OneLineParser(description=described.short_description)
+        subparser = OneLineParser(description=described.short_description, allow_abbrev=False)
+        subparser.types = {p.name: p.annotation for p in inspect.signature(function).parameters.values()}
         positionals = _positionals(function)
         for parameter in positionals:
             several: dict[str, Any] = {"nargs": "+"} if _item_type(parameter) else {}

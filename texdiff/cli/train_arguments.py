@@ -1,10 +1,13 @@
 """How a training run is told its settings: defaults < YAML files < command line."""
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_type_hints
 
+from texdiff.bounds import in_words
 from texdiff.cli.settings_file import read_settings_file
 from texdiff.config import RENAMED, TrainingConfig
 from texdiff.config.data import check_sources
@@ -28,7 +31,7 @@ def parse_command_line(arguments: Sequence[str] | None = None, usage: str = "") 
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog=training_program(), description=usage, exit_on_error=False)
+    parser = ArgumentParser(prog=training_program(), description=usage, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of settings; repeat it to lay one over another")
     parser.add_argument("--dry_run", action="store_true", help="say what would be done, and stop")
     parser.add_class_arguments(TrainingConfig, as_group=True)
@@ -38,19 +41,38 @@ def parse_command_line(arguments: Sequence[str] | None = None, usage: str = "") 
         sections = {name: made[name] for name in TrainingConfig.__dataclass_fields__}
         return Command(config=TrainingConfig(**sections), dry_run=parsed.dry_run)
     except (ArgumentError, InputError) as error:
-        raise SystemExit(report_error(_renamed(error))) from None
+        raise SystemExit(report_error(_in_plain_words(error))) from None
     except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
         # What the library raises for files that are not text, or not settings at all.
         raise SystemExit(report_error(InputError(f"--config: not a valid YAML file of settings ({error})"))) from None
 
 
-def _renamed(error: Exception) -> Exception:
-    """What to say instead where the unknown key is one that has another name now."""
+_WRONG_TYPE = re.compile(r'Parser key "(?P<key>[^"]*)":.*(?:Got|Given) value: ?(?P<value>.*)', re.DOTALL)
+
+
+def of_wrong_type(message: str, type_of: Callable[[str], Any]) -> str:
+    """What the parser says of a value that its key's type does not allow, in plain words; anything else as it is."""
+    found = _WRONG_TYPE.search(message)
+    kind = type_of(found["key"]) if found else None
+    if found is None or kind is None:
+        return message
+    return f"{found['key']} must be {in_words(kind)} (got {one_line(found['value']) if found['value'] else 'nothing'})"
+
+
+def _type_of(key: str) -> Any:
+    """The type of section.key; None where there is no such key."""
+    section, _, name = key.partition(".")
+    kind = get_type_hints(TrainingConfig).get(section)
+    return get_type_hints(kind, include_extras=True).get(name) if kind and name else None
+
+
+def _in_plain_words(error: Exception) -> Exception:
+    """What to say instead where the unknown key is one that has another name now, or a value is of the wrong type."""
     for old, new in RENAMED.items():
         section, key = old.split(".")
         if f"--{old}" in str(error) or f"'{section}' does not accept option '{key}'" in str(error):
             return InputError(f"{old} is now called {new}; use that name")
-    return error
+    return error if isinstance(error, InputError) else InputError(of_wrong_type(str(error), _type_of))
 
 
 def _files_first(arguments: list[str]) -> list[str]:
@@ -66,7 +88,7 @@ def _files_first(arguments: list[str]) -> list[str]:
                 flags[-1:] = [name, _checked_sources(value)]
         elif (file := value if equals else next(rest, None)) is None:
             files.append(argument)  # the parser says that its value is missing
-        elif text := read_settings_file(Path(file), TrainingConfig.__dataclass_fields__):
+        elif text := read_settings_file(Path(file)):
             files += [name, text]
     return files + flags
 

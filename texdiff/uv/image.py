@@ -77,6 +77,8 @@ def _decode(source: Path | bytes) -> Image.Image:
             if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
                 raise ImageError(f"claims {width}x{height} pixels, more than {MAX_SIDE} a side or {MAX_PIXELS} in all")
             image.load()  # a truncated file shows only here
+            if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+                raise ImageError("holds values that are infinite or not a number")
             return image
     except UnidentifiedImageError:
         raise ImageError("is not an image in a known format") from None

@@ -86,6 +86,8 @@ class Parallel:
             )
         if self.mixed_precision not in DTYPES:
             raise InputError(f"mixed_precision: {self.mixed_precision} is not supported; use no, fp16 or bf16")
+        if self.mixed_precision == "fp16" and self.device.type == "cpu":  # accelerate has no autocast there
+            raise InputError("mixed_precision: fp16 needs a GPU; use no or bf16")
         self.place = f"process {self.rank} on {socket.gethostname()}"
         self.machines = len({*self.gather([(socket.gethostname(), os.environ.get("GROUP_RANK"))])})
 
