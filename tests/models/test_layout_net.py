@@ -150,7 +150,7 @@ def test_what_the_maps_show_travels_with_the_net(family, tmp_path):
 
 def test_what_was_loaded_to_be_checked_is_not_loaded_again(family, net, monkeypatch):
     loads, load = [], ControlNetModel.from_pretrained
-    monkeypatch.setattr(ControlNetModel, "from_pretrained", lambda source: loads.append(source) or load(source))
+    monkeypatch.setattr(ControlNetModel, "from_pretrained", lambda *of, **its: loads.append(of) or load(*of, **its))
     settings = LayoutConfig(maps="position", init=str(net))
     family.check_layout_net(settings)
     first = family.layout_net(LayoutConfig(maps="position", init=str(net)))

@@ -12,10 +12,9 @@ from texdiff.diffusion.draws import keyed_generator
 from texdiff.errors import InputError
 from texdiff.evaluation.metrics.image import Images
 from texdiff.inference.sampler import inference_device
-from texdiff.models.base import as_img2img, in_the_manner_of
 from texdiff.models.family import Family
 from texdiff.models.layout_net import pipeline_inputs
-from texdiff.models.stable_diffusion import quick_sampler
+from texdiff.models.stable_diffusion import as_img2img, in_the_manner_of, quick_sampler
 
 STRENGTH = 0.5  # share of the noise schedule that a texture goes up and comes down again when it is reconstructed
 _BATCH = 4

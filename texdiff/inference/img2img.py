@@ -69,7 +69,7 @@ def from_latents(pipeline: "DiffusionPipeline") -> "DiffusionPipeline":
     """The pipeline of the same parts that starts from an image; of its latents, [B, C, h, w], as `image`, to which it
     adds the same noise on any device."""
     from texdiff.inference.sampler import initial_noise
-    from texdiff.models.base import as_img2img, in_the_manner_of
+    from texdiff.models.stable_diffusion import as_img2img, in_the_manner_of
 
     kind, parts = as_img2img(pipeline)
 

@@ -14,7 +14,7 @@ from texdiff.data.layout_input import map_input
 from texdiff.errors import InputError
 from texdiff.inference.target import RetextureTarget
 from texdiff.inference.windows import Control, Window
-from texdiff.models.base import PIPELINES, in_the_manner_of, under_layout
+from texdiff.models.base import PIPELINES
 from texdiff.models.layout_net import (
     Maps,
     check_fit,
@@ -24,6 +24,7 @@ from texdiff.models.layout_net import (
     pipeline_inputs,
     read_layout_net,
 )
+from texdiff.models.stable_diffusion import in_the_manner_of, under_layout
 from texdiff.uv.layout.draw import draw_map
 
 

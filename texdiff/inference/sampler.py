@@ -42,12 +42,13 @@ def load_pipeline(model: str, prediction_type: str | None = None, inpainting: bo
     if "Inpaint" in kind and not inpainting:
         raise InputError(f"{model}: is an inpainting base, which draws to what it is shown; use texdiff generate")
     variants = base.variants("unet")
-    variant = None if "" in variants or not variants else variants[0]  # of weights that are there in halves alone
+    base.variant = None if "" in variants or not variants else variants[0]  # of weights that are there in halves alone
+    base.check_scheduler()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries warn of each other's deprecations
             pipeline = getattr(diffusers, kind).from_pretrained(
-                folder, variant=variant, feature_extractor=None, **PIPELINES[kind], **base.missing_parts()
+                folder, variant=base.variant, feature_extractor=None, **PIPELINES[kind], **base.parts()
             )
             base.correct(pipeline.scheduler)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, SchedulerMixin, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -31,28 +31,18 @@ PIPELINES: dict[str, dict[str, Any]] = {
 """Of the families that are supported, as `model_index.json` names them; and how each is loaded without what judges or
 changes its pictures: textures are no photographs, the checker costs a gigabyte and blackens images by mistake."""
 
-
+_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 # diffusion_pytorch_model.fp16.safetensors, model-00001-of-00002.safetensors and the like.
 _WEIGHT_FILE = re.compile(r"\w*model(?:\.([^.-]+))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
 
 
-def as_img2img(pipeline: DiffusionPipeline) -> tuple[Any, dict[str, Any]]:
-    """The class of pipeline that starts from an image, and what one is made of that shares this one's parts."""
-    kind = type(pipeline).__name__
-    parts = pipeline.components | PIPELINES[kind.replace("ControlNet", "")]
-    return getattr(diffusers, kind.replace("Pipeline", "Img2ImgPipeline")), parts
-
-
-def in_the_manner_of(pipeline: DiffusionPipeline, made: Any) -> Any:
-    """`made`, of another class and of the same parts, reading prompts and showing progress as `pipeline` does."""
-    made.encode_prompt = pipeline.encode_prompt  # which may read prompts as a run did
-    made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
-    return made
-
-
-def under_layout(kind: str) -> str:
-    """The class of pipeline that has a layout net beside what this one has, by name."""
-    return kind.replace("Pipeline", "ControlNetPipeline")
+def load_whole(kind: Any, source: str | Path, **options: Any) -> Any:
+    """A model of `kind` as its from_pretrained loads it. Raises ValueError where weights are missing: of a text encoder
+    transformers would draw these at random, with a warning."""
+    model, found = kind.from_pretrained(source, output_loading_info=True, **options)
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"{missing[0]}, one of {len(missing)} weights, is missing")
+    return model
 
 
 def resolve_base(name: str, revision: str | None = None) -> str:
@@ -109,17 +99,18 @@ class Base:
         """Folder or hub id with the settings of all parts."""
         return self.source
 
-    def missing_parts(self) -> dict[str, Any]:
-        """Parts that `from_pretrained(configs)` does not find there, or not these, by name."""
-        return {"vae": self.vae} if self.vae_source else {}
+    def parts(self) -> dict[str, Any]:
+        """Models and tokenizers, by name, as diffusers' pipelines take them. Loads those that are not loaded yet."""
+        return {part: getattr(self, part) for part in _PARTS if part in self.index}
 
     def _load(self, kind: Any, part: str, dtype: torch.dtype = torch.float32) -> Any:
         try:
             if not issubclass(kind, torch.nn.Module):
                 return kind.from_pretrained(self.configs, subfolder=part, revision=self.revision)
-            options: dict[str, Any] = {"variant": self.variant} if self.variant else {}
-            options["torch_dtype"] = dtype
-            return kind.from_pretrained(self.source, subfolder=part, revision=self.revision, **options).to(dtype)
+            there = self.variants(part)
+            variant = self.variant if not there or self.variant in there else None  # as diffusers' pipelines have it
+            options: dict[str, Any] = {"torch_dtype": dtype} | ({"variant": variant} if variant else {})
+            return load_whole(kind, self.source, subfolder=part, revision=self.revision, **options).to(dtype)
         except Exception as error:  # hub, JSON, safetensors, shapes: each means that this part cannot be had
             raise self._cannot_load(part, error) from None
 
@@ -183,9 +174,12 @@ class Base:
             if Path(self.vae_source).is_file():
                 settings = {"config": self.configs, "subfolder": "vae", "local_files_only": True}
                 return AutoencoderKL.from_single_file(self.vae_source, **settings).float()
-            return AutoencoderKL.from_pretrained(self.vae_source, subfolder=self._vae_subfolder).float()
+            return load_whole(AutoencoderKL, self.vae_source, subfolder=self._vae_subfolder).float()
         except Exception as error:  # hub, JSON, safetensors, shapes
-            raise InputError(f"model.vae: {self.vae_source} cannot be loaded ({one_line(error)[:300]})") from None
+            raise self._cannot_load_vae(error) from None
+
+    def _cannot_load_vae(self, why: object) -> InputError:
+        return InputError(f"model.vae: {self.vae_source} cannot be loaded ({one_line(why)[:300]})")
 
     @property
     def _vae_subfolder(self) -> str:
@@ -200,7 +194,7 @@ class Base:
         try:
             return dict(AutoencoderKL.load_config(self.vae_source, subfolder=self._vae_subfolder))
         except Exception as error:  # hub, JSON
-            raise self._cannot_load("vae", error) from None
+            raise self._cannot_load_vae(error) from None
 
     @cached_property
     def folder(self) -> Path:
@@ -256,9 +250,16 @@ class Base:
     @cached_property
     def scheduler(self) -> DDPMScheduler:
         """The training schedule, whichever sampler the pipeline itself names."""
+        self.check_scheduler()
         scheduler = self._load(DDPMScheduler, "scheduler")
         self.correct(scheduler)
         return scheduler
+
+    def check_scheduler(self) -> None:
+        """Raise InputError where the pipeline names a sampler of another noise process, such as a flow's."""
+        said = self._config("scheduler", DDPMScheduler.load_config)
+        if "beta_start" not in said and not said.get("trained_betas"):
+            raise self._cannot_load("scheduler", f"a {said.get('_class_name')} has no betas, as Stable Diffusion has")
 
     def correct(self, scheduler: SchedulerMixin) -> None:
         """Let a scheduler of this base know what the U-Net predicts, where the settings say it."""
@@ -280,6 +281,10 @@ def load_base(
     own: a folder, a hub id, a .safetensors file. Raises InputError where there is no such pipeline; a part that is
     damaged raises it when first asked for.
     """
+    if vae is not None:
+        vae = str(Path(vae).expanduser())
+        if not Path(vae).exists() and (vae.startswith((".", "/")) or vae.count("/") != 1):
+            raise InputError(f"model.vae: {vae}: no such folder or file, and not a hub id (owner/name); check the path")
     path = Path(name).expanduser()
     if path.is_file():
         from texdiff.models.single_file import PICKLES, SingleFile  # which imports this module

@@ -16,6 +16,7 @@ from torch import Tensor
 from texdiff.data.cache.keys import fingerprint
 from texdiff.errors import InputError, one_line
 from texdiff.files import atomic_folder
+from texdiff.models.base import load_whole
 from texdiff.models.exports import LAYOUT_NET, MAPS_KEY
 from texdiff.models.nano import nano_folder
 
@@ -141,7 +142,7 @@ def net_source(name: str, key: str) -> str:
 
 def _load(source: str, key: str) -> ControlNetModel:
     try:
-        net: ControlNetModel = ControlNetModel.from_pretrained(source).float()
+        net: ControlNetModel = load_whole(ControlNetModel, source).float()
     except Exception as error:  # hub, JSON, safetensors, shapes: each means that it cannot be had
         raise InputError(f"{key} {source}: cannot be loaded as a ControlNetModel ({one_line(error)[:200]})") from None
     if (channels := net.config.get("conditioning_channels")) not in (None, 3):

@@ -78,12 +78,6 @@ class SingleFile(Base):
             return super().files(part)
         return [MERGES if part.startswith("tokenizer") else Path(self.source)]
 
-    def missing_parts(self) -> dict[str, Any]:
-        return {part: getattr(self, part) for part in (*self.prefixes, *self._tokenizers())}
-
-    def _tokenizers(self) -> list[str]:
-        return [part for part in self.index if part.startswith("tokenizer")]
-
     def _load(self, kind: Any, part: str, dtype: torch.dtype = torch.float32) -> Any:
         if not issubclass(kind, torch.nn.Module):
             return super()._load(kind, part)

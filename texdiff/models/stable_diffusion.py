@@ -24,7 +24,7 @@ from texdiff.data.cache.keys import fingerprint
 from texdiff.data.image_source import StoredFile
 from texdiff.diffusion.process import DDPM, rescale_zero_terminal_snr
 from texdiff.errors import InputError
-from texdiff.models.base import PIPELINES, Base, under_layout
+from texdiff.models.base import PIPELINES, Base
 from texdiff.models.family import Conditioning
 from texdiff.models.inpainting import choose_hiding, with_known
 from texdiff.models.layout_net import (
@@ -69,7 +69,10 @@ class StableDiffusion:
                     "noise alone; use a base that predicts v, or set it to false"
                 )
             alphas_cumprod = rescale_zero_terminal_snr(alphas_cumprod)
-        self.process = DDPM(alphas_cumprod, prediction_type)
+        try:
+            self.process = DDPM(alphas_cumprod, prediction_type)
+        except ValueError as error:
+            raise InputError(f"{base.source}: its scheduler's {error}; set model.prediction_type") from None
         self._checked: tuple[LayoutSettings, ControlNetModel] | None = None
 
     @property
@@ -255,3 +258,22 @@ def zero_snr_sampler(sampler: SchedulerMixin) -> SchedulerMixin:
     known = "rescale_betas_zero_snr" in inspect.signature(type(sampler)).parameters
     kind = type(sampler) if known else DDIMScheduler
     return kind.from_config(sampler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
+
+
+def as_img2img(pipeline: DiffusionPipeline) -> tuple[Any, dict[str, Any]]:
+    """The class of pipeline that starts from an image, and what one is made of that shares this one's parts."""
+    kind = type(pipeline).__name__
+    parts = pipeline.components | PIPELINES[kind.replace("ControlNet", "")]
+    return getattr(diffusers, kind.replace("Pipeline", "Img2ImgPipeline")), parts
+
+
+def in_the_manner_of(pipeline: DiffusionPipeline, made: Any) -> Any:
+    """`made`, of another class and of the same parts, reading prompts and showing progress as `pipeline` does."""
+    made.encode_prompt = pipeline.encode_prompt  # which may read prompts as a run did
+    made.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
+    return made
+
+
+def under_layout(kind: str) -> str:
+    """The class of pipeline that has a layout net beside what this one has, by name."""
+    return kind.replace("Pipeline", "ControlNetPipeline")
