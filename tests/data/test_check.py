@@ -45,6 +45,7 @@ def test_each_fault_is_said_of_its_file(draw: Draw, islands_mask: Draw, tmp_path
     rows = {
         "train/good": (draw(1), mask, "a good one"),
         "train/empty": (draw(2), np.zeros_like(mask), "b"),
+        "train/dark": (draw(12), mask // 255, "m"),
         "train/thin": (draw(3), thin, "c"),
         "train/size": (draw(4), mask[::2, ::2], "d"),
         "train/shape": (draw(5), mask[:32, :48], "e"),
@@ -64,6 +65,7 @@ def test_each_fault_is_said_of_its_file(draw: Draw, islands_mask: Draw, tmp_path
     *lines, summary = check_dataset(str(root), workers=2)
     expected = {
         "train/empty.png: error: the mask is empty",
+        "train/dark.png: error: the mask is empty; its brightest value is 1, and what counts must be 128 or more",
         "train/thin.png: error: the mask is empty at 1/8",
         "train/size.png: error: the image is 64x64 but its mask 32x32",
         "train/shape.png: error: the image is 64x64 but its mask 48x32",
@@ -73,7 +75,7 @@ def test_each_fault_is_said_of_its_file(draw: Draw, islands_mask: Draw, tmp_path
         "train/broken.png: error: ",
         "train/uncaptioned.png: error: has no caption",
         "validation/leak.png: error: the same image as train/good.png, in another split",
-        "train/metadata.jsonl, line 13: error: not valid JSON",
+        "train/metadata.jsonl, line 14: error: not valid JSON",
         "train/full.png: warning: the mask covers everything",
         "train/again.png: warning: the same image as train/good.png",
         "train/stranger.png: warning: no row of the metadata names it",
@@ -81,7 +83,7 @@ def test_each_fault_is_said_of_its_file(draw: Draw, islands_mask: Draw, tmp_path
     unsaid = {start for start in expected if not any(line.startswith(start) for line in lines)}
     assert unsaid == set()
     assert len(lines) == len(expected)
-    assert summary.startswith("10 errors, 4 warnings in 14 textures")
+    assert summary.startswith("11 errors, 4 warnings in 15 textures")
     assert "the mask does not exist" in next(line for line in lines if "nomask" in line)
 
 

@@ -135,7 +135,10 @@ def check_texture(asset: Asset) -> Checked | ConnectionBroken:
     elif kind is MaskKind.CUT:
         worth_knowing.append(f"{grey_share(grey):.2%} of the mask are grey; from {THRESHOLD} on they count as mapped")
     if not mask.any():
-        wrong.append("the mask is empty")
+        dark = (
+            f"; its brightest value is {grey.max()}, and what counts must be {THRESHOLD} or more" if grey.any() else ""
+        )
+        wrong.append(f"the mask is empty{dark}")
     elif not mask[::8, ::8].any():
         wrong.append("the mask is empty at 1/8, where the loss is computed: its islands are too thin")
     elif looks_inverted(texture, weights >= THRESHOLD):
@@ -183,10 +186,9 @@ def _odd_layout(path: Path, mask: NDArray[np.bool_]) -> tuple[list[str], list[st
         return [f"the layout map {error}; prepare the dataset again from the meshes"], []
     wrong: list[str] = []
     worth_knowing: list[str] = []
-    if layout.shape[:2] != mask.shape:
-        (height, width), (rows, columns) = layout.shape[:2], mask.shape
-        text = f"the layout map is {width}x{height} but the image {columns}x{rows} pixels"
-        (wrong if abs(height * columns - width * rows) > max(height, width) else worth_knowing).append(text)
+    (height, width), (rows, columns) = layout.shape[:2], mask.shape
+    if abs(height * columns - width * rows) > max(height, width):
+        wrong.append(f"the layout map is {width}x{height} but the image {columns}x{rows} pixels")
     there = sample_map(layout, mask.shape).any(axis=2)
     if not (there & mask).any():
         wrong.append("the layout map is 0 wherever the mask is white")

@@ -33,9 +33,12 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Rows of a .csv or .jsonl and their line numbers; where one cannot be read, what is wrong with it instead."""
     if path.suffix.lower() == ".csv":
         csv.field_size_limit(1 << 27)  # packed masks are long
-        reader = csv.DictReader(io.StringIO(read_text(path)))
+        text = read_text(path)
+        head = text.split("\n", 1)[0]
+        reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=head.count))  # as spreadsheets save it
         for row in reader:
-            yield reader.line_num, row
+            more = "has more values than the first line; put quotes around a text with commas"
+            yield reader.line_num, more if None in row else row
         return
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
@@ -57,5 +60,7 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         with path.open(encoding="utf-8-sig") as file:
             yield from file
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: not readable as UTF-8 text ({one_line(error)}); save it as UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None

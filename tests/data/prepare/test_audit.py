@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from texdiff.data.prepare import prepare_dataset
-from texdiff.data.prepare.audit import kind_of, sample
+from texdiff.data.prepare.audit import sample
 from texdiff.data.prepare.audit.page import write_page
+from texdiff.data.prepare.audit.reasons import count_reasons
 from texdiff.data.prepare.audit.sample import Sample
 
 PICTURE = f"data:image/webp;base64,{'A' * 4000}"
@@ -37,7 +38,7 @@ def audit_rows(count: int) -> list[dict]:
 
 
 def collected(rows: list[dict]) -> Sample[int]:
-    found = Sample[int](kind_of)
+    found = Sample[int]()
     for number, row in enumerate(rows):
         found.add(row, number)
     return found
@@ -79,6 +80,29 @@ def test_what_is_set_aside_is_counted_by_reason_with_all_names() -> None:
         assert [row["content"] for _, row, _ in group.pictures.found] == contents[:8]
 
 
+def test_reasons_of_a_kind_are_counted_in_the_words_that_they_share() -> None:
+    """What a summary says of many is as clear as what is said of one; what differs between them is left out."""
+    squeezed = "is 1000x188 texels; beyond 4:1 a square image squeezes it too much"
+    assert count_reasons(
+        [
+            "is 1000x63 texels; a side below 64 holds too little to learn from",
+            "is 32x32 texels; a side below 64 holds too little to learn from",
+            squeezed,
+            "uses a.jpg, but 512 of its triangles have no UV coordinates in the file",
+            "uses b.jpg, but 64 of its triangles have no UV coordinates in the file",
+            "is plain where the UV map covers it (contrast 0.0 of 255)",
+            "is plain where the UV map covers it (contrast 1.5 of 255)",
+            "cup.txt: not readable as UTF-8 text (byte 3); save it as UTF-8",
+        ]
+    ) == {
+        "is … texels; a side below 64 holds too little to learn from": 2,
+        squeezed: 1,
+        "uses …, but … of its triangles have no UV coordinates in the file": 2,
+        "is plain where the UV map covers it (contrast … of 255)": 2,
+        "cup.txt: not readable as UTF-8 text (byte 3); save it as UTF-8": 1,
+    }
+
+
 def test_the_page_stays_small_whatever_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = audit_rows(6_000)
     for number, row in enumerate(rows):
@@ -116,4 +140,4 @@ def test_prepare_shows_groups_once_there_are_many(
     assert page.count("<figure>") == 1  # of the plain one: the other has no texture
     assert page.count("data:image/webp") == 4
     for row in rows:
-        assert row["kept"] or f"<h3>1 &times; {kind_of(row['reason'])}</h3>" in page
+        assert row["kept"] or f"<h3>1 &times; {row['reason']}</h3>" in page

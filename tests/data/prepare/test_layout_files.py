@@ -128,7 +128,6 @@ def test_there_are_none_where_a_texture_comes_without_a_mesh(prepared: Path, tmp
         (lambda path: path.unlink(), "the layout map does not exist", True),
         (lambda path: path.write_bytes(encode_map(0 * read_map(path))), "is 0 wherever the mask is white", True),
         (lambda path: path.write_bytes(encode_map(read_map(path)[:64])), "is 128x64 but the image 128x128", True),
-        (lambda path: path.write_bytes(encode_map(read_map(path)[1::2, 1::2])), "is 64x64 but the image 128x", False),
         (lambda path: path.write_bytes(encode_map(read_map(path) | 1)), "is not 0 on 62.50% of the texels", False),
         (
             lambda path: path.write_bytes(encode_map(np.roll(read_map(path), 32, axis=1))),
@@ -174,3 +173,4 @@ def test_of_an_enormous_texture_the_map_is_smaller(tmp_path: Path, monkeypatch: 
     assert np.array_equal(
         layout.any(axis=2), np.tril(np.ones((16, 16), bool), -1)
     )  # centres on its edge are not the triangle's
+    assert build_stage._layout(job, mask[:, :32]).shape == (16, 8, 3)  # as check wants it

@@ -235,7 +235,7 @@ def test_links_to_folders_are_named_and_not_followed(write_mesh: Callable, draw:
         (".", {"caption_template": "uv atlas"}, "{caption}"),
         (".", {"validation_fraction": 1.0}, "at least 0 and below 1"),
         (".", {"workers": 0}, "at least 1"),
-        (".", {"captions": "gone.jsonl"}, "not readable"),
+        (".", {"captions": "gone.jsonl"}, "cannot be read"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(meshes: Path, tmp_path: Path, source: str, options: dict, says: str) -> None:

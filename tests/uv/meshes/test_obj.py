@@ -209,7 +209,7 @@ def test_no_file_no_mesh_and_empty_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_atlases(tmp_path / "gone.obj")
     (tmp_path / "note.txt").write_text("hello")
-    with pytest.raises(InputError, match=r"\.txt is not a mesh format"):
+    with pytest.raises(InputError, match=r"meshes in \.txt are not read"):
         read_atlases(tmp_path / "note.txt")
     (tmp_path / "empty.obj").touch()
     with pytest.raises(InputError, match="empty"):

@@ -8,12 +8,12 @@ every result is a file, a run that was stopped continues where it stopped.
 
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from texdiff.data.prepare.audit import kind_of, write_audit
+from texdiff.data.prepare.audit import write_audit
+from texdiff.data.prepare.audit.reasons import count_reasons
 from texdiff.data.prepare.build_stage import build, build_entries
 from texdiff.data.prepare.captioner import Captioner, draw_views
 from texdiff.data.prepare.dataset_card import dataset_card
@@ -74,8 +74,8 @@ def prepare_dataset(
         kept = [entry for entry in entries if entry.reason is None]
         if model is not None:
             model.draw_views(kept, pool)
-    reasons = Counter(kind_of(entry.reason) for entry in entries if entry.reason is not None)
-    reasons += Counter(kind_of(item.reason) for item in unread)
+    aside = [entry.reason for entry in entries if entry.reason is not None]
+    reasons = count_reasons([*aside, *(item.reason for item in unread)])
     folder, name = work / "dataset", readable(output.name)
     if not kept:
         most = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))

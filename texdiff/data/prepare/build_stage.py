@@ -214,7 +214,8 @@ def _layout(job: BuildJob, mask: NDArray[np.bool_]) -> NDArray[np.uint16] | None
     Of several meshes the one with the most surface, the first of equals, is drawn; without any, the first map that a
     dataset has is taken.
     """
-    size = min(mask.shape[0], _LAYOUT_SIDE), min(mask.shape[1], _LAYOUT_SIDE)
+    shrunk = min(1.0, _LAYOUT_SIDE / max(mask.shape))
+    size = round(mask.shape[0] * shrunk), round(mask.shape[1] * shrunk)
     surface: dict[str, float] = {}
     for use in job.uses:
         if use.endswith(".npz"):

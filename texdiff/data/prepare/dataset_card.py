@@ -24,8 +24,8 @@ _LAYOUT = [
     "",
     "And `layout`: where on the mesh each texel lies, as 16-bit RGB: value / 65535 is x, y, z in the box of the whole",
     "object, whose middle is 0.5 and whose longest side reaches from 0.05 to 0.95; axes as in the file, of which glTF",
-    "and COLLADA say that y is up. 0 where the mask is 0. Drawn at texel centres, of textures beyond 4096 texels a",
-    "side at 4096: resize it without interpolation. Of several meshes the one with the most surface is drawn.",
+    "and COLLADA say that y is up. 0 where the mask is 0. Drawn at texel centres, the longer side at most 4096",
+    "texels: resize it without interpolation. Of several meshes the one with the most surface is drawn.",
 ]
 
 

@@ -20,7 +20,7 @@ def read_parts(path: Path) -> "list[Part]":
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        what = f"{path.suffix} is not a mesh format" if path.suffix else "the name has no suffix"
+        what = f"meshes in {path.suffix} are not read" if path.suffix else "the name has no suffix"
         raise InputError(f"{path}: {what}; use one of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a mesh ({', '.join(SUFFIXES)})")

@@ -51,6 +51,13 @@ def test_csv_says_the_same_as_jsonl(tmp_path: Path) -> None:
     assert (credit.texts, credit.license, credit.author) == (("a red, round cup",), None, "B")
 
 
+@pytest.mark.parametrize("content", ["mesh;text\na.obj;a red, round cup\n", "mesh\tcaption\na.obj\ta red, round cup\n"])
+def test_tables_of_spreadsheets_are_read(tmp_path: Path, content: str) -> None:
+    """Where a comma is the decimal point, they save semicolons; the column has any of its usual names."""
+    (tmp_path / "captions.csv").write_text(content)
+    assert read_captions(tmp_path / "captions.csv").credits["a.obj"].texts == ("a red, round cup",)
+
+
 def test_a_sidecar_holds_one_caption_a_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\n\ntwo\none\n")
     assert read_sidecar(tmp_path / "a.obj") == ("one", "two")
@@ -62,7 +69,8 @@ def test_a_sidecar_holds_one_caption_a_line(tmp_path: Path) -> None:
     [
         ("c.jsonl", b'{"mesh": "a"}\nnot json\n', "line 2: not valid JSON"),
         ("c.jsonl", b"[1]\n", "not a JSON object"),
-        ("c.jsonl", b'{"text": "x"}\n', 'no "mesh"'),
+        ("c.jsonl", b'{"text": "x"}\n', 'no "mesh" (its keys: "text")'),
+        ("c.csv", b"mesh,text\na.glb,red, round\n", "line 2: has more values than the first line"),
         ("c.jsonl", b'{"mesh": "a", "text": 3}\n', '"text" must be'),
         ("c.jsonl", b'{"mesh": "a", "text": [3]}\n', '"text" must be'),
         ("c.jsonl", b'{"mesh": "a", "license": 3}\n', '"license" must be'),
@@ -78,3 +86,8 @@ def test_a_broken_captions_file_is_one_line(tmp_path: Path, name: str, content: 
         read_captions(path)
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_captions_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"c\.csv: cannot be read \(No such file or directory\)"):
+        read_captions(tmp_path / "c.csv")

@@ -208,3 +208,20 @@ def test_a_broken_row_is_only_that_row(tmp_path: Path, draw: Draw, row: object, 
     assert says in broken.problem
     assert broken.label == "metadata.jsonl, line 1"
     assert (good.captions, good.problem) == (("good",), None)
+
+
+def test_meshes_of_kinds_that_are_not_read_are_named(draw: Draw, write_mesh: Callable, tmp_path: Path) -> None:
+    for name in ("in/cup.glb", "in/sub/pan.glb"):
+        write_mesh(tmp_path / name, draw(1))
+    for name in ("in/cup.blend", "in/pan.FBX", "in/notes.txt", "only/cup.fbx", "only/hat.stl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"0")
+    assets = find_assets([str(tmp_path / "in")], None, tmp_path / "spool")[0]
+    problems = {asset.label: asset.problem for asset in assets}
+    assert problems == {
+        "cup.glb": None,
+        "sub/pan.glb": None,
+        "pan.FBX": "meshes in .fbx are not read; export it as .glb",
+    }
+    with pytest.raises(InputError, match=r"its \.fbx, \.stl files are not read"):
+        find_assets([str(tmp_path / "only")], None, tmp_path / "spool")

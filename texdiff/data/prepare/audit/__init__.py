@@ -2,7 +2,6 @@
 them, audit.html shows them, or a sample where they are many."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,13 @@ def write_audit(
 ) -> None:
     """Write audit.jsonl, and audit.html with the thumbnails. `splits`: of the content of each entry that is kept."""
     columns: dict[str, None] = {}
-    sample = Sample[TextureEntry | Unread](kind_of)
+    sample = Sample[TextureEntry | Unread]()
     with (folder / "audit.jsonl").open("w", encoding="utf-8") as file:
         for row, item in _rows(entries, unread, splits):
             columns |= dict.fromkeys(row)
             sample.add(row, item)
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     write_page(folder / "audit.html", f"{name}: audit", summary, list(columns), sample, _thumbnails)
-
-
-def kind_of(reason: str) -> str:
-    """A reason to count by: its first clause, with a dot-dot-dot for its numbers and names of files."""
-    odd = r"\S*[\d./\\]\S*"
-    return re.sub(rf"{odd}(.*{odd})?", "…", re.split(r"[;(]", reason)[0]).strip()
 
 
 def _thumbnails(item: TextureEntry | Unread) -> list[str]:

@@ -2,9 +2,11 @@
 those set aside in groups by their reasons. Bounded in memory and on the page, and the same for the same textures."""
 
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+from texdiff.data.prepare.audit.reasons import kind_of, shared
 
 _ALL = 1000  # rows up to which the page has all of them, which are some 5 KB each
 _KEPT = 300  # rows of kept textures beyond that
@@ -52,11 +54,9 @@ class Group(Generic[Item]):
 
 
 class Sample(Generic[Item]):
-    """Of audit rows, each added with what its thumbnails are made of, those to show. `kind_of` a reason is what it is
-    counted by."""
+    """Of audit rows, each added with what its thumbnails are made of, those to show."""
 
-    def __init__(self, kind_of: Callable[[str], str]) -> None:
-        self.kind_of = kind_of
+    def __init__(self) -> None:
         self.kept = 0
         self.groups: dict[str, Group[Item]] = {}
         self._all: list[tuple[Row, Item]] = []
@@ -106,10 +106,11 @@ class Sample(Generic[Item]):
             yield row | {"shown_for": ", ".join(why.get(content, ["at random"]))}, item
 
     def _set_aside(self, row: Row, item: Item) -> None:
-        reason = self.kind_of(row["reason"])
-        if reason not in self.groups and len(self.groups) >= _GROUPS:
-            reason = _OTHERS
-        group = self.groups.setdefault(reason, Group(reason))
+        reason, kind = row["reason"], kind_of(row["reason"])
+        if kind not in self.groups and len(self.groups) >= _GROUPS:
+            reason = kind = _OTHERS
+        group = self.groups.setdefault(kind, Group(reason))
+        group.reason = shared(group.reason, reason)
         group.count += 1
         name = ": ".join(filter(None, (row["source"], row["texture"])))
         if group.letters + len(name) <= _LETTERS and len(group.names) == group.count - 1:

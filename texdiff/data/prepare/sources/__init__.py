@@ -21,6 +21,22 @@ from texdiff.errors import InputError
 from texdiff.storage import is_address
 
 MESH_SUFFIXES = (".glb", ".gltf", ".obj", ".ply", ".dae")
+_UNREAD_MESHES = (
+    ".fbx",
+    ".blend",
+    ".usd",
+    ".usda",
+    ".usdc",
+    ".usdz",
+    ".stl",
+    ".3ds",
+    ".x3d",
+    ".abc",
+    ".max",
+    ".ma",
+    ".mb",
+    ".c4d",
+)
 _TEXT_SUFFIXES = (".txt", ".jsonl", ".csv", ".md", ".html")  # never part of how a mesh is drawn
 _NAMES_OF_ALL = ("scene", "model", "mesh", "untitled", "source", "gltf", "glb", "obj", "meshes", "models", "")
 _HUB_ID = r"[\w.-]+/[\w.-]+"
@@ -30,7 +46,8 @@ def find_assets(
     sources: list[str], captions: Path | None, spool: Path, skip: tuple[Path, ...] = ()
 ) -> tuple[list[Asset], list[CaptionFile]]:
     """All meshes in the sources, or images where there is no mesh, in order of source and path, each once; and what
-    is left out on purpose, as assets with a `problem`: links to folders, images of unknown kinds, masks of no image.
+    is left out on purpose, as assets with a `problem`: links to folders, meshes and images of kinds that are not read,
+    masks of no image.
 
     Also returns the captions files that were read. What is not a file yet (an image in Parquet) is written to `spool`.
     Folders in `skip` are not searched: what is being written may lie within a source.
@@ -45,7 +62,7 @@ def find_assets(
             if is_address(source):
                 raise InputError(f"{source}: storage that has an address is not read; copy it to a disk")
             if not re.fullmatch(_HUB_ID, source):
-                raise InputError(f"{source}: no such file or folder; give a mesh or a folder with meshes")
+                raise InputError(f"{source}: no such file or folder; check the path")
             found = list(read_table(source, spool))
         elif path.is_file():
             found = _file(path, given, files)
@@ -86,14 +103,31 @@ def _folder(
     if meshes:
         stamp, captions = _stamp_all(others), _captions(folder, given, files)
         meshes.sort(key=Path.as_posix)
-        return [_mesh(path, path.relative_to(folder).as_posix(), stamp, captions) for path in meshes] + links
+        read = [_mesh(path, path.relative_to(folder).as_posix(), stamp, captions) for path in meshes]
+        return read + _unread(folder, others, {path.with_suffix("") for path in meshes}) + links
     if metadata := find_metadata(folder):
         return [asset for path in metadata for asset in read_metadata(path, folder, spool)]
     if any(path.suffix in (".parquet", ".arrow") for path in others):
         return list(read_table(str(folder), spool))
     if found := find_images(folder, others) + links:
         return found
-    raise InputError(f"{folder}: contains no mesh ({', '.join(MESH_SUFFIXES)}), no images and no dataset")
+    kinds = sorted({unread.path.suffix.lower() for unread in _unread(folder, others, set())})
+    also = f"; its {', '.join(kinds)} files are not read, so export them as .glb" if kinds else ""
+    raise InputError(f"{folder}: contains no mesh ({', '.join(MESH_SUFFIXES)}), no images and no dataset{also}")
+
+
+def _unread(folder: Path, files: list[Path], read: set[Path]) -> list[Asset]:
+    """Meshes of kinds that are not read, but for those that lie beside one of the same name that is."""
+    return [
+        unusable(
+            path,
+            path.relative_to(folder).as_posix(),
+            f"meshes in {path.suffix.lower()} are not read; export it as .glb",
+            extra=True,
+        )
+        for path in files
+        if path.suffix.lower() in _UNREAD_MESHES and path.with_suffix("") not in read
+    ]
 
 
 def _captions(folder: Path, given: CaptionFile | None, files: list[CaptionFile]) -> CaptionFile | None:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from texdiff.data.rows import read_rows, read_text
+from texdiff.data.rows import caption_of, read_rows, read_text
 from texdiff.errors import InputError, one_line
 
 NAMES = ("captions.jsonl", "captions.csv")
@@ -57,8 +57,9 @@ def read_captions(path: Path) -> CaptionFile:
             raise InputError(f"{where}: {row}")
         mesh = row.get("mesh") or row.get("file_name")
         if not isinstance(mesh, str):
-            raise InputError(f'{where}: no "mesh"; give the path of the mesh relative to {path.parent}')
-        texts = row.get("text") or []
+            keys = ", ".join(f'"{key}"' for key in list(row)[:4])
+            raise InputError(f'{where}: no "mesh" (its keys: {keys}); give each line the path of a mesh as "mesh"')
+        texts = caption_of(row) or []
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise InputError(f'{where}: "text" must be a string or a list of strings')
