@@ -24,6 +24,13 @@ def training_program() -> str:
     return TRAIN_COMMAND if sys.argv[0] == TRAIN_COMMAND else "train_texture.py"
 
 
+def full_memory(error: BaseException | None) -> str:
+    """Whose memory is full, where that is what the error says: the GPU's, the machine's; else ''."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported before it is needed
+        return "the GPU's"
+    return "the machine's" if isinstance(error, MemoryError) or "can't allocate memory" in str(error) else ""
+
+
 def one_line(text: object) -> str:
     """What an error (or any text) says, on one line; an error that says nothing by its type's name."""
     return " ".join(readable(str(text)).split()) or type(text).__name__

@@ -32,6 +32,15 @@ def test_flags_beat_later_files_beat_earlier_files_beat_defaults(tmp_path):
     assert parse("--config", two, "--config", one).lora.rank == 2
 
 
+def test_a_home_is_meant_by_its_sign_in_files_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x.yaml").write_text("data: {dataset: ~/d, cache_dir: ~/c}\nlora: {init: ~/l}\nrun: {output_dir: ~/r}")
+    config = parse("--config", tmp_path / "x.yaml")
+    found = config.data.dataset, config.data.cache_dir, config.lora.init, config.run.output_dir
+    assert found == tuple(str(tmp_path / name) for name in "dclr")
+    assert parse("--data.dataset", "[{path: ~/d}]").data.sources[0].path == str(tmp_path / "d")
+
+
 def test_what_is_written_reads_back(tmp_path):
     config = parse("--data.dataset", "d", "--lora.target_modules", "[to_q,to_k]", "--data.background", 128)
     (tmp_path / "config.yaml").write_text(config.to_yaml(), "utf-8")

@@ -37,6 +37,15 @@ def test_a_sound_dataset_has_no_finding(draw: Draw, islands_mask: Draw, tmp_path
     assert list(check_dataset(str(root))) == [f"0 errors, 0 warnings in 2 textures of {root}; mean coverage 37.5%"]
 
 
+def test_a_dataset_that_holds_out_all_it_has_cannot_be_trained_on(
+    draw: Draw, islands_mask: Draw, tmp_path: Path
+) -> None:
+    root = write(tmp_path / "d", {"validation/a": (draw(1), islands_mask().astype(np.uint8) * 255, "a")})
+    first, summary = check_dataset(str(root))
+    assert first == f"{root}: error: holds out all of its textures: none is left to train on"
+    assert summary.startswith("1 errors, 0 warnings")
+
+
 def test_each_fault_is_said_of_its_file(draw: Draw, islands_mask: Draw, tmp_path: Path) -> None:
     mask = islands_mask().astype(np.uint8) * 255
     thin = np.zeros_like(mask)

@@ -19,7 +19,7 @@ from texdiff.cli.commands import cache, check, evaluate, export, layout, prepare
 from texdiff.cli.demo import demo
 from texdiff.cli.doctor import doctor
 from texdiff.cli.train_arguments import of_wrong_type
-from texdiff.errors import InputError, one_line
+from texdiff.errors import InputError, full_memory, one_line
 from texdiff.evaluation.compare import compare
 from texdiff.inference.generate import generate
 from texdiff.storage import ConnectionBroken, is_address
@@ -126,11 +126,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, OSError) as error:  # OSError: a full disk, no right to write, a network that is gone
         sys.stderr.write(f"texdiff: error: {one_line(error)}\n")
         return 1 if isinstance(error, ConnectionBroken) else 2
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported before it is needed
+    except (RuntimeError, MemoryError) as error:
+        if not (whose := full_memory(error)):
             raise
         sys.stderr.write(
-            "texdiff: error: the GPU's memory is full; end other programs on it, or set a smaller --batch_size\n"
+            f"texdiff: error: {whose} memory is full; end other programs on it, or set a smaller --batch_size\n"
         )
         return 2
     except KeyboardInterrupt as stop:

@@ -1,5 +1,6 @@
 """How a training run is told its settings: defaults < YAML files < command line."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from texdiff.config import RENAMED, TrainingConfig
 from texdiff.config.data import check_sources
 from texdiff.errors import InputError, one_line, training_program
 from texdiff.storage import ConnectionBroken
+
+_PATHS = ("data.dataset", "data.cache_dir", "lora.init", "run.output_dir")  # others are taken with a ~ as well
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,10 @@ def parse_command_line(arguments: Sequence[str] | None = None, usage: str = "") 
     parser.add_class_arguments(TrainingConfig, as_group=True)
     try:
         parsed = parser.parse_args(_files_first(list(sys.argv[1:] if arguments is None else arguments)))
+        several = parsed["data.dataset"] if isinstance(parsed["data.dataset"], list | tuple) else ()
+        for place, key in [*((parsed, key) for key in _PATHS), *((source, "path") for source in several)]:
+            if isinstance(place[key], str):  # a shell does it, but not in a file
+                place[key] = os.path.expanduser(place[key])
         made = parser.instantiate(parsed)
         sections = {name: made[name] for name in TrainingConfig.__dataclass_fields__}
         return Command(config=TrainingConfig(**sections), dry_run=parsed.dry_run)

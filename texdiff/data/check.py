@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from texdiff.data.caption_length import CountTokens, find_long_captions
 from texdiff.data.mask_weights import THRESHOLD, MaskKind, grey_share, mask_kind, mask_weights
-from texdiff.data.prepare.asset import Asset
+from texdiff.data.prepare.asset import Asset, split_of
 from texdiff.data.prepare.mask_images import fit_mask, read_pair
 from texdiff.data.prepare.sources import find_assets
 from texdiff.data.prepare.sources.in_storage import fetched, stored_assets
@@ -99,6 +99,8 @@ def check_dataset(
         *_surfaces(assets, name),
         *(finding for one in sources for finding in _strangers(Path(one), assets)),
     ]
+    if all(split_of(asset) != "train" for asset in assets):
+        findings.append(Finding(name, "holds out all of its textures: none is left to train on", wrong=True))
     yield from map(str, findings)
     errors = sum(finding.wrong for finding in findings)
     covered = [texture.coverage for texture in checked.values() if texture.coverage is not None]

@@ -25,6 +25,7 @@ class Trainable(nn.Module):
     def __init__(self, family: Family, layout_net: nn.Module | None = None) -> None:
         super().__init__()
         self.family, self.denoiser, self.layout_net = family, family.denoiser, layout_net
+        self.about: dict[str, str] = {}  # what a file of it says of what it was trained under
 
     def forward(self, noisy: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The prediction [B, C, h, w] for noisy latents [B, C, h, w] at times t [B]."""
@@ -76,7 +77,6 @@ class LoraDenoiser(Trainable):
     ) -> None:
         family.load_denoiser(dtype)
         super().__init__(family, layout_net)
-        self.about: dict[str, str] = {}
         if layout_net is not None:
             self.about = {f"texdiff.layout.{key}": str(value) for key, value in describe_maps(layout_net).items()}
             layout_net.requires_grad_(False).to(dtype)

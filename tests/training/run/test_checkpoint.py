@@ -95,7 +95,8 @@ def test_rotation_and_what_killed_processes_left(parallel, tmp_path):
 def test_of_checkpoints_that_are_too_old_the_exports_stay(parallel, tmp_path):
     one = a_run(parallel, tmp_path)
     one.state.export = SimpleNamespace(
-        checkpoint=lambda: lambda folder, step: (folder / "export").write_text(str(step))
+        trainable=SimpleNamespace(about={}),
+        checkpoint=lambda: lambda folder, step: (folder / "export").write_text(str(step)),
     )
     for step in (1, 2, 3):
         one.step()

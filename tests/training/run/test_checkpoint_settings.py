@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from small_run import CONFIG, a_run, saved
@@ -77,12 +78,14 @@ def test_a_base_may_move_as_long_as_it_is_the_same(parallel, base, tmp_path):
     one.state.save(4)
     again = a_run(parallel, tmp_path / "run", moved)
     assert again.state.load(newest_good(Run(tmp_path / "run"))) == 4
-    # Another base there, none there, and a checkpoint of before bases were looked at.
+    # Another base there, under either name, none there, and a checkpoint of before bases were looked at.
     refused = "other settings .model.pretrained_model_name_or_path: "
     with (second / "unet/config.json").open("a") as file:
         file.write(" ")
     with pytest.raises(InputError, match=refused):
         one.state.load(checkpoint)
+    with pytest.raises(InputError, match=f"{refused}the files in {second}"):
+        again.state.load(tmp_path / "run/checkpoints/step-00000004")
     with pytest.raises(InputError, match=refused):
         a_run(parallel, tmp_path / "run").state.load(checkpoint)
     shutil.copytree(base, second, dirs_exist_ok=True)
@@ -116,3 +119,15 @@ def test_a_schedule_that_is_stretched_over_the_run_fixes_its_length(parallel, tm
     longer = replace(CONFIG, optim=cosine, run=RunConfig(max_train_steps=2000, report_to="none"))
     with pytest.raises(InputError, match=r"run\.max_train_steps: 1000, now 2000"):
         a_run(parallel, tmp_path, longer).state.load(newest_good(Run(tmp_path)))
+
+
+def test_another_layout_net_in_its_place_is_refused(parallel, tmp_path):
+    """Adapters are trained under it, so it may not change; a checkpoint of before it was looked at says nothing."""
+    one, about = saved(parallel, tmp_path), {"texdiff.layout.fingerprint": "this one"}
+    one.state.export = SimpleNamespace(trainable=SimpleNamespace(about=about), checkpoint=lambda: None)
+    assert one.state.load(newest_good(Run(tmp_path))) == 3
+    one.state.save(4)
+    assert one.state.load(newest_good(Run(tmp_path))) == 4
+    about["texdiff.layout.fingerprint"] = "another"
+    with pytest.raises(InputError, match=r"other settings \(layout\.init: the weights in "):
+        one.state.load(newest_good(Run(tmp_path)))

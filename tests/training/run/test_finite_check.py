@@ -18,7 +18,7 @@ def test_a_loss_that_is_not_finite_is_told_by_its_files():
     finite.add(torch.tensor([1.0, 2.0]), ("a.png", "b.png"))
     finite.check(1, ONE)
     finite.add(torch.tensor([1.0, BAD[0]]), ("a.png", "b.png"))
-    finite.add(torch.tensor([3.0, BAD[1]]), ("c.png", "d.png"))
+    finite.add(torch.tensor([BAD[0], BAD[1]]), ("b.png", "d.png"))
     with pytest.raises(InputError, match=r"^step 2: the loss of b.png, d.png is not finite.*--run.resume never"):
         finite.check(2, torch.tensor(BAD[0]))
     finite.finish()

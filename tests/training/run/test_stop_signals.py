@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from texdiff.errors import InputError
 from texdiff.training.run import Run
@@ -86,6 +87,11 @@ def test_a_block_is_broken_off_where_it_is_and_nothing_else(capsys):
         stop.run = Run(Path("a run-2"))
         signal.raise_signal(signal.SIGTERM)
     assert capsys.readouterr().out.rstrip().endswith("--run.resume auto --run.output_dir 'a run-2'")
+
+
+def test_a_full_memory_is_one_line():
+    with pytest.raises(InputError, match=r"^the machine's memory is full; lower run\.train_batch_size"), StopSignals():
+        torch.empty(1 << 60, dtype=torch.uint8)
 
 
 def test_errors_of_the_file_system_are_one_line():

@@ -45,8 +45,11 @@ MAY_CHANGE = {
 
 
 def content_of(name: str) -> str | None:
-    """A hash of the files of the pipeline in the folder `name`, wherever that is; None where it is no folder."""
+    """A hash of the files of the pipeline in the folder `name`, wherever that is, or of the single file that is one;
+    None where it is neither."""
     folder = Path(name).expanduser()
+    if folder.is_file():
+        return _sha256(folder)
     if not (folder / "model_index.json").is_file():
         return None
     parts = json.loads((folder / "model_index.json").read_text("utf-8")).keys() - {"safety_checker", "image_encoder"}
@@ -125,7 +128,8 @@ class Checkpointer:
                 write_state(parts, folder / STATE)
                 samples = step * self.log.effective_batch
                 self.base = self.base or content_of(self.settings["model"]["pretrained_model_name_or_path"])
-                progress = {"step": step, "samples_seen": samples, "base": self.base, "config": self.settings}
+                frozen = {"base": self.base, "layout_net": self._layout_net}
+                progress = {"step": step, "samples_seen": samples, **frozen, "config": self.settings}
                 (folder / PROGRESS).write_text(json.dumps(progress, indent=1), "utf-8")
                 if write_export:
                     write_export(folder, step)
@@ -168,8 +172,8 @@ class Checkpointer:
             weights = load_file(checkpoint / WEIGHTS)
             parts = read_state(checkpoint / STATE)
             step, samples_seen, before = int(progress["step"]), int(progress["samples_seen"]), progress["config"]
-            self._follow_base(progress)
-            changed = _changed(before, self.settings)
+            replaced = self._replaced(progress)
+            changed = _changed(before, self.settings) + replaced
         except Exception as error:  # whatever a file that somebody else wrote does to JSON and safetensors
             reason = one_line(error)[:200]
             raise InputError(f"{checkpoint}: cannot be read ({reason}); delete it to continue without it") from None
@@ -200,17 +204,27 @@ class Checkpointer:
         self.damaged = [path for path in self.run.checkpoints() if path.name > checkpoint.name]
         return step
 
-    def _follow_base(self, progress: dict[str, Any]) -> None:
-        """Where the checkpoint's base is in another folder now, and has the same files there, take that for its own."""
+    def _replaced(self, progress: dict[str, Any]) -> list[str]:
+        """What to say where the checkpoint's base has other files now in the same place, or the layout net beside the
+        adapters other weights. Where the base is in another place, with the same files, that is taken for its own."""
         before, now = progress["config"]["model"], self.settings["model"]
-        moved = before["pretrained_model_name_or_path"] != now["pretrained_model_name_or_path"]
-        content = progress.get("base")
-        if moved and content:
-            found = self.parallel.decide(lambda: content_of(now["pretrained_model_name_or_path"]))
-            if found == content:
-                before.update({key: now[key] for key in ("pretrained_model_name_or_path", "revision")})
-                moved = False
-        self.base = None if moved else content
+        name, content = now["pretrained_model_name_or_path"], progress.get("base")
+        moved = before["pretrained_model_name_or_path"] != name
+        found = self.parallel.decide(lambda: content_of(name)) if content else None
+        self.base = content if found == content else None
+        said = []
+        if self.base and moved:
+            before.update({key: now[key] for key in ("pretrained_model_name_or_path", "revision")})
+        elif content and not self.base and not moved:
+            said.append(f"model.pretrained_model_name_or_path: the files in {name}")
+        if (net := progress.get("layout_net")) and net != self._layout_net:
+            said.append(f"layout.init: the weights in {self.settings['layout']['init']}")
+        return said
+
+    @property
+    def _layout_net(self) -> str | None:
+        """A hash of the weights of the layout net that adapters are trained under."""
+        return self.export.trainable.about.get("texdiff.layout.fingerprint") if self.export else None
 
     def _rotate(self, newest: Path) -> None:
         """Delete checkpoints that are too old, but for their exports, and what a process that was killed had begun to

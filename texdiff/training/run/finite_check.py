@@ -80,6 +80,7 @@ class FiniteCheck:
 
 def non_finite(what: str, step: int, names: Sequence[str]) -> str:
     """The one line that the run ends with."""
+    names = list(dict.fromkeys(names))  # a batch may hold one several times
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return (
         f"step {step}: the {what} of {', '.join(names[:SHOWN])}{more} is not finite, so the run stops before it learns "

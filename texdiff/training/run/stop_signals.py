@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from texdiff.errors import InputError, training_program
+from texdiff.errors import InputError, full_memory, training_program
 
 if TYPE_CHECKING:
     from texdiff.training.parallel import Parallel
@@ -124,9 +124,9 @@ class StopSignals:
             _exit(0 if self.received and unsent is None else 1)
         if unsent is not None and error is None:
             raise unsent
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported before it is needed
+        if whose := full_memory(error):
             raise InputError(
-                "the GPU's memory is full; lower run.train_batch_size and raise run.gradient_accumulation_steps by as "
+                f"{whose} memory is full; lower run.train_batch_size and raise run.gradient_accumulation_steps by as "
                 "much, which trains the same, or set run.gradient_checkpointing to true; the same command continues "
                 "from the last checkpoint"
             ) from None
