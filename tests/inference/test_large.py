@@ -109,6 +109,7 @@ def test_on_the_command_line(
     assert np.abs(found[mask].astype(int) - alone[mask]).mean() > 2
 
 
+@pytest.mark.slow
 def test_smaller_and_own_sizes_are_drawn_at_once(base: Path, loaded: Any, tmp_path: Path) -> None:
     own = sample(loaded, "a crate", 0, 2, 7.5)
     for size, shape in ((64, (64, 64)), ("32x48", (48, 32))):

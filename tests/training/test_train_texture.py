@@ -258,6 +258,7 @@ def test_dry_run_finds_what_would_stop_the_run_later(key, value, said, dataset, 
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_the_advice_after_a_loss_that_is_not_finite_works(dataset, train, tmp_path):
     flags = ["--data.dataset", dataset, "--run.output_dir", tmp_path / "run", "--run.max_train_steps", 4]
     flags += ["--run.checkpointing_steps", 1]

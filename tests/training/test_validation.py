@@ -69,6 +69,7 @@ def test_encoders_are_loaded_once_however_often_it_runs(cache, dataset, tmp_path
     assert losses[0] == losses[1] == losses[2]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own
 def test_neither_samples_nor_losses_are_compiled(dataset, tmp_path):
     graphs = []

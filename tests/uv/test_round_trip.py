@@ -68,6 +68,7 @@ def test_lettered_checker_comes_back_from_a_dataset(lettered: Path, tmp_path: Pa
     assert np.array_equal(after.texture[EXPECTED], PAINT[EXPECTED])
 
 
+@pytest.mark.slow
 def test_scene_of_20000_parts(tmp_path: Path) -> None:
     """All wear one picture and lie on one place."""
     gltf = Gltf()

@@ -47,8 +47,8 @@ def peft_folder(tuned: Any, unet: Any, targets: tuple[str, ...], folder: Path) -
 
 @pytest.mark.parametrize(
     ("layout", "targets"),
-    [(layout, targets) for targets in (ATTENTION, EVERY_LAYER) for layout in ("diffusers", "kohya", "peft")]
-    + [("older diffusers", ATTENTION)],
+    [(layout, ATTENTION) for layout in ("diffusers", "kohya", "peft", "older diffusers")]
+    + [pytest.param(layout, EVERY_LAYER, marks=pytest.mark.slow) for layout in ("diffusers", "kohya", "peft")],
 )
 def test_it_begins_where_the_file_ends(unet: Any, tmp_path: Path, layout: str, targets: tuple[str, ...]) -> None:
     tuned = with_lora(unet, target_modules=targets, rank=4, alpha=10.0)
