@@ -11,6 +11,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from texdiff import cli
+from texdiff.errors import InputError
+from texdiff.evaluation.compare import _choose
 from texdiff.evaluation.metrics.seams import seam_error
 from texdiff.inference.target import finish_texture, read_target
 from texdiff.uv.seams.edges import MeshEdges
@@ -54,6 +56,40 @@ def test_base_lora_and_own_texture_in_a_row(
     assert plain.shape[1] == 2 * plain.shape[0]
     assert (plain != tuned).any()
     assert (tuned != own).any()
+
+
+def test_any_folder_of_meshes_has_prompts(
+    four_squares_obj: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a dataset: captions first, in their order, then a .txt beside the mesh or its name."""
+    meshes = four_squares_obj.parent
+    text = four_squares_obj.read_text()
+    for name in ("aRedCup", "b", "c"):
+        (meshes / f"{name}.obj").write_text(text)
+    (meshes / "b.txt").write_text("a blue bowl\n")
+    (meshes / "broken.obj").write_text("v 0 0\n")
+    chosen, targets = _choose(meshes, 9)
+    assert [(mesh.name, prompt) for mesh, prompt in chosen] == [
+        *(("aRedCup.obj", "a red cup"), ("b.obj", "a blue bowl"), ("c.obj", "c"), ("squares.obj", "squares")),
+    ]
+    assert [target.path for target in targets] == [mesh for mesh, _ in chosen]
+    assert capsys.readouterr().out.startswith(f"left out: {meshes / 'broken.obj'}: ")
+    (meshes / "captions.csv").write_text("mesh;text\nsquares.obj;four squares\n")
+    assert [prompt for _, prompt in _choose(meshes, 2)[0]] == ["four squares", "a red cup"]
+    assert _choose(four_squares_obj, 4)[0] == [(four_squares_obj, "four squares")]
+    with pytest.raises(InputError, match="no such file or folder"):
+        _choose(tmp_path / "owner" / "gone", 1)
+
+
+@pytest.mark.parametrize(
+    ("output", "more", "says"),
+    [("x", [], "must end in .png or .jpg"), ("x.webp", [], "must end in"), ("x.png", ["--count", "0"], "at least 1")],
+)
+def test_numbers_and_names_are_checked_before_anything_is_drawn(
+    output: str, more: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["compare", str(tmp_path), str(tmp_path), "--output", str(tmp_path / output), *more]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_what_is_not_a_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

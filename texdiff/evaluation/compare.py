@@ -1,6 +1,6 @@
 """`texdiff compare`: meshes with textures that the base samples beside what it samples with a run's LoRA."""
 
-import json
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,13 +25,13 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
 
     A row a mesh: two views each with the base's texture, with the LoRA's, and with its own. Base and LoRA start from
     the same noise, and under the layout net that the LoRA was trained under, if there was one. The first mesh turns
-    with both in a .webp of the same name. Raises InputError where `run` is not a LoRA run or `meshes` has no captions.
+    with both in a .webp of the same name. Raises InputError where `run` is not a LoRA run or no mesh can be drawn for.
 
     Args:
         run: Folder of a LoRA run; the base is the one that it was trained on.
-        meshes: Folder of meshes with a captions.jsonl, whose captions are the prompts.
-        output: Image to write.
-        count: Meshes to show, from the first caption on.
+        meshes: Folder of meshes, or one mesh. The prompts are the captions that texdiff prepare gives them.
+        output: Image to write, a .png or .jpg.
+        count: Meshes to show: those of a captions.jsonl or .csv first, in its order, then by name.
         guidance_scale: Weight of the prompt (classifier-free guidance); 1 is without guidance.
     """
     import numpy as np
@@ -40,21 +40,22 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
     from texdiff.evaluation.turning import write_turning
     from texdiff.inference.layout_net import choose_layout, load_layout
     from texdiff.inference.sampler import load_pipeline, own_size, sample_batch
-    from texdiff.inference.target import finish_texture, read_seams, read_target
+    from texdiff.inference.target import finish_texture, read_seams
     from texdiff.models.lora_files.find import lora_file
     from texdiff.models.lora_files.load import add_lora, follow_training
     from texdiff.training.run import Run
 
+    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise InputError(f"--output {output}: must end in .png or .jpg")
+    if count < 1:
+        raise InputError(f"--count must be at least 1 (got {count})")
     try:
         base = Run(run).settings()["model"]["pretrained_model_name_or_path"]
-        captions = [json.loads(line) for line in (meshes / "captions.jsonl").read_text("utf-8").splitlines()]
-        chosen = [(meshes / row["mesh"], row["text"]) for row in captions[:count]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{run}, {meshes}: not a run and a folder of meshes with captions ({one_line(error)})"
-        ) from None
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{run}: not a run's folder ({one_line(error)}); name the output_dir of a run") from None
     lora = lora_file(run)
-    targets = [read_target(mesh) for mesh, _ in chosen]
+    chosen, targets = _choose(meshes, count)
+    output.parent.mkdir(parents=True, exist_ok=True)
     seams = [read_seams(target) for target in targets]
     pipeline = load_pipeline(base)
     pipeline.set_progress_bar_config(disable=True)
@@ -85,11 +86,38 @@ def compare(run: Path, meshes: Path, /, *, output: Path, count: int = 4, guidanc
     width = rows[0].shape[1]
     heads = _caption(["base", "with the LoRA", "its own texture"], width)
     table = figures(Run(run), targets, before, after)
-    output.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.vstack([heads, *rows])).save(output)
     turning = output.with_suffix(".webp")
     write_turning(chosen[0][0], [before[0], after[0]], targets[0].parts, turning)
     print(table, f"see {output} and {turning}", sep="\n")
+
+
+def _choose(meshes: Path, count: int) -> "tuple[list[tuple[Path, str]], list[RetextureTarget]]":
+    """The meshes to show, each with its prompt, and as they are to be drawn for. Those that cannot be are named."""
+    from texdiff.data.prepare.sources import find_assets
+    from texdiff.inference.target import read_target
+
+    if not meshes.exists():
+        raise InputError(f"{meshes}: no such file or folder; name a mesh, or a folder of meshes")
+    with tempfile.TemporaryDirectory() as spool:
+        found, files = find_assets([str(meshes)], None, Path(spool))
+    assets = [asset for asset in found if asset.mask is None or asset.problem]  # no images
+    order = {name: number for number, name in enumerate(files[0].credits)} if files else {}
+    chosen: list[tuple[Path, str]] = []
+    targets: list[RetextureTarget] = []
+    for asset in sorted(assets, key=lambda asset: order.get(asset.label, len(order))):
+        if len(chosen) == count:
+            break
+        try:
+            if asset.problem:
+                raise InputError(f"{asset.path}: {asset.problem}")
+            targets.append(read_target(asset.path))
+            chosen.append((asset.path, asset.captions[0]))
+        except InputError as error:
+            print(f"left out: {error}")
+    if not chosen:
+        raise InputError(f"{meshes}: no mesh in it can be drawn for; give meshes with UV coordinates")
+    return chosen, targets
 
 
 def _views(
