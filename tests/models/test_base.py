@@ -61,7 +61,9 @@ def test_a_variant_of_some_parts_alone(halves: Path, loaded: Any, tmp_path: Path
         ("text_encoder", "model", "layers.0."),  # which transformers alone would draw at random
     ],
 )
-def test_missing_weights_are_refused(base: Path, tmp_path: Path, part: str, file: str, lost: str) -> None:
+def test_missing_weights_are_refused(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture, part: str, file: str, lost: str
+) -> None:
     spoilt = Path(shutil.copytree(base, tmp_path / "base"))
     path = spoilt / part / f"{file}.safetensors"
     weights = load_file(path)
@@ -70,8 +72,10 @@ def test_missing_weights_are_refused(base: Path, tmp_path: Path, part: str, file
     said = (
         rf"has no {part} that can be loaded \(.*{re.escape(lost)}.*, one of {len(weights) - len(left)} weights, is mis"
     )
+    capfd.readouterr()
     with pytest.raises(InputError, match=said):
         getattr(load_base(str(spoilt)), part)
+    assert "missing" not in capfd.readouterr().err.lower()  # said once
     with pytest.raises(InputError, match=said):
         load_pipeline(str(spoilt))
 
@@ -80,14 +84,15 @@ def test_missing_weights_are_refused(base: Path, tmp_path: Path, part: str, file
     ("settings", "said"),
     [
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, "a FlowMatchEulerDiscreteScheduler has no"),
-        ({"prediction_type": "flow", "beta_start": 1e-4}, "prediction_type 'flow' is none of epsilon, v_prediction, s"),
+        ({"prediction_type": "flow", "beta_start": 1e-4}, "prediction_type flow is none of epsilon, v_prediction, sam"),
     ],
 )
 def test_another_noise_process_is_refused(base: Path, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
     spoilt = Path(shutil.copytree(base, tmp_path / "base"))
     (spoilt / "scheduler/scheduler_config.json").write_text(json.dumps(settings))
-    with pytest.raises(InputError, match=said):
-        load_family(str(spoilt))
+    for load in (load_family, load_pipeline):
+        with pytest.raises(InputError, match=said):
+            load(str(spoilt))
 
 
 @pytest.mark.parametrize(

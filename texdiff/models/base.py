@@ -18,9 +18,10 @@ from texdiff.errors import InputError, one_line
 from texdiff.models.exports import newest_export
 from texdiff.models.nano import nano_folder
 
-# Bars for files that load in a second hide those of the long work.
-diffusers.logging.disable_progress_bar()
-transformers.logging.disable_progress_bar()
+# Bars for files that load in a second hide those of the long work; what is wrong with files is said here, in one line.
+for library in (diffusers, transformers):
+    library.logging.disable_progress_bar()
+    library.logging.set_verbosity_error()
 
 PIPELINES: dict[str, dict[str, Any]] = {
     "StableDiffusionPipeline": {"safety_checker": None, "requires_safety_checker": False},
@@ -131,6 +132,8 @@ class Base:
 
     def _cannot_load(self, part: str, why: object) -> InputError:
         reason = one_line(why)[:300]
+        if part == "vae" and self.vae_source is not None:
+            return InputError(f"model.vae: {self.vae_source} cannot be loaded ({reason})")
         return InputError(
             f"model.pretrained_model_name_or_path: {self.source} has no {part} that can be loaded ({reason})"
         )
@@ -176,10 +179,7 @@ class Base:
                 return AutoencoderKL.from_single_file(self.vae_source, **settings).float()
             return load_whole(AutoencoderKL, self.vae_source, subfolder=self._vae_subfolder).float()
         except Exception as error:  # hub, JSON, safetensors, shapes
-            raise self._cannot_load_vae(error) from None
-
-    def _cannot_load_vae(self, why: object) -> InputError:
-        return InputError(f"model.vae: {self.vae_source} cannot be loaded ({one_line(why)[:300]})")
+            raise self._cannot_load("vae", error) from None
 
     @property
     def _vae_subfolder(self) -> str:
@@ -194,7 +194,7 @@ class Base:
         try:
             return dict(AutoencoderKL.load_config(self.vae_source, subfolder=self._vae_subfolder))
         except Exception as error:  # hub, JSON
-            raise self._cannot_load_vae(error) from None
+            raise self._cannot_load("vae", error) from None
 
     @cached_property
     def folder(self) -> Path:
@@ -258,8 +258,11 @@ class Base:
     def check_scheduler(self) -> None:
         """Raise InputError where the pipeline names a sampler of another noise process, such as a flow's."""
         said = self._config("scheduler", DDPMScheduler.load_config)
+        kind, predicts = said.get("_class_name"), self.prediction_type or said.get("prediction_type", "epsilon")
         if "beta_start" not in said and not said.get("trained_betas"):
-            raise self._cannot_load("scheduler", f"a {said.get('_class_name')} has no betas, as Stable Diffusion has")
+            raise self._cannot_load("scheduler", f"a {kind} has no betas, as Stable Diffusion has")
+        if predicts not in ("epsilon", "v_prediction", "sample"):
+            raise self._cannot_load("scheduler", f"prediction_type {predicts} is none of epsilon, v_prediction, sample")
 
     def correct(self, scheduler: SchedulerMixin) -> None:
         """Let a scheduler of this base know what the U-Net predicts, where the settings say it."""

@@ -69,10 +69,7 @@ class StableDiffusion:
                     "noise alone; use a base that predicts v, or set it to false"
                 )
             alphas_cumprod = rescale_zero_terminal_snr(alphas_cumprod)
-        try:
-            self.process = DDPM(alphas_cumprod, prediction_type)
-        except ValueError as error:
-            raise InputError(f"{base.source}: its scheduler's {error}; set model.prediction_type") from None
+        self.process = DDPM(alphas_cumprod, prediction_type)
         self._checked: tuple[LayoutSettings, ControlNetModel] | None = None
 
     @property
