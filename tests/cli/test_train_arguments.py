@@ -117,6 +117,7 @@ def test_shipped_configurations_are_valid(path):
             "lora.target_modules must be a list such as [a, b], at least one name, or null (got to_q)",
         ),
         (["--data.scales", "[a]"], "data.scales must be a list such as [1, 0.5], one or more numbers from 0 to 1"),
+        (["--data.dataset", "[{path: d, loss_weight: 0}]"], "data.dataset: every source has a loss_weight of 0"),
         (["--lora.ran", "4"], "--lora.ran"),  # no beginning of a key stands for it: another key may begin so one day
     ],
 )

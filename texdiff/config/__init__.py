@@ -69,6 +69,10 @@ class TrainingConfig:
             "weight: give sources weights, or repeats",
         )
         yield (
+            all(source.loss_weight == 0 for source in self.data.sources),
+            "data.dataset: every source has a loss_weight of 0, so nothing would be learnt; give one above 0",
+        )
+        yield (
             mask.outside == "base_model" and model.train == "full",
             "mask.outside base_model needs model.train lora or controlnet: where every weight is trained there is no "
             "base model beside the trained one",
