@@ -1,5 +1,6 @@
 """The `texdiff` command: quick help, one line per error, exit status."""
 
+import inspect
 import re
 import signal
 import subprocess
@@ -34,6 +35,29 @@ def test_help_says_what_every_option_is(capsys: pytest.CaptureFixture) -> None:
             if name != "return":
                 after = text.split(f"--{name} " if f"--{name} " in text else f"{name} ", 1)[1]
                 assert after.split("(", 1)[0].strip(), name
+
+
+def test_the_list_of_commands_has_sentences() -> None:
+    text = " ".join(build_parser().format_help().split("(required)")[1].split()) + " "
+    for function in SUBCOMMANDS:
+        sentences = (inspect.getdoc(function) or "").split("\n\n", 1)[0]
+        assert f"{function.__name__} {' '.join(sentences.split())} " in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (["generate", "--output", "x.png"], "--model, --prompt"),
+        (["check"], "source"),
+        (["layout", "--output", "x.png"], "mesh"),
+    ],
+)
+def test_what_is_missing_is_named_as_it_is_typed(
+    arguments: list[str], missing: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert re.search(rf"required: {missing}\b", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import io
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -39,8 +40,16 @@ class OneLineParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
+        if message.startswith("the following arguments are required: "):
+            message = re.sub(r"(\w+)\.(\w+)", _as_typed, message)
         sys.stderr.write(f"texdiff: error: {one_line(of_wrong_type(message, self.types.get))}\n")
         raise SystemExit(2)
+
+
+def _as_typed(match: re.Match[str]) -> str:
+    """An argument, generate.prompt, as it is typed: --prompt; one without a flag as the usage has it."""
+    function = next(function for function in SUBCOMMANDS if function.__name__ == match[1])
+    return match[2] if match[2] in [parameter.name for parameter in _positionals(function)] else f"--{match[2]}"
 
 
 def build_parser() -> ArgumentParser:

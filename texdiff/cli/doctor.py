@@ -55,8 +55,7 @@ CONTEXT = 0.6  # GB that CUDA itself takes beside what PyTorch allocates
 
 
 def doctor() -> int:
-    """Say what this machine has and what fits on it: versions, GPUs, memory, precision, cache; exit 1 if PyTorch or
-    another library that training needs is missing or too old."""
+    """Say what this machine has and what fits on it; exit 1 if what training needs is missing or too old."""
     missing = list(_wrong_versions())
     print(f"texdiff {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
     print("libraries  " + ", ".join(f"{name} {_version(name) or 'missing'}" for name in LIBRARIES))

@@ -13,6 +13,8 @@ from texdiff.data.prepare.audit import sample
 from texdiff.data.prepare.audit.page import write_page
 from texdiff.data.prepare.audit.reasons import count_reasons
 from texdiff.data.prepare.audit.sample import Sample
+from texdiff.uv.coverage import coverage_mask
+from texdiff.uv.measures import measure
 
 PICTURE = f"data:image/webp;base64,{'A' * 4000}"
 
@@ -78,6 +80,19 @@ def test_what_is_set_aside_is_counted_by_reason_with_all_names() -> None:
         assert group.names == [f"{row['source']}: {row['texture']}" for row in mine]
         contents = sorted(row["content"] for row in mine if "content" in row)
         assert [row["content"] for _, row, _ in group.pictures.found] == contents[:8]
+
+
+def test_the_pages_columns_say_what_they_mean(draw: Callable, tmp_path: Path) -> None:
+    texture = draw(1)
+    triangles = np.array([[[0, 0], [1, 0], [0, 1]]], float)
+    measured = measure(texture, coverage_mask(triangles, texture.shape[:2]), triangles, np.ones(1))
+    row = {"kept": True, "source": "a.glb", "texture": "a", "content": "a", "reason": None} | measured
+    write_page(tmp_path / "audit.html", "one", "all", list(row), collected([row]), lambda _: [PICTURE] * 3)
+    page = (tmp_path / "audit.html").read_text()
+    heads = set(re.findall(r'<th title="[^"]+">([^<]+)</th>', page))
+    plain = {"height", "width", "square", "islands", "triangles", "udim", "tiles", "texture sha256"}
+    plain |= {f"uv {end} {axis}" for end in ("min", "max") for axis in "uv"}
+    assert {name.replace("_", " ") for name in measured} - heads - plain == set()
 
 
 def test_reasons_of_a_kind_are_counted_in_the_words_that_they_share() -> None:

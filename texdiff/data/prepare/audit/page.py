@@ -14,6 +14,32 @@ _WORDS = ("asset_id", "source", "texture", "reason", "shown_for")  # long ones, 
 _HIDDEN = ("meshes", "content", "texture_sha256")  # in audit.jsonl; here they would only widen the table
 _SAMPLED = ("kept", "reason", "same_as")  # the same in every row of a sample
 
+# What a column says, where its name does not; shares are of 1. "lost" and "void" are there for each mask.downsample.
+_MEANINGS = {
+    "split": "train, or held out for validation",
+    "surface": "whether it is known how much of the mesh each texel covers",
+    "without_position": "share of the mask's texels of which the layout map knows no place on the mesh",
+    "coverage": "share of the texels that the UV map uses",
+    "contrast": "how much the used texels differ in colour: RMS distance from their mean, of 255",
+    "colours": "different colours that the used texels have",
+    "void_contrast": "how much the unused texels differ in colour, of 255",
+    "void_colours": "different colours that the unused texels have",
+    "void_constant": "whether all unused texels have one colour",
+    "void_colour": "that colour",
+    "islands_lost": "islands of which nothing is left in the latent mask",
+    "latent_lost": "share of the used texels that do not count in training, with this mask.downsample",
+    "latent_void": "share of what counts in training that is void, with this mask.downsample",
+    "not_finite": "triangles whose UV coordinates are not numbers",
+    "degenerate": "triangles without area in the texture",
+    "flipped": "share of the UV area that is mirrored",
+    "out_of_range": "share of the triangles that leave 0 to 1, so that the texture repeats, is clamped or mirrored",
+    "overlap": "share of the used texels that several triangles use",
+    "overlap_max": "triangles that use one texel, at most",
+    "repeats": "triangles that use a texel, on average",
+    "density": "texels per unit of length on the mesh, median",
+    "density_spread": "how uneven that is: its 90th percentile over its 10th",
+}
+
 Item = TypeVar("Item")
 
 
@@ -39,6 +65,7 @@ def write_page(
         summary=summary,
         columns=shown,
         words=_WORDS,
+        meanings={column: _meaning(column) for column in shown},
         sample=sample,
         rows=sample.rows(),
         thumbnails=thumbnails,
@@ -47,6 +74,13 @@ def write_page(
     page.enable_buffering(1000)
     with path.open("w", encoding="utf-8") as file:  # row by row: with thumbnails, a thousand are megabytes
         file.writelines(page)
+
+
+def _meaning(column: str) -> str:
+    """Of a measure for each mask.downsample the one of all, which begins alike."""
+    return _MEANINGS.get(column) or next(
+        (text for name, text in _MEANINGS.items() if column.startswith(f"{name}_")), ""
+    )
 
 
 def _cell(value: Any) -> str:
