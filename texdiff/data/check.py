@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from texdiff.data.caption_length import CountTokens, find_long_captions
-from texdiff.data.mask_weights import THRESHOLD, MaskKind, grey_share, mask_kind, mask_weights
+from texdiff.data.mask_weights import THRESHOLD, MaskKind, empty_mask, grey_share, mask_kind, mask_weights
 from texdiff.data.prepare.asset import Asset, split_of
 from texdiff.data.prepare.mask_images import fit_mask, read_pair
 from texdiff.data.prepare.sources import find_assets
@@ -137,10 +137,7 @@ def check_texture(asset: Asset) -> Checked | ConnectionBroken:
     elif kind is MaskKind.CUT:
         worth_knowing.append(f"{grey_share(grey):.2%} of the mask are grey; from {THRESHOLD} on they count as mapped")
     if not mask.any():
-        dark = (
-            f"; its brightest value is {grey.max()}, and what counts must be {THRESHOLD} or more" if grey.any() else ""
-        )
-        wrong.append(f"the mask is empty{dark}")
+        wrong.append(empty_mask(grey))
     elif not mask[::8, ::8].any():
         wrong.append("the mask is empty at 1/8, where the loss is computed: its islands are too thin")
     elif looks_inverted(texture, weights >= THRESHOLD):

@@ -47,6 +47,12 @@ def _is_grey(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.asarray(grey.clip(*_GREY) == grey)
 
 
+def empty_mask(grey: NDArray[np.uint8]) -> str:
+    """What is wrong with a mask, as it is stored, uint8 [H, W], of which nothing weighs anything."""
+    dark = f"; its brightest value is {grey.max()}, and what counts must be {THRESHOLD} or more" if grey.any() else ""
+    return f"the mask is empty{dark}"
+
+
 def mask_weights(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The weights, in 255ths, uint8 [H, W], of a mask as it is stored, uint8 [H, W]."""
     if mask_kind(grey) is MaskKind.WEIGHTS:

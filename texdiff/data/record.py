@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from texdiff.data.image_source import Source
-from texdiff.data.mask_weights import mask_weights
+from texdiff.data.mask_weights import empty_mask, mask_weights
 from texdiff.errors import InputError
 from texdiff.uv.gutter import fill
 from texdiff.uv.image import ImageError, read_image, read_mask
@@ -65,9 +65,10 @@ class Record:
 
     def read_weights(self) -> np.ndarray:
         """The weights of the texels in 255ths, uint8 [H, W], without reading the texture."""
-        weights = mask_weights(self.read_grey())
+        grey = self.read_grey()
+        weights = mask_weights(grey)
         if not weights.any():
-            raise InputError(f"{self.name}: the mask is empty (nothing is white), so there is nothing to learn from it")
+            raise InputError(f"{self.name}: {empty_mask(grey)}; there is nothing to learn from it")
         return weights
 
     def read_grey(self) -> np.ndarray:

@@ -38,12 +38,13 @@ def rejection_reason(measures: Mapping[str, Measure]) -> str | None:
         return f"has UV coordinates as large as {largest:.3g}, too large to tell texels apart"
     if measures.get("udim", False):
         return f"is laid out in UDIM tiles ({measures['tiles']} of them), but there is one image; bake it into one"
+    by = "the UV map" if "triangles" in measures else "the mask"
     if coverage == 0:
-        return "is not covered by the UV map at any texel's centre"
+        return f"is not covered by {by} at any texel's centre"
     if coverage < MIN_COVERAGE:
-        return f"is covered to {coverage:.2%} by the UV map, less than {MIN_COVERAGE:.0%}"
+        return f"is covered to {coverage:.2%} by {by}, less than {MIN_COVERAGE:.0%}"
     if float(measures["contrast"]) < MIN_CONTRAST:
-        return f"is plain where the UV map covers it (contrast {float(measures['contrast']):.1f} of 255)"
+        return f"is plain where {by} covers it (contrast {float(measures['contrast']):.1f} of 255)"
     if float(measures["latent_lost_nearest"]) == 1:
         return f"has {measures['islands']} islands, all too thin for a latent cell of {LATENT_CELL} texels"
     return None

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from texdiff.data.mask_weights import THRESHOLD, MaskKind, mask_kind
+from texdiff.data.mask_weights import THRESHOLD, MaskKind, empty_mask, mask_kind
 from texdiff.data.prepare.asset import Asset
 from texdiff.data.prepare.mask_images import fit_mask, read_pair
 from texdiff.data.prepare.workers import Failure, Workers, with_bar
@@ -134,8 +134,10 @@ def _read_image(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[d
     assert asset.mask is not None
     texture, grey = read_pair(asset.path, asset.mask)
     weights = fit_mask(grey, texture.shape[:2])
+    reason = None if weights.any() else empty_mask(grey)
     if looks_inverted(texture, weights >= THRESHOLD):
         reason = "the mask looks inverted: what it covers is plain, and what it leaves out is not"
+    if reason is not None:
         return [], [{"name": readable(asset.path.name), "reason": reason}]
     if asset.surface is not None:
         write_png(read_area_file(asset.surface, texture.shape[:2]), place / "0-surface.png")

@@ -126,6 +126,8 @@ def test_a_folder_of_pictures_becomes_a_dataset(draw: Draw, islands_mask: Draw, 
     plain[mask == 0] = 40  # the void is plain ...
     save(plain, root / "inverted.png")
     save(255 - mask, root / "inverted-masklabel.png")  # ... and the mask covers the void
+    save(draw(6), root / "dark.png")
+    save(mask // 255, root / "dark-masklabel.png")
     (root / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
     save(mask, root / "broken-masklabel.png")
     output = tmp_path / "dataset"
@@ -136,10 +138,11 @@ def test_a_folder_of_pictures_becomes_a_dataset(draw: Draw, islands_mask: Draw, 
     assert {row["coverage"] for row in rows} == {0.375}
     audit = [json.loads(line) for line in (output / "audit.jsonl").read_text().splitlines()]
     reasons = {row["source"]: row["reason"] for row in audit if not row["kept"]}
-    assert set(reasons) == {"no mask.png", "other shape.png", "inverted.png", "broken.jpg"}
+    assert set(reasons) == {"no mask.png", "other shape.png", "inverted.png", "broken.jpg", "dark.png"}
     assert "neither a mask of its own nor alpha" in reasons["no mask.png"]
     assert "32x64 but the image 64x64" in reasons["other shape.png"]
     assert "looks inverted" in reasons["inverted.png"]
+    assert reasons["dark.png"].startswith("the mask is empty; its brightest value is 1,")
     assert "not an image" in reasons["broken.jpg"] or "cannot be decoded" in reasons["broken.jpg"]
 
 
