@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from texdiff.cli import main
-from texdiff.data.caption_length import find_long_captions
+from texdiff.data.caption_length import describe_empty, find_long_captions
 from texdiff.models.family import load_family
 from texdiff.models.nano import count_clip_tokens
 
@@ -48,3 +48,9 @@ def test_a_run_says_it_before_it_starts(make_dataset, train, tmp_path: Path) -> 
     assert result.returncode == 0, result.stderr
     assert "captions         warning: 3 of 6 captions are longer than the 75 tokens" in result.stdout
     assert f"the first is that of {folder}/train/textures/0.png, with " in result.stdout
+
+
+def test_empty_captions_are_counted() -> None:
+    assert describe_empty([("a", "b"), ("c",)]) == ""
+    assert describe_empty([("a", " "), ("c",)]).startswith("1 of 3 captions is empty")
+    assert describe_empty([("",), ("\n",)]).startswith("2 of 2 captions are empty: ")

@@ -1,4 +1,4 @@
-"""Captions that are longer than a text encoder reads: what stands beyond is cut, so it cannot be learnt."""
+"""Captions that are longer than a text encoder reads, of which the rest cannot be learnt; and empty ones."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -26,12 +26,22 @@ class LongCaptions:
 
     def __str__(self) -> str:
         more = " or ".join(str(length) for length in (150, 225) if length > self.limit)
-        are = "caption is" if self.count == 1 else "captions are"
+        are = "captions is" if self.count == 1 else "captions are"
         return (
             f"{self.count} of {'the first ' * self.rest}{self.total} {are} longer than the {self.limit} tokens that "
             f"the text encoder reads, the rest is cut; the first is that of {self.first}, with {self.tokens}"
             + (f"; data.max_token_length can be {more}" if more else "")
         )
+
+
+def describe_empty(captions: Iterable[Sequence[str]]) -> str:
+    """How many of the captions, textures' each, are empty, in one line; '' where none is."""
+    total = empty = 0
+    for texts in captions:
+        total += len(texts)
+        empty += sum(not text.strip() for text in texts)
+    are = "captions is" if empty == 1 else "captions are"
+    return f"{empty} of {total} {are} empty: visits to them teach no words, like dropped ones" if empty else ""
 
 
 def find_long_captions(

@@ -65,8 +65,9 @@ def generate(
         guidance_scale: Weight of the prompt (classifier-free guidance); 1 is without guidance.
         negative_prompt: What to stay away from; needs guidance.
         size: Side of the texture in pixels, or 2048x1024 for a width of 2048. What is larger than the model draws at
-            once is drawn at the model's own size first, then refined in overlapping windows; an init_image is redrawn
-            in such windows. Default: the model's own size, or that of init_image.
+            once is drawn at the model's own size first, then refined in overlapping windows; what is smaller is scaled
+            down from there; an init_image is redrawn in such windows. Default: the model's own size, or that of
+            init_image.
         refine_strength: How much of a larger texture the windows draw anew, 0 to 1 (default 0.5); at 0 it is scaled up.
         layout: Layout net that hears the mesh's map: a run of model.train controlnet, a folder or hub id of a
             ControlNet, or none. Default: the one that the LoRA was trained under.

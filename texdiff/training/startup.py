@@ -19,7 +19,7 @@ from texdiff.data.batch import LatentDataset
 from texdiff.data.cache.files import readable
 from texdiff.data.cache.keys import key_of_lists
 from texdiff.data.cache.store import ArrayStore, cache_place
-from texdiff.data.caption_length import find_long_captions
+from texdiff.data.caption_length import describe_empty, find_long_captions
 from texdiff.data.columns import Column
 from texdiff.data.mask_weights import MUCH_GREY, THRESHOLD, MaskKind
 from texdiff.data.mixture import Mixture, paths_of
@@ -151,6 +151,8 @@ def print_summary(
     )
     if long := find_long_captions(named, family.count_tokens, family.max_tokens):
         print(f"captions         warning: {long}")
+    if empty := describe_empty(Column[tuple[str, ...]](records, "captions")):
+        print(f"captions         warning: {empty}")
     for line in family.left_out(config.validation.prompts):
         print(f"captions         warning: validation.prompts: {line}")
     print(f"mean coverage    {sizes.coverage:.1%} of a texture; {outside}")
