@@ -57,7 +57,6 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     stop.at_end(lambda: write_report(run.folder))
     log = MetricsLog(run, parallel, plan.effective_batch, config, textures.mixture)
     stop.at_end(log.close)
-    startup.report_masks(textures, config, run, parallel)
 
     # What is trained: adapters, every weight, or a layout net. Parameters are asked for once the module is wrapped.
     trainable = make_trainable(family, config.model.train, config.lora, setting.seed, parallel.dtype, config.layout)
@@ -71,6 +70,7 @@ def train(config: TrainingConfig, dry_run: bool, stop: StopSignals) -> None:
     # The same command continues a stopped run. Progress is one number, since every draw is keyed by its sample.
     checkpoints = Checkpointer(run, log, config, textures.content, parameters, optimizer, lr_scheduler, ema, export)
     first_step = checkpoints.resume()
+    startup.report_masks(textures, config, run, parallel)
     validation = Validation(config, family, trainable, ema, export, log, held_out_textures, records, stop)
     startup.draw_first_batch(textures, plan, config, run)
     stop.finish_steps(checkpoints.save, parallel)

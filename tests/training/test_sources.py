@@ -64,10 +64,12 @@ def test_shares_are_said_and_logged_and_captions_have_their_prefix(train, pair, 
     again = train(*QUICK, 4, "--config", tmp_path / "run/config.yaml", "--run.resume", "never")
     assert again.returncode == 0, again.stderr
     assert lines_of(tmp_path / "run-2") == lines_of(tmp_path / "run")
+    kept = {name: (tmp_path / "run" / name).read_bytes() for name in ("config.yaml", "about.json", "masks.json")}
     other = mixed(pair, "weight: 2", 'weight: 1, caption_prefix: "a toy,", loss_weight: 0.5')
     refused = train(*QUICK, 6, "--data.dataset", other, "--run.output_dir", tmp_path / "run")
     assert refused.returncode == 2
     assert "was trained with other settings (dataset.content: " in refused.stderr
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in kept} == kept  # the run is what it was
 
 
 def test_what_is_held_out_is_of_all_sources(pair):

@@ -6,6 +6,7 @@ Nothing is read before it is asked for, and torch is not needed to read.
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ class Run:
 
     def __init__(self, folder: Path, resume_from: Path | None = None, storage: "RunStorage | None" = None) -> None:
         self.folder, self.resume_from, self.storage = folder, resume_from, storage
+        self.record: Callable[[], None] = lambda: None
         self.config_file = folder / "config.yaml"
         self.metrics_file = folder / "metrics.jsonl"
         self.provenance_file = folder / "about.json"
@@ -74,26 +76,36 @@ class Run:
         return cls(folder, resume_from)
 
     def create(self, config: "TrainingConfig", sizes: "Sizes", parallel: "Parallel") -> None:
-        """Create the folder, keep other processes out, and write config.yaml and about.json. Every rank must call it;
-        raises InputError on each where the folder cannot be written."""
+        """Create the folder, keep other processes out, and write config.yaml and about.json; of a run that continues
+        these stay until its checkpoint has been taken over, `record`: a command that is refused changes nothing. Every
+        rank must call it; raises InputError on each where the folder cannot be written."""
         from texdiff.training.run.provenance import provenance
 
-        def write() -> None:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._lock()
-                write_atomic(self.config_file, config.to_yaml().encode())
-                about = provenance([source.path for source in config.data.sources], sizes, parallel)
-                write_atomic(self.provenance_file, _json(about), durable=False)
-                if self.storage is not None:
-                    self.storage.begin()
-                    self.send("start")
-            except OSError as error:
-                raise InputError(
-                    f"run.output_dir: {self.folder} cannot be written ({error.strerror}); name another"
-                ) from None
+        def record() -> None:
+            write_atomic(self.config_file, config.to_yaml().encode())
+            about = provenance([source.path for source in config.data.sources], sizes, parallel)
+            write_atomic(self.provenance_file, _json(about), durable=False)
+            self.send("start")
 
-        parallel.decide(write)
+        def write() -> None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            if self.storage is not None:
+                self.storage.begin()
+            if self.resume_from is None:
+                record()
+
+        parallel.decide(lambda: self._write(write))
+        if self.resume_from is not None:
+            self.record = lambda: self._write(record)
+
+    def _write(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as error:
+            raise InputError(
+                f"run.output_dir: {self.folder} cannot be written ({error.strerror}); name another"
+            ) from None
 
     def send(self, after: After) -> None:
         """Where the run is in storage, have there what is new. For rank 0 alone; see `RunStorage.send`."""

@@ -155,6 +155,7 @@ class Checkpointer:
         here, though it has gone further before: it can go on from there again. Raises as `load` does.
         """
         step = self.load(self.run.resume_from) if self.run.resume_from else 0
+        self.parallel.decide(self.run.record)
         ends_here = step == self.settings["run"]["max_train_steps"]
         self.log.drop_after(step, keep_later=ends_here)
         if self.parallel.is_main and not ends_here:
