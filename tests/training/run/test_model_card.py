@@ -10,7 +10,7 @@ from PIL import Image
 
 from texdiff.config import DataConfig, ModelConfig, TrainingConfig
 from texdiff.training.run import Run
-from texdiff.training.run.model_card import plain, write_card
+from texdiff.training.run.model_card import _layout, plain, write_card
 
 NASTY = 'a "red" chair: | `x` <b>${1}</b> it\'s # 50% \\ ```\n--- 椅子'
 
@@ -109,3 +109,12 @@ def test_a_full_fine_tune_and_a_base_on_disk(tmp_path: Path) -> None:
 
 def test_plain_text_stays_text() -> None:
     assert plain("a *b* | [c](d)\n<e>") == "a \\*b\\* \\| \\[c\\](d) \\<e\\>"
+
+
+def test_a_card_says_how_the_map_is_drawn(tmp_path: Path) -> None:
+    config = {"layout": {"maps": "position", "init": "nano", "scale": None}, "data": {"resolution": 256}}
+    config["model"] = {"train": "lora"}
+    command = "`texdiff layout mesh.glb --kind position --size 256 --output map.png` draws it."
+    assert command in _layout(Run(tmp_path), config)
+    config["layout"]["scale"] = 0.6
+    assert "texdiff layout" not in _layout(Run(tmp_path), config)

@@ -14,6 +14,7 @@ from texdiff.models.exports import LAYOUT_NET
 from texdiff.models.lora_files.metadata import XL
 from texdiff.training.run import Run
 from texdiff.training.samples import read_samples
+from texdiff.uv.layout.position import SCALE
 
 # Licences that the hub knows by these names, of those that textures come under; others are "other" there.
 _HUB_LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "unlicense", "cc0-1.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0"}
@@ -161,6 +162,13 @@ def _layout(run: Run, config: dict[str, Any]) -> str:
             f"bounding box is at 0.5, its longest side reaches from {longest}, and the void is 0 exactly."
         )
     lines = ["## The map of the mesh", "", f"{shows} Drawn at the output's size, at texel centres, without smoothing."]
+    if layout["maps"] == "mask" or {layout.get("scale"), said.get("scale")} <= {
+        None,
+        SCALE,
+    }:  # texdiff layout has no other
+        size = config["data"]["resolution"]
+        command = f"texdiff layout mesh.glb --kind {layout['maps']} --size {size} --output map.png"
+        lines += ["", f"`{command}` draws it."]
     gains = [line["layout_gain"] for line in run.metrics() if isinstance(line.get("layout_gain"), float)]
     if gains:
         gain = f"With the map of another mesh the held-out error is {gains[-1]:.4f} larger than with a texture's own."
