@@ -1,6 +1,6 @@
 """Whether nano knows its mesh: textures drawn for meshes and two-colour captions that no training has seen.
 
-    python -m benchmarks.nano.evaluate_layout [--model FOLDER] [--count 48]
+    python -m benchmarks.nano.evaluate_layout [--model FOLDER] [--count 144]
 
 Each is drawn with the map of its mesh, without a map, and with the map of another mesh. FOLDER is a pipeline's, with
 the layout net in FOLDER/controlnet; the shipped one where left out. Writes outputs/nano/layout.json and layout.png: 24
@@ -11,8 +11,8 @@ rows of what the look is, and the three drawings. Beside these the table has the
     islands: share of the islands with the colour that most of the island should have
     r2: of the variance of the drawn colour, over squares of 8 x 8 texels, what a linear function of the look's own
         field explains; where the field is wrong, nothing
-    r2_said: the same by whichever of the fields that the caption names explains most, as no caption says how wide its
-        bands are or how far down its top reaches
+    ..._said: the same where the look's accent may begin anywhere: by whichever of these fields explains the drawing
+        best, as no caption says how wide its bands are or how far down its top reaches
     seams: mean CIEDE2000 across the seams, and over that of edges inside the islands
     void: share of covered texels in flat patches of black, of the looks that have no black in them
 
@@ -183,15 +183,18 @@ def colour_of(texels: Texels) -> str:
 LIMITS = np.linspace(0, 1, 9)
 
 
-def explained(texture: Texels, case: Case, limit: float | None = None) -> float:
-    """R² of the texture's colour on the look's field, over the squares of 8 x 8 texels that are covered by half. With
-    `limit`, the field of the look whose accent begins there."""
-    share = case.share
-    if limit is not None:
-        share = accent_share(replace(case.look, limit=limit), case.positions, case.islands)
+def as_said(texture: Texels, case: Case) -> Case:
+    """The case with that field, of those its caption names, which explains the texture best."""
+    looks = [replace(case.look, limit=limit) for limit in LIMITS]
+    fields = [replace(case, share=accent_share(look, case.positions, case.islands)) for look in looks]
+    return max(fields, key=lambda field: explained(texture, field))
+
+
+def explained(texture: Texels, case: Case) -> float:
+    """R² of the texture's colour on the look's field, over the squares of 8 x 8 texels that are covered by half."""
     weight = _means(case.mask.astype(np.float64))
     used = weight > 0.5
-    field = (_means(share * case.mask) / np.maximum(weight, 1e-9))[used]
+    field = (_means(case.share * case.mask) / np.maximum(weight, 1e-9))[used]
     colours = np.stack(
         [_means(c * case.mask) / np.maximum(weight, 1e-9) for c in np.moveaxis(texture / 255, 2, 0)], -1
     )[used]
@@ -205,30 +208,38 @@ def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return cv2.resize(values, (SIDE // 8, SIDE // 8), interpolation=cv2.INTER_AREA)
 
 
-def figures(made: Sequence[Case], textures: Sequence[Texels], edges: Sequence[MeshEdges]) -> dict[str, float | None]:
-    """What the module's docstring lists."""
-    both, islands, voids, seams = [], [], [], SeamError(np.zeros(0), np.zeros(0))
-    for case, texture, edge in zip(made, textures, edges, strict=True):
+def places(made: Sequence[Case], textures: Sequence[Texels]) -> dict[str, float]:
+    """How far colours are where the cases have them: `colours`, `islands` and `r2` of the module's docstring."""
+    both, islands = [], []
+    for case, texture in zip(made, textures, strict=True):
         assert case.look.accent is not None
         asked = case.look.pattern.colour, case.look.accent.colour
         regions = case.mask & (case.share < 0.5), case.mask & (case.share >= 0.5)
-        both.append([colour_of(texture[r]) for r in regions] == list(asked))
+        both.append(all(r.any() and colour_of(texture[r]) == name for r, name in zip(regions, asked, strict=True)))
         for island in np.unique(case.islands[case.islands >= 0]):
             here = case.islands == island
-            part = here & ((case.share >= 0.5) == (case.share[here].mean() >= 0.5))
+            accent = bool(case.share[here].mean() >= 0.5)
             if here.sum() >= 64:
-                islands.append(colour_of(texture[part]) == asked[int(case.share[here].mean() >= 0.5)])
-        if "black" not in asked:
-            voids.append(void_on_surface(texture, case.mask, [(0, 0, 0)]))
+                islands.append(colour_of(texture[here & ((case.share >= 0.5) == accent)]) == asked[accent])
+    r2 = [explained(texture, case) for case, texture in zip(made, textures, strict=True)]
+    return {"colours": float(np.mean(both)), "islands": float(np.mean(islands)), "r2": float(np.mean(r2))}
+
+
+def figures(made: Sequence[Case], textures: Sequence[Texels], edges: Sequence[MeshEdges]) -> dict[str, float | None]:
+    """What the module's docstring lists."""
+    said = [as_said(texture, case) for case, texture in zip(made, textures, strict=True)]
+    seams = SeamError(np.zeros(0), np.zeros(0))
+    for edge, texture in zip(edges, textures, strict=True):
         seams += seam_error(edge, texture)
     across = seams.metrics()
+    voids = [
+        void_on_surface(texture, case.mask, [(0, 0, 0)])
+        for case, texture in zip(made, textures, strict=True)
+        if "black" not in describe(case.look, case.shape)
+    ]
     return {
-        "colours": float(np.mean(both)),
-        "islands": float(np.mean(islands)),
-        "r2": float(np.mean([explained(t, c) for t, c in zip(textures, made, strict=True)])),
-        "r2_said": float(
-            np.mean([max(explained(t, c, at) for at in LIMITS) for t, c in zip(textures, made, strict=True)])
-        ),
+        **places(made, textures),
+        **{f"{name}_said": value for name, value in places(said, textures).items()},
         "seams": across["mean"],
         "relative_seams": across["relative_mean"],
         "inner": across["inner_mean"],
@@ -239,7 +250,7 @@ def figures(made: Sequence[Case], textures: Sequence[Texels], edges: Sequence[Me
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a pipeline folder; the shipped one where left out")
-    parser.add_argument("--count", type=int, default=48)
+    parser.add_argument("--count", type=int, default=144)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--guidance", type=float, default=2.5)
     given = parser.parse_args()
