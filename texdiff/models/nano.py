@@ -198,7 +198,8 @@ def nano_folder() -> Path:
     """
     shipped = Path(str(files("texdiff").joinpath("assets/nano")))
     trained = (shipped / "unet/diffusion_pytorch_model.safetensors").exists()
-    sources = sorted(p for p in shipped.rglob("*") if p.is_file()) if trained else [Path(__file__)]
+    parts = (p for p in shipped.rglob("*") if p.is_file() and p.suffix != ".md")  # its card may change
+    sources = sorted(parts) if trained else [Path(__file__)]
     digest = hashlib.sha256(b"".join(p.read_bytes() for p in [*sources, MERGES])).hexdigest()[:12]
     cache = default_cache_dir()
     folder = cache / f"nano-{digest}"
