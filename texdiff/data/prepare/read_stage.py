@@ -134,8 +134,10 @@ def _read_image(job: ReadJob, place: Path) -> tuple[list[dict[str, Any]], list[d
     assert asset.mask is not None
     texture, grey = read_pair(asset.path, asset.mask)
     weights = fit_mask(grey, texture.shape[:2])
-    reason = None if weights.any() else empty_mask(grey)
-    if looks_inverted(texture, weights >= THRESHOLD):
+    reason = None
+    if not weights.any():
+        reason = empty_mask(grey)
+    elif looks_inverted(texture, weights >= THRESHOLD):
         reason = "the mask looks inverted: what it covers is plain, and what it leaves out is not"
     if reason is not None:
         return [], [{"name": readable(asset.path.name), "reason": reason}]

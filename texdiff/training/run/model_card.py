@@ -162,10 +162,8 @@ def _layout(run: Run, config: dict[str, Any]) -> str:
             f"bounding box is at 0.5, its longest side reaches from {longest}, and the void is 0 exactly."
         )
     lines = ["## The map of the mesh", "", f"{shows} Drawn at the output's size, at texel centres, without smoothing."]
-    if layout["maps"] == "mask" or {layout.get("scale"), said.get("scale")} <= {
-        None,
-        SCALE,
-    }:  # texdiff layout has no other
+    drawn_by_us = {layout.get("scale"), said.get("scale")} <= {None, SCALE}  # texdiff layout has no other scale
+    if layout["maps"] == "mask" or drawn_by_us:
         size = config["data"]["resolution"]
         command = f"texdiff layout mesh.glb --kind {layout['maps']} --size {size} --output map.png"
         lines += ["", f"`{command}` draws it."]
